@@ -1,0 +1,36 @@
+"""Score-based generative models for images as pure JAX functions; the names below are the public surface."""
+
+from score_sde_jax import keys, samplers
+from score_sde_jax.data import DATASETS, training_batches
+from score_sde_jax.errors import UserError
+from score_sde_jax.losses import TIMES, WEIGHTS, score_matching_loss
+from score_sde_jax.models import MODELS
+from score_sde_jax.parameterization import CONDITIONS, PARAMETERIZATIONS, Parameterization
+from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS, Sampler
+from score_sde_jax.sdes import DDPM, EDM, SDE, SDES, VE, VP, SubVP
+
+__all__ = [
+    "CONDITIONS",
+    "CORRECTORS",
+    "DATASETS",
+    "DDPM",
+    "EDM",
+    "GRIDS",
+    "MODELS",
+    "PARAMETERIZATIONS",
+    "PREDICTORS",
+    "SDE",
+    "SDES",
+    "TIMES",
+    "VE",
+    "VP",
+    "WEIGHTS",
+    "Parameterization",
+    "Sampler",
+    "SubVP",
+    "UserError",
+    "keys",
+    "samplers",
+    "score_matching_loss",
+    "training_batches",
+]

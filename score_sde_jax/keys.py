@@ -1,0 +1,39 @@
+"""One PRNG key per image, so that image i is the same in any batch, on any number of devices.
+
+Everywhere in this package `keys` is an array of typed PRNG keys with one key for every image of the batch.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+
+def per_image(key: Key[Array, ""], indices: Int[Array, " batch"]) -> Key[Array, " batch"]:
+    """Key of each image, a function of the root key and the image's own number alone."""
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
+
+
+def fold_in(keys: Key[Array, " batch"], number: Int[Array, ""] | int) -> Key[Array, " batch"]:
+    """Keys for step `number`, without carrying keys from one step to the next."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+def split(keys: Key[Array, " batch"], num: int) -> tuple[Key[Array, " batch"], ...]:
+    """`num` independent arrays of keys."""
+    parts = jax.vmap(lambda key: jax.random.split(key, num))(keys)
+    return tuple(parts[:, i] for i in range(num))
+
+
+def normal(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """Unit Gaussian noise of the shape and type of `like`; row i depends on keys[i] alone."""
+    return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:], like.dtype))(keys)
+
+
+def uniform(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """Uniform noise on [0, 1) of the shape and type of `like`; row i depends on keys[i] alone."""
+    return jax.vmap(lambda key: jax.random.uniform(key, like.shape[1:], like.dtype))(keys)
+
+
+def bcast(values: Float[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "..."]:
+    """One value per image, shaped (batch, 1, ..., 1) so that it multiplies images without broadcasting ranks."""
+    return jnp.reshape(values, (-1,) + (1,) * (like.ndim - 1))

@@ -1,0 +1,33 @@
+"""Time grids: decreasing times from t_max; a sampler steps between neighbours.
+
+Each grid returns num_steps + 1 times, so `num_steps` counts steps and is independent of the number of training levels.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from score_sde_jax.sdes import SDE
+
+
+def ladder(sde: SDE, *, num_levels: int = 10) -> Float[Array, " points"]:
+    """The ladder of num_levels training times, eq. (8), the last one twice: a corrector acts once at every level."""
+    levels = jnp.linspace(sde.t_max, sde.t_min, num_levels)
+    return jnp.append(levels, levels[-1])
+
+
+def uniform(sde: SDE, *, num_steps: int = 1000, t_end: float | None = None) -> Float[Array, " points"]:
+    """Evenly spaced from t_max to t_end (t_min of the SDE where not given)."""
+    return jnp.linspace(sde.t_max, sde.t_min if t_end is None else t_end, num_steps + 1)
+
+
+def karras(sde: SDE, *, num_steps: int = 17, rho: float = 7.0) -> Float[Array, " points"]:
+    """Evenly spaced in t^(1/rho) from t_max to t_min, eq. (20) (arXiv 2206.00364, eq. 5).
+
+    The paper's N counts the last, denoising step to t = 0 as well: its 18 steps are num_steps = 17 and the denoising
+    step.
+    """
+    first, last = sde.t_max ** (1 / rho), sde.t_min ** (1 / rho)
+    return jnp.linspace(first, last, num_steps + 1) ** rho
+
+
+GRIDS = {"ladder": ladder, "uniform": uniform, "karras": karras}

@@ -1,0 +1,187 @@
+"""Diffusions x_t = alpha(t) x_0 + sigma(t) eps, each defined by its two functions alpha and sigma.
+
+Everything else (drift, diffusion, prior, perturbation, score, denoised image) follows from these two, once, in `SDE`.
+Times are scalars in sampling and (batch, 1, ..., 1) in training. Equation numbers refer to docs/theory.md.
+"""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from score_sde_jax import keys as prng
+
+Time = Float[Array, "..."]
+
+
+def _ddt(schedule: Callable[[Time], Time], t: Time) -> Time:
+    """Elementwise time derivative of a schedule."""
+    return jax.jvp(schedule, (t,), (jnp.ones_like(t),))[1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SDE(abc.ABC):
+    """Linear Gaussian diffusion dx = f(t) x dt + g(t) dw on t_min <= t <= t_max.
+
+    Source: arXiv 2011.13456, Section 3.4 and Appendix B. A subclass defines `alpha` and `sigma` and overrides nothing
+    else.
+    """
+
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    @abc.abstractmethod
+    def alpha(self, t: Time) -> Time:
+        """Scale of the clean image in x_t."""
+
+    @abc.abstractmethod
+    def sigma(self, t: Time) -> Time:
+        """Standard deviation of the noise in x_t."""
+
+    def perturb(
+        self, keys: Key[Array, " batch"], x0: Float[Array, "batch *shape"], t: Time
+    ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
+        """Noisy image x_t and the unit noise eps in it, eq. (2)."""
+        eps = prng.normal(keys, x0)
+        return self.alpha(t) * x0 + self.sigma(t) * eps, eps
+
+    def drift(self, t: Time) -> Time:
+        """Rate f(t) of the linear drift, eq. (3)."""
+        return _ddt(lambda t: jnp.log(self.alpha(t)), t)
+
+    def diffusion_squared(self, t: Time) -> Time:
+        """Squared diffusion coefficient g(t)^2, eq. (3)."""
+        return _ddt(lambda t: self.sigma(t) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
+
+    def prior(self, keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+        """Start of sampling, N(0, sigma(t_max)^2), of the shape and type of `like`."""
+        return self.sigma(jnp.asarray(self.t_max, like.dtype)) * prng.normal(keys, like)
+
+    def score(self, eps: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:
+        """grad_x log p_t(x) from eps = E[eps | x_t = x], eq. (4)."""
+        return -eps / self.sigma(t)
+
+    def denoised(
+        self, x: Float[Array, "batch *shape"], eps: Float[Array, "batch *shape"], t: Time
+    ) -> Float[Array, "batch *shape"]:
+        """E[x_0 | x_t = x] from eps = E[eps | x_t = x] (Tweedie), eq. (5)."""
+        return (x - self.sigma(t) * eps) / self.alpha(t)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VE(SDE):
+    """Variance exploding: the continuous form of NCSN's geometric ladder (arXiv 2011.13456, eq. 30)."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    t_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"sigma_min={self.sigma_min} must be above 0 and below sigma_max={self.sigma_max}")
+
+    def alpha(self, t: Time) -> Time:
+        """Constant 1."""
+        return jnp.ones_like(t)
+
+    def sigma(self, t: Time) -> Time:
+        """Geometric from sigma_min to sigma_max, eq. (8)."""
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _LinearBeta(SDE):
+    """Noise rate beta(t) that rises linearly from beta_min to beta_max."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min < self.beta_max:
+            raise ValueError(f"beta_min={self.beta_min} must be above 0 and below beta_max={self.beta_max}")
+
+    def integral_beta(self, t: Time) -> Time:
+        """Integral of beta from 0 to t."""
+        return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
+
+    def alpha(self, t: Time) -> Time:
+        """exp(-1/2 integral of beta)."""
+        return jnp.exp(-0.5 * self.integral_beta(t))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VP(_LinearBeta):
+    """Variance preserving: the continuous form of DDPM (arXiv 2011.13456, eq. 32)."""
+
+    def sigma(self, t: Time) -> Time:
+        """sqrt(1 - alpha^2), without cancellation near t = 0."""
+        return jnp.sqrt(-jnp.expm1(-self.integral_beta(t)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SubVP(_LinearBeta):
+    """Sub-variance preserving: the variance stays below that of VP (arXiv 2011.13456, eq. 36)."""
+
+    def sigma(self, t: Time) -> Time:
+        """1 - alpha^2, without cancellation near t = 0."""
+        return -jnp.expm1(-self.integral_beta(t))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EDM(SDE):
+    """Time is the noise level itself: alpha = 1, sigma(t) = t (arXiv 2206.00364, Table 1)."""
+
+    t_min: float = 0.002
+    t_max: float = 80.0
+
+    def alpha(self, t: Time) -> Time:
+        """Constant 1."""
+        return jnp.ones_like(t)
+
+    def sigma(self, t: Time) -> Time:
+        """The time t."""
+        return t
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DDPM(SDE):
+    """The table of DDPM: level k of num_levels sits at t = k / (num_levels - 1) (arXiv 2006.11239, Section 4).
+
+    Not the continuous VP: alpha differs by 3.4 percent at the last level. Between levels log alpha is linear in t.
+    """
+
+    beta_min: float = 1e-4
+    beta_max: float = 0.02
+    num_levels: int = 1000
+    t_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min < self.beta_max < 1:
+            raise ValueError(f"need 0 < beta_min={self.beta_min} < beta_max={self.beta_max} < 1")
+        if self.num_levels < 2:
+            raise ValueError(f"num_levels={self.num_levels} must be at least 2")
+
+    @functools.cached_property
+    def _log_alpha_table(self) -> np.ndarray:
+        betas = np.linspace(self.beta_min, self.beta_max, self.num_levels)
+        return 0.5 * np.cumsum(np.log1p(-betas))
+
+    def _log_alpha(self, t: Time) -> Time:
+        levels = np.linspace(0.0, 1.0, self.num_levels)
+        return jnp.interp(t, levels.astype(t.dtype), self._log_alpha_table.astype(t.dtype))
+
+    def alpha(self, t: Time) -> Time:
+        """Sqrt of the cumulative product of 1 - beta."""
+        return jnp.exp(self._log_alpha(t))
+
+    def sigma(self, t: Time) -> Time:
+        """sqrt(1 - alpha^2)."""
+        return jnp.sqrt(-jnp.expm1(2 * self._log_alpha(t)))
+
+
+SDES = {"ve": VE, "vp": VP, "subvp": SubVP, "edm": EDM, "ddpm": DDPM}
