@@ -1,0 +1,22 @@
+"""NCSNv2 on FFHQ at 256 pixels as published: 94,132,611 parameters (arXiv 2006.09011, Appendix B). Several GPUs, days.
+
+python main.py --config=configs/ffhq_ncsnv2.py --mode=train --config.data.dir=FOLDER
+"""
+
+from ml_collections import ConfigDict
+
+from configs.families import ncsnv2, variant
+
+
+def get_config(name: str = "") -> ConfigDict:
+    """The experiment, or with "debug" a few seconds of it."""
+    config = ncsnv2(sigma_max=348.0, num_levels=2311, step_lr=9e-7, num_steps=3)
+    config.data.update(dict(name="image_folder", dir=None, image_size=256))
+    config.model.name = "ncsnv2_deepest"
+    config.optimizer.eps = 1e-3
+    config.train.update(dict(steps=80_000, batch_size=32))
+    config.sampler.batch_size = 16
+    config = variant(config, name, width=8)
+    if name == "debug":
+        config.data.image_size = 32
+    return config

@@ -1,0 +1,278 @@
+"""Configs: read a file, apply `--config.section.key=value`, fill in defaults, and refuse what nothing would consume.
+
+Every section of a config is a constructor call: `dict(name="vp", beta_min=0.1)` calls the entry "vp" of a registry. A
+schema maps
+the dotted path of each section to a `Section`, from which keys, types and defaults are read off the constructors'
+signatures.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from score_sde_jax.errors import UserError
+
+AUTO = "auto"
+MISSING = inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Keys of a config section: arguments of the choice that `name` picks, and of `options` whatever the choice.
+
+    `auto` names the keys that may also be "auto".
+    """
+
+    choices: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Callable[..., Any] | None = None
+    auto: tuple[str, ...] = ()
+
+    def parameters(self, name: str | None) -> dict[str, inspect.Parameter]:
+        """Parameter of each key that the section takes when `name` is chosen."""
+        found = arguments(self.options) if self.options else {}
+        return found | (arguments(self.choices[name]) if name is not None else {})
+
+
+Schema = Mapping[str, Section]
+
+
+def arguments(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Parameters that a config may set: those with a default and those that are keyword-only."""
+    parameters = inspect.signature(constructor).parameters
+    return {
+        key: parameter
+        for key, parameter in parameters.items()
+        if (parameter.default is not MISSING or parameter.kind is parameter.KEYWORD_ONLY)
+        and key not in ("parent", "name")  # flax gives these to every module
+    }
+
+
+def load(argument: str) -> ConfigDict:
+    """Config of `path/to/file.py` or `path/to/file.py:variant`, as the file's `get_config(variant)` returns it.
+
+    Raises UserError for a file that is not there or not a config, and for an unknown variant.
+    """
+    path, _, variant = argument.partition(":")
+    file = Path(path)
+    if not file.is_file():
+        others = sorted(str(other) for other in file.parent.glob("*.py"))
+        raise UserError(f"--config={path}: no such file{_suggest(path, others)}")
+    spec = importlib.util.spec_from_file_location("experiment_config", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--config={path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config={path}: the file defines no get_config(variant)")
+    try:
+        return module.get_config(variant)
+    except ValueError as error:
+        raise UserError(f"--config={argument}: {error}") from error
+
+
+def override(config: ConfigDict, schema: Schema, assignments: Sequence[str]) -> None:
+    """Apply `section.key=value` assignments in place.
+
+    A new `name` starts its section afresh from that choice's defaults; names are applied first, so that the keys of the
+    new
+    choice can be set beside it, in any order. Raises UserError for a key that does not exist.
+    """
+    pairs = [assignment.partition("=")[::2] for assignment in assignments]
+    for path, text in sorted(pairs, key=lambda pair: not pair[0].endswith(".name")):
+        section_path, _, key = path.rpartition(".")
+        section = _descend(config, section_path)
+        if section is None or section_path not in schema:
+            raise UserError(f"--config.{path}: no such key{_suggest(path, list(flatten(config)))}")
+        if key == "name":
+            _rename(section, section_path, schema, text)
+            continue
+        _check_known(section_path, key, schema[section_path], section)
+        with section.ignore_type():
+            section[key] = _literal(text)
+
+
+def complete(config: ConfigDict, schema: Schema) -> None:
+    """Fill in every key that has a default, in place, so that all of them can be read, overridden and saved."""
+    for path, spec in schema.items():
+        section = _descend(config, path, create=True)
+        if section is None:
+            raise UserError(f"config.{path}: expected a section")
+        if spec.choices:
+            _check_name(path, section, spec)
+        for key, parameter in spec.parameters(section.get("name")).items():
+            if key not in section and parameter.default is not MISSING:
+                section[key] = parameter.default
+
+
+def check(config: ConfigDict, schema: Schema) -> None:
+    """Raise UserError for an unknown section, name or key, a missing key, or a value of the wrong type."""
+    nested = set(schema)
+    for path, spec in schema.items():
+        section = _descend(config, path)
+        if section is None:
+            raise UserError(f"config.{path}: the section is missing")
+        if spec.choices:
+            _check_name(path, section, spec)
+        parameters = spec.parameters(section.get("name"))
+        for key in section:
+            if key != "name" and _join(path, key) not in nested:
+                _check_known(path, key, spec, section)
+        for key, parameter in parameters.items():
+            if key not in section:
+                raise UserError(f"config.{_join(path, key)} is missing: expected {_describe(parameter.annotation)}")
+            value = section[key]
+            if not (value == AUTO and key in spec.auto) and not _matches(value, parameter.annotation):
+                expected = _describe(parameter.annotation) + (' or "auto"' if key in spec.auto else "")
+                raise UserError(f"config.{_join(path, key)}={value!r}: expected {expected}")
+
+
+def construct(config: ConfigDict, schema: Schema, path: str, *args: Any, **extra: Any) -> Any:
+    """Call the choice of a section with the section's keys; a ValueError becomes a UserError that names the section."""
+    section = _descend(config, path)
+    assert section is not None, path
+    constructor = schema[path].choices[section.name]
+    return _call(path, constructor, section, *args, **extra)
+
+
+def options(config: ConfigDict, schema: Schema, path: str) -> Any:
+    """Call the options of a section with the section's keys."""
+    section = _descend(config, path)
+    constructor = schema[path].options
+    assert section is not None and constructor is not None, path
+    return _call(path, constructor, section)
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as JSON."""
+    return json.dumps(config.copy_and_resolve_references().to_dict(), indent=2) + "\n"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """One line `section.key: old -> new` for every value in which two resolved configs differ."""
+    for key in sorted(set(old) | set(new)):
+        path, before, after = _join(prefix, key), old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, path)
+        elif before != after:
+            yield f"{path}: {before!r} there, {after!r} here"
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """All values by their dotted paths."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        path = _join(prefix, key)
+        flat |= flatten(value, path) if isinstance(value, ConfigDict) else {path: value}
+    return flat
+
+
+# ------------------------------------------------------------------------- parts of the above
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _suggest(wrong: str, allowed: Sequence[str]) -> str:
+    close = difflib.get_close_matches(wrong, allowed, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; allowed are {', '.join(allowed)}"
+
+
+def _descend(config: ConfigDict, path: str, create: bool = False) -> ConfigDict | None:
+    found: Any = config
+    for key in filter(None, path.split(".")):
+        if create and key not in found:
+            found[key] = ConfigDict()
+        found = found.get(key)
+        if not isinstance(found, ConfigDict):
+            return None
+    return found
+
+
+def _check_name(path: str, section: ConfigDict, spec: Section) -> None:
+    name = section.get("name")
+    if name not in spec.choices:
+        raise UserError(f"config.{path}.name={name!r}: choose one of {', '.join(spec.choices)}")
+
+
+def _check_known(path: str, key: str, spec: Section, section: ConfigDict) -> None:
+    name = section.get("name")
+    allowed = list(spec.parameters(name))
+    if key not in allowed:
+        owner = f"{path} {name!r}" if name else path or "the config"
+        raise UserError(f"config.{_join(path, key)}: {owner} has no such key{_suggest(key, allowed)}")
+
+
+def _rename(section: ConfigDict, path: str, schema: Schema, name: str) -> None:
+    spec = schema[path]
+    if not spec.choices:
+        raise UserError(f"--config.{path}.name: the section has no name")
+    if name not in spec.choices:
+        raise UserError(f"--config.{path}.name={name}: choose one of {', '.join(spec.choices)}")
+    if name == section.get("name"):
+        return
+    for key in arguments(spec.choices[section.name]):
+        section.pop(key, None)
+    section.name = name
+    complete(section, {"": spec})
+
+
+def _literal(text: str) -> Any:
+    lowered = {"true": True, "false": False, "none": None}
+    if text.lower() in lowered:
+        return lowered[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def _call(path: str, constructor: Callable[..., Any], section: ConfigDict, *args: Any, **extra: Any) -> Any:
+    keywords = {key: section[key] for key in arguments(constructor) if key in section}
+    try:
+        return constructor(*args, **keywords, **extra)
+    except ValueError as error:
+        raise UserError(f"config.{path}: {error}") from error
+
+
+def _matches(value: Any, annotation: Any) -> bool:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin is typing.Literal:
+        return value in args
+    if origin in (typing.Union, types.UnionType):
+        return any(_matches(value, arg) for arg in args)
+    if origin is tuple:
+        if not isinstance(value, tuple | list) or (args[-1] is not ... and len(value) != len(args)):
+            return False
+        return all(_matches(item, args[0]) for item in value)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in (None, types.NoneType):
+        return value is None
+    return isinstance(value, annotation)
+
+
+def _describe(annotation: Any) -> str:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_describe, args))
+    if origin is tuple:
+        return f"a tuple such as ({', '.join(['1'] * max(2, len(args)))})"
+    words = {float: "a number", int: "an integer", bool: "True or False", str: "a string", types.NoneType: "None"}
+    return words.get(annotation, str(annotation))

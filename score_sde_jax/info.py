@@ -1,0 +1,85 @@
+"""The info driver: what a config amounts to, computed from shapes alone, before any training."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from score_sde_jax import build, workdir
+from score_sde_jax.costs import flops, residual_bytes
+from score_sde_jax.data import declared_length, declared_shape
+from score_sde_jax.drawing import Say
+from score_sde_jax.errors import UserError
+
+MIB = 2**20
+
+
+def info(config: ConfigDict, directory: Path, say: Say = print) -> None:
+    """Print parameters, FLOPs, memory, noise ladder, step sizes, NFE and the length of the run of a finished config."""
+    workdir.adopt_automatic(config, workdir.saved_config(directory))
+    image_shape, length = _look_at_data(config, say)
+    experiment = build.experiment(config, image_shape)
+    options = build.train_options(config)
+    state = jax.eval_shape(experiment.init, jax.random.key(0))
+    say(f"parameters: {sum(leaf.size for leaf in jax.tree.leaves(state.params))}")
+    _say_cost(experiment, state, options, say)
+    _say_noise(experiment, say)
+    say(f"network evaluations per image (NFE): {experiment.sampler.evaluations()}")
+    epochs = f"{options.steps * options.batch_size / length:,.4g}" if length else "an unknown number of"
+    say(f"run: {options.steps:,} steps of {options.batch_size} images, {epochs} epochs")
+
+
+def _look_at_data(config: ConfigDict, say: Say) -> tuple[tuple[int, ...], int | None]:
+    """Shape and number of the images; where the data are missing and nothing depends on them, as published."""
+    section = config.data
+    shape = declared_shape(section.name, section.get("image_size"), section.get("channels"))
+    try:
+        data = build.dataset(config)
+    except UserError as error:
+        if shape is None or build.is_automatic(config):
+            raise
+        length = declared_length(section.name, section.get("split"))
+        number = f"{length:,} images as published" if length else "number unknown"
+        say(f"data: {section.name} of shape {shape}, {number}; {error}")
+        return shape, length
+    for line in build.choose_automatic(config, data):
+        say(line)
+    say(f"data: {data.name}, {len(data):,} examples of shape {data.image_shape}")
+    return data.image_shape, len(data)
+
+
+def _say_cost(experiment: build.Experiment, state: PyTree, options: build.TrainOptions, say: Say) -> None:
+    devices = jax.device_count()
+    batch = max(1, options.batch_size // devices)
+    x0 = jax.ShapeDtypeStruct((batch, *experiment.image_shape), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+
+    def loss(params: PyTree, keys: jax.Array, x0: jax.Array) -> jax.Array:
+        return jnp.mean(experiment.loss_fn(params, keys, x0))
+
+    per_image = flops(jax.value_and_grad(loss), state.params, keys, x0) / batch
+    say(f"FLOPs per training image: {per_image:.4g} (matrix products and convolutions, forward and backward)")
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    activations = residual_bytes(loss, state.params, keys, x0)
+    # the gradient lives beside the state while the optimizer runs
+    gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
+    say(
+        f"memory per device, {batch} images on each of {devices}: state {held / MIB:,.0f} MiB, "
+        f"gradient {gradient / MIB:,.0f} MiB, activations {activations / MIB:,.0f} MiB at most, "
+        f"total {(held + gradient + activations) / MIB:,.0f} MiB (estimate)"
+    )
+
+
+def _say_noise(experiment: build.Experiment, say: Say) -> None:
+    sde, times = experiment.sde, experiment.sampler.times
+    sigmas = np.asarray(jax.vmap(sde.sigma)(times[:-1]))
+    shown = [f"{sigma:.4g}" for sigma in (sigmas if len(sigmas) <= 12 else [*sigmas[:4], *sigmas[-4:]])]
+    if len(sigmas) > 12:
+        shown.insert(4, "...")
+    say(f"noise levels visited by the sampler: {len(sigmas)}, sigma = {', '.join(shown)}")
+    steps = experiment.step_sizes(sigmas)
+    if steps is not None:
+        say(f"Langevin step sizes: {steps[0]:.4g} at the first level to {steps[-1]:.4g} at the last")

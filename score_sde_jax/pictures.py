@@ -1,0 +1,107 @@
+"""Pictures that a run leaves: sample grids, the annealing as a GIF, loss curves, points with their score field."""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Num, UInt8
+from PIL import Image
+
+from score_sde_jax.reporting import write_atomically
+
+MIN_TILE = 32
+"""Smaller images are enlarged by a whole factor to at least this many pixels."""
+
+
+def to_uint8(
+    images: Float[np.ndarray, "*batch height width channels"], value_range: tuple[float, float]
+) -> UInt8[np.ndarray, "*batch height width channels"]:
+    """Grey levels 0 to 255 of images whose darkest and brightest values are `value_range`."""
+    low, high = value_range
+    return np.round(255 * np.clip((images - low) / (high - low), 0.0, 1.0)).astype(np.uint8)
+
+
+def grid(images: UInt8[np.ndarray, "num height width channels"]) -> Image.Image:
+    """All images in rows, nearly square, one pixel apart on white."""
+    num, height, width, channels = images.shape
+    zoom = max(1, -(-MIN_TILE // max(height, width)))
+    columns = math.ceil(math.sqrt(num))
+    rows = math.ceil(num / columns)
+    canvas = np.full((rows * (zoom * height + 1) + 1, columns * (zoom * width + 1) + 1, channels), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = 1 + i // columns * (zoom * height + 1), 1 + i % columns * (zoom * width + 1)
+        canvas[top : top + zoom * height, left : left + zoom * width] = image.repeat(zoom, 0).repeat(zoom, 1)
+    return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+
+
+def save_png(path: Path, image: Image.Image) -> None:
+    """Write a PNG."""
+    data = io.BytesIO()
+    image.save(data, "PNG", optimize=True)
+    write_atomically(path, data.getvalue())
+
+
+def save_gif(path: Path, frames: Sequence[Image.Image], seconds: float = 4.0) -> None:
+    """Write a GIF that takes `seconds`, then rests on its last frame."""
+    data = io.BytesIO()
+    each = max(20, int(1000 * seconds / len(frames)))
+    durations = [each] * (len(frames) - 1) + [2000]
+    frames[0].save(data, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    write_atomically(path, data.getvalue())
+
+
+def loss_curve(rows: Sequence[dict[str, float]]) -> Image.Image:
+    """Training loss over the steps, as logged and smoothed."""
+    steps, loss = [row["step"] for row in rows], np.array([row["loss"] for row in rows])
+    figure, axes = _figure(6.4, 4.0)
+    axes.set(xlabel="step", ylabel="loss")
+    if not rows:  # a first checkpoint before the first logged step
+        return _rendered(figure)
+    axes.plot(steps, loss, color="tab:blue", alpha=0.3, label="as logged")
+    if len(loss) > 10:
+        width = max(3, len(loss) // 20)
+        smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], smooth, color="tab:blue", label=f"mean of {width}")
+        axes.legend()
+    if loss.min() > 0 and loss.max() > 10 * loss.min():
+        axes.set_yscale("log")
+    return _rendered(figure)
+
+
+def points(samples: Num[np.ndarray, "num 2"], title: str = "") -> Image.Image:
+    """Points in the plane."""
+    figure, axes = _figure(5.0, 5.0)
+    axes.scatter(samples[:, 0], samples[:, 1], s=2, alpha=0.5, color="tab:blue", linewidths=0)
+    axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title=title)
+    return _rendered(figure)
+
+
+def score_field(
+    samples: Num[np.ndarray, "num 2"],
+    at: Float[np.ndarray, "cells 2"],
+    score: Float[np.ndarray, "cells 2"],
+    sigma: float,
+) -> Image.Image:
+    """Samples and, on a grid of places, the score with which Langevin dynamics moves them."""
+    figure, axes = _figure(6.0, 6.0)
+    axes.scatter(samples[:, 0], samples[:, 1], s=2, alpha=0.3, color="tab:blue", linewidths=0)
+    axes.quiver(at[:, 0], at[:, 1], score[:, 0], score[:, 1], color="tab:red", width=0.003)
+    axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title=f"samples and the score at sigma = {sigma:.3g}")
+    return _rendered(figure)
+
+
+def _figure(width: float, height: float):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _rendered(figure) -> Image.Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

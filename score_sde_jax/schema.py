@@ -1,0 +1,114 @@
+"""What a config may say: every section, the registry it picks from, and the options it takes.
+
+A new SDE, network, data set or sampler step becomes a choice here by its line in its own registry.
+"""
+
+import dataclasses
+from typing import Literal
+
+from score_sde_jax import losses
+from score_sde_jax.config import Schema, Section
+from score_sde_jax.data import DATASETS
+from score_sde_jax.models import MODELS
+from score_sde_jax.optimizer import OPTIMIZERS
+from score_sde_jax.parameterization import CONDITIONS, PARAMETERIZATIONS
+from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS
+from score_sde_jax.sdes import SDES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RootOptions:
+    """Keys at the top level of a config."""
+
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineOptions:
+    """How images become training batches: flips, uniform dequantisation, and the range of values."""
+
+    flip: bool = False
+    dequantize: bool = False
+    value_range: tuple[float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AffineOptions:
+    """The image value that the network sees as 0, and the factor on what is left."""
+
+    center: float = 0.0
+    input_scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """How the errors of an image become its loss."""
+
+    reduction: Literal["mean", "half_sum"] = "mean"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """Learning rate over the steps."""
+
+    learning_rate: float
+    warmup_steps: int = 0
+    decay: Literal["constant", "cosine"] = "constant"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The training loop: lengths in steps; `preview_every` = 0 draws no previews, `tensorboard` writes events as
+    well.
+    """
+
+    steps: int
+    batch_size: int
+    ema_decay: float = 0.999
+    log_every: int = 100
+    preview_every: int = 0
+    tensorboard: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """How often the state is saved, in steps, and how many of the latest are kept."""
+
+    every: int = 1000
+    keep: int = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerOptions:
+    """Sampling around its steps: start, final denoising step, order, how many images, in batches of how many, frames of
+    the GIF.
+    """
+
+    prior: Literal["gaussian", "uniform"] = "gaussian"
+    denoise: bool = True
+    order: Literal["corrector_predictor", "predictor_corrector"] = "corrector_predictor"
+    num_images: int = 64
+    batch_size: int = 64
+    num_frames: int = 20
+
+
+SCHEMA: Schema = {
+    "": Section(options=RootOptions),
+    "data": Section(DATASETS, options=PipelineOptions),
+    "model": Section(MODELS, auto=("num_levels",)),
+    "sde": Section(SDES, auto=("sigma_max",)),
+    "parameterization": Section(PARAMETERIZATIONS, options=AffineOptions),
+    "parameterization.condition": Section(CONDITIONS, auto=("num_levels",)),
+    "loss": Section(options=LossOptions),
+    "loss.times": Section(losses.TIMES, auto=("num_levels",)),
+    "loss.weight": Section(losses.WEIGHTS),
+    "optimizer": Section(OPTIMIZERS, options=ScheduleOptions),
+    "train": Section(options=TrainOptions),
+    "checkpoint": Section(options=CheckpointOptions),
+    "sampler": Section(options=SamplerOptions),
+    "sampler.times": Section(GRIDS, auto=("num_levels",)),
+    "sampler.predictor": Section(PREDICTORS),
+    "sampler.corrector": Section(CORRECTORS, auto=("step_size",)),
+}
+LEVELS = ("model", "parameterization.condition", "loss.times", "sampler.times")
+"""Sections that may hold a number of ladder levels."""
