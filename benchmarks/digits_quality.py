@@ -1,0 +1,68 @@
+"""How good samples of the digits are, judged by scikit-learn.
+
+    python benchmarks/digits_quality.py runs/digits/samples/3000/images.npz
+
+The real digits are split into two halves at random. Reported are: the share of samples to which a support vector
+classifier, trained on one half, gives a class with a probability above 0.9, and the same for the other half; the share
+of each class; the Fréchet distance in pixel space of the samples to the first half, as a multiple of that of the second
+half; the distance of samples to their nearest training image beside that of held-out real digits.
+"""
+
+import argparse
+import json
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
+
+from score_sde_jax.data import DATASETS, all_images
+from score_sde_jax.metrics import frechet_distance, nearest_distances
+
+CONFIDENT = 0.9
+
+
+def main() -> None:
+    """Print the figures, one a line, and as JSON with --json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archive", help="images.npz of a run on the digits")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with np.load(arguments.archive) as archive:
+        samples = archive["images"].reshape(len(archive["images"]), -1) / 255.0
+    figures = quality(samples)
+    print(json.dumps(figures) if arguments.json else "\n".join(f"{name}: {value}" for name, value in figures.items()))
+
+
+def quality(samples: np.ndarray) -> dict[str, float | int | list[float]]:
+    """Figures for samples of shape (num, 64) with values in [0, 1]."""
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.data))
+    images, labels = digits.data[order] / 16.0, digits.target[order]
+    half = len(images) // 2
+    reference, other = images[:half], images[half:]
+    classifier = SVC(probability=True, random_state=0).fit(reference, labels[:half])
+    probabilities = classifier.predict_proba(samples)
+    shares = np.bincount(probabilities.argmax(1), minlength=10) / len(samples)
+    train = all_images(DATASETS["digits"](split="train")).reshape(-1, 64) / 16.0
+    test = all_images(DATASETS["digits"](split="test")).reshape(-1, 64) / 16.0
+    return {
+        "samples": len(samples),
+        "confident share": _rounded((probabilities.max(1) > CONFIDENT).mean()),
+        "confident share of real digits": _rounded((classifier.predict_proba(other).max(1) > CONFIDENT).mean()),
+        "share of each class": [_rounded(share) for share in shares],
+        "smallest share": _rounded(shares.min()),
+        "Frechet distance over that of real digits": _rounded(
+            frechet_distance(samples, reference) / frechet_distance(other, reference)
+        ),
+        "median distance to the nearest training image": _rounded(np.median(nearest_distances(samples, train))),
+        "the same for held-out real digits": _rounded(np.median(nearest_distances(test, train))),
+        "exact copies of a training image": int((nearest_distances(np.round(samples * 16) / 16, train) < 1e-6).sum()),
+    }
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 3)
+
+
+if __name__ == "__main__":
+    main()
