@@ -13,6 +13,6 @@ def get_config(name: str = "") -> ConfigDict:
     """The experiment, or with "debug" a few seconds of it."""
     config = small(num_levels=12, sigma_min=0.02, center=0.29, sigma_data=0.35)
     config.data.update(dict(name="fashion_mnist", dir=None, split="train", flip=False))
-    config.model.update(dict(widths=(64, 128), patch=2, num_blocks=2, bottleneck=256))
-    config.train.update(dict(steps=8000, batch_size=64, ema_decay=0.999, preview_every=2000))
+    config.model.update(dict(widths=(64, 96), patch=2, num_blocks=1, bottleneck=256))
+    config.train.update(dict(steps=6000, batch_size=64, ema_decay=0.999, preview_every=3000))
     return variant(config, name, widths=(8, 8), num_blocks=1, bottleneck=8)

@@ -77,9 +77,9 @@ class Experiment:
 
 def finish(config: ConfigDict, assignments: list[str]) -> ConfigDict:
     """Complete, override and check a config as a file gives it; the result has every key."""
-    configs.complete(config, SCHEMA)
-    configs.override(config, SCHEMA, assignments)
-    configs.complete(config, SCHEMA)
+    with config.unlocked():
+        configs.complete(config, SCHEMA)
+        configs.override(config, SCHEMA, assignments)
     configs.check(config, SCHEMA)
     _refuse_contradictions(config)
     return config

@@ -221,8 +221,8 @@ def _rename(section: ConfigDict, path: str, schema: Schema, name: str) -> None:
         raise UserError(f"--config.{path}.name={name}: choose one of {', '.join(spec.choices)}")
     if name == section.get("name"):
         return
-    for key in arguments(spec.choices[section.name]):
-        section.pop(key, None)
+    for key in set(arguments(spec.choices[section.name])) & set(section):
+        del section[key]
     section.name = name
     complete(section, {"": spec})
 

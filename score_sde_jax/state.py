@@ -55,6 +55,6 @@ def training_step(
         params = optax.apply_updates(state.params, updates)
         ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
         next_state = TrainState(state.step + 1, params, ema_params, opt_state)
-        return next_state, StepMetrics(loss, optax.global_norm(gradients))
+        return next_state, StepMetrics(loss, optax.tree.norm(gradients))
 
     return step

@@ -93,12 +93,8 @@ def read_celeb_a(archives: Path, features: Any) -> dict[str, Split]:
     partition_path = archives / "list_eval_partition.txt"
     partition = _table(partition_path, ["split"])
     tables = {
-        "landmarks": _table(
-            archives / "list_landmarks_align_celeba.txt", list(features["landmarks"]), headed=True
-        ),
-        "attributes": _table(
-            archives / "list_attr_celeba.txt", list(features["attributes"]), headed=True
-        ),
+        "landmarks": _table(archives / "list_landmarks_align_celeba.txt", list(features["landmarks"]), headed=True),
+        "attributes": _table(archives / "list_attr_celeba.txt", list(features["attributes"]), headed=True),
         "identity": _table(archives / "identity_CelebA.txt", list(features["identity"])),
     }
     members = _zip_members(archives / CELEB_A_ZIP)
@@ -134,9 +130,7 @@ def _table(path: Path, columns: list[str], headed: bool = False) -> dict[str, di
         try:
             table[name] = dict(zip(columns, map(int, values), strict=True))
         except ValueError as error:
-            raise UserError(
-                f"{path}: line {number} is not a name and {len(columns)} whole numbers"
-            ) from error
+            raise UserError(f"{path}: line {number} is not a name and {len(columns)} whole numbers") from error
     return table
 
 
@@ -173,9 +167,7 @@ def _png(image: np.ndarray) -> io.BytesIO:
 
 IDX_ARCHIVES = Archives(
     tuple(
-        f"{pattern.format(prefix=prefix)}.gz"
-        for prefix in PREFIXES.values()
-        for pattern in (IMAGES_FILE, LABELS_FILE)
+        f"{pattern.format(prefix=prefix)}.gz" for prefix in PREFIXES.values() for pattern in (IMAGES_FILE, LABELS_FILE)
     ),
     read_idx_archives,
 )

@@ -30,9 +30,7 @@ class Dataset:
     where nothing is labelled; every label is then 0.
     """
 
-    def __init__(
-        self, name: str, image_shape: tuple[int, ...], num_classes: int, levels: int | None
-    ) -> None:
+    def __init__(self, name: str, image_shape: tuple[int, ...], num_classes: int, levels: int | None) -> None:
         self.name = name
         self.image_shape = image_shape
         self.num_classes = num_classes
@@ -71,9 +69,7 @@ class ArrayDataset(Dataset):
         num_classes = 0 if labels is None else int(labels.max()) + 1
         super().__init__(name, images.shape[1:], num_classes, levels)
         self._images = images
-        self._labels = (
-            np.zeros(len(images), np.int32) if labels is None else labels.astype(np.int32)
-        )
+        self._labels = np.zeros(len(images), np.int32) if labels is None else labels.astype(np.int32)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -141,13 +137,9 @@ def check_declared(dataset: Dataset, image_size: int | None, channels: int | Non
     """
     height, width, own_channels = dataset.image_shape
     if image_size is not None and (height, width) != (image_size, image_size):
-        raise UserError(
-            f"data.image_size={image_size}: the images of {dataset.name} are {height} by {width}"
-        )
+        raise UserError(f"data.image_size={image_size}: the images of {dataset.name} are {height} by {width}")
     if channels is not None and channels != own_channels:
-        raise UserError(
-            f"data.channels={channels}: the images of {dataset.name} have {own_channels}"
-        )
+        raise UserError(f"data.channels={channels}: the images of {dataset.name} have {own_channels}")
     return dataset
 
 

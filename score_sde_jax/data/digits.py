@@ -5,9 +5,7 @@ import numpy as np
 from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice, check_declared
 
 
-def digits(
-    split: str = "train", image_size: int | None = None, channels: int | None = None
-) -> Dataset:
+def digits(split: str = "train", image_size: int | None = None, channels: int | None = None) -> Dataset:
     """Handwritten digits: uint8 (8, 8, 1) with 17 levels, 0 to 16, and ten classes.
 
     Split "test" is every fifth image (index 4, 9, 14, ...; 359 of them), "train" the other 1,438,

@@ -65,8 +65,8 @@ def _classes(root: Path, paths: list[Path]) -> tuple[list[int], int]:
     loose = [path for path, part in zip(paths, parts, strict=True) if len(part) == 1]
     if loose:
         raise UserError(f"data.labels=True: {loose[0]} lies in no class's folder")
-    names = sorted({part[0] for part in parts})
-    return [names.index(part[0]) for part in parts], len(names)
+    number = {name: i for i, name in enumerate(sorted({part[0] for part in parts}))}
+    return [number[part[0]] for part in parts], len(number)
 
 
 class _Reader:

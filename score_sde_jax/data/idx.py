@@ -63,8 +63,7 @@ def _from_idx(name: str, dir: str | None, split: str) -> Dataset | None:
     images, labels = (read_idx(path) for path in paths if path is not None)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise UserError(
-            f"{paths[0]} and {paths[1]}: shapes {images.shape} and {labels.shape} are not images "
-            "with one label each"
+            f"{paths[0]} and {paths[1]}: shapes {images.shape} and {labels.shape} are not images with one label each"
         )
     return ArrayDataset(name, images[..., None], labels)
 
@@ -90,7 +89,5 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     shape = np.frombuffer(data, ">u4", data[3], offset=4).tolist()
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
     if math.prod(shape) != values.size:
-        raise UserError(
-            f"{path}: {values.size} values where shape {shape} needs {math.prod(shape)}"
-        )
+        raise UserError(f"{path}: {values.size} values where shape {shape} needs {math.prod(shape)}")
     return values.reshape(shape)

@@ -117,9 +117,7 @@ def check_size(image_size: int, channels: int) -> None:
         raise UserError(f"data.channels={channels}: choose 1 (grey) or 3 (RGB)")
 
 
-def check_scaling(
-    levels: int | None, dequantize: bool, value_range: tuple[float, float] | None
-) -> None:
+def check_scaling(levels: int | None, dequantize: bool, value_range: tuple[float, float] | None) -> None:
     """Raise UserError for an empty value range, or for scaling what has no levels."""
     if levels is None and dequantize:
         raise UserError("data.dequantize=True: points are continuous already")

@@ -41,8 +41,7 @@ def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
     images = images[..., None] if images.ndim == 3 else images
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         raise UserError(
-            f"{path}: images are {images.dtype} {images.shape}; "
-            "uint8 (num, height, width[, channels]) is needed"
+            f"{path}: images are {images.dtype} {images.shape}; uint8 (num, height, width[, channels]) is needed"
         )
     if images.shape[3] not in (1, 3):
         raise UserError(f"{path}: images have {images.shape[3]} channels; 1 or 3 is needed")
@@ -52,7 +51,4 @@ def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
 def _check_labels(path: Path, labels: np.ndarray, num: int) -> None:
     whole = np.issubdtype(labels.dtype, np.integer)
     if not whole or labels.shape != (num,) or labels.min() < 0:
-        raise UserError(
-            f"{path}: labels are {labels.dtype} {labels.shape}; {num} whole numbers from 0 are "
-            "needed"
-        )
+        raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}; {num} whole numbers from 0 are needed")

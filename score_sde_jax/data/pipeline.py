@@ -51,9 +51,7 @@ def training_batches(
     Raises UserError for a batch that the processes cannot share or an option points do not have.
     """
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"train.batch_size={batch_size}: {process_count} processes cannot share it equally"
-        )
+        raise UserError(f"train.batch_size={batch_size}: {process_count} processes cannot share it equally")
     if dataset.levels is None and flip:
         raise UserError(f"data.flip=True: {dataset.name} are points, there is nothing to flip")
     images.check_scaling(dataset.levels, dequantize, value_range)
@@ -104,9 +102,7 @@ def _indices(epoch_order, length: int, first: int, rows: int) -> Int[np.ndarray,
     return np.concatenate(parts)
 
 
-def _uniforms(
-    seed: int, stream: int, first: int, shape: tuple[int, ...]
-) -> Float32[np.ndarray, "rows ..."]:
+def _uniforms(seed: int, stream: int, first: int, shape: tuple[int, ...]) -> Float32[np.ndarray, "rows ..."]:
     """Uniforms in [0, 1) of the given shape; row r depends on seed, stream and first + r alone."""
     width = int(np.prod(shape[1:]))
     counts = -(-width // FLOATS_PER_COUNT)

@@ -143,9 +143,7 @@ def _write_split(
             writer.write(record)
             num_bytes += len(record)
         writer.close()
-    return tfds.core.SplitInfo(
-        name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template
-    )
+    return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=num_bytes, filename_template=template)
 
 
 def _reported(examples: Iterator[Any], count: int, what: str) -> Iterator[Any]:
@@ -167,9 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--archives", required=True, type=Path, help="where the downloads lie")
     parser.add_argument("--data_dir", required=True, type=Path, help="where TFDS data go")
     parser.add_argument("--num_shards", type=int, default=1, help="files per split")
-    parser.add_argument(
-        "--allow_unverified", action="store_true", help="only warn where a checksum differs"
-    )
+    parser.add_argument("--allow_unverified", action="store_true", help="only warn where a checksum differs")
     try:
         prepare(**vars(parser.parse_args(arguments)))
     except (UserError, OSError) as error:

@@ -71,6 +71,7 @@ def convolve(
         and tuple(window_strides) == tuple(lhs_dilation or undilated) == undilated
         and dilation[0] == dilation[1]
         and feature_group_count == 1
+        and lhs.dtype == jnp.float32  # the transforms would lose the few digits of a bfloat16
     ) if lhs.ndim == 4 else False
     if not suits_winograd:
         return native(lhs, rhs)

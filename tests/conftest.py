@@ -1,0 +1,61 @@
+"""What every test shares: JAX on the CPU, no silent rank promotion, annotations checked as the code runs."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import made_up
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_numpy_rank_promotion", "raise")  # (B,) against (B, H, W, C) is an error
+
+# Most of a test's time is compilation: a second run takes a quarter of the first.
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "score_sde_jax"
+jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled-tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# Every annotation of the numerical core is checked at run time, in the tests only.
+CHECKED = ["keys", "sdes", "parameterization", "losses", "samplers", "likelihood", "techniques"]
+install_import_hook([f"score_sde_jax.{module}" for module in CHECKED], "beartype.beartype")
+
+
+@pytest.fixture
+def x64():
+    """Arithmetic in float64, for equalities and convergence orders."""
+    with jax.enable_x64(True):
+        yield
+
+
+WRITERS = {
+    "mnist": made_up.write_mnist,
+    "fashion_mnist": made_up.write_mnist,
+    "cifar10": made_up.write_cifar10,
+    "celeb_a": made_up.write_celeb_a,
+}
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory):
+    """Directory of archives and what is in them, by the name of the data set."""
+    root = tmp_path_factory.mktemp("archives")
+    made = {}
+    for name, write in WRITERS.items():
+        (root / name).mkdir()
+        made[name] = (root / name, write(root / name))
+    return made
+
+
+@pytest.fixture(scope="session")
+def data_dir(archives, tmp_path_factory):
+    """Directory of TFDS data made by the prepare command from `archives`."""
+    from score_sde_jax.data import prepare  # after the import hook
+
+    root = tmp_path_factory.mktemp("tfds")
+    for name, (directory, _) in archives.items():
+        flags = [f"--dataset={name}", f"--archives={directory}", f"--data_dir={root}"]
+        assert prepare.main([*flags, "--num_shards=2", "--allow_unverified"]) == 0
+    return root

@@ -1,0 +1,257 @@
+"""Every registered data set under one contract, and each against what its files hold."""
+
+import gzip
+import io
+import itertools
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_images import area_mean
+
+from score_sde_jax.data import DATASETS, all_images, examples, idx, training_batches
+from score_sde_jax.errors import UserError
+
+IDX_SETS = ("mnist", "fashion_mnist")
+
+
+@pytest.fixture(scope="session")
+def options(data_dir, tmp_path_factory):
+    """Constructor options of every data set, for made-up data."""
+    folder = tmp_path_factory.mktemp("folder")
+    rng = np.random.default_rng(0)
+    for i in range(5):
+        (folder / str(i % 2)).mkdir(exist_ok=True)
+        pixels = rng.integers(256, size=(20 + i, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / str(i % 2) / f"{i}.png")
+    images = rng.integers(256, size=(12, 6, 6), dtype=np.uint8)
+    np.savez(folder / "images.npz", images=images, labels=np.arange(12) % 3)
+    prepared = {"dir": str(data_dir)}
+    return {
+        "digits": {},
+        "mnist": prepared,
+        "fashion_mnist": prepared,
+        "cifar10": prepared,
+        "celeb_a": prepared | {"image_size": 32},
+        "image_folder": {"dir": str(folder), "image_size": 16, "labels": True},
+        "npz": {"dir": str(folder)},
+        "points": {"num_points": 100},
+    }
+
+
+@pytest.fixture
+def build(options):
+    """Function that builds a data set by name, with options on top."""
+    return lambda name, **more: DATASETS[name](**(options[name] | more))
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_contract(name, build):
+    dataset = build(name)
+    assert dataset.name == name
+    images, labels = dataset.gather(np.arange(len(dataset)))
+    assert images.shape == (len(dataset), *dataset.image_shape)
+    assert images.dtype == (np.float32 if dataset.levels is None else np.uint8)
+    assert dataset.levels is None or images.max() < dataset.levels
+    assert labels.dtype == np.int32
+    assert np.array_equal(np.unique(labels), np.arange(max(dataset.num_classes, 1)))
+    for index in (0, len(dataset) - 1):
+        assert np.array_equal(dataset[index]["image"], images[index])
+        assert dataset[index]["label"] == labels[index]
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+    again = build(name)  # nothing cached, and in another order
+    assert np.array_equal(again.gather(np.arange(len(again))[::-1])[0], images[::-1])
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_epoch_of_training_holds_every_image_once(name, build):
+    dataset = build(name)
+    batches = itertools.islice(training_batches(dataset, batch_size=1, seed=0), len(dataset))
+    streamed = np.concatenate([batch["image"] for batch in batches])
+    expected = examples(dataset, np.arange(len(dataset)))
+    flat = [np.sort(x.reshape(len(x), -1).view("V" + str(4 * x[0].size)), 0) for x in (streamed, expected)]
+    assert np.array_equal(*flat)
+
+
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    everything = DATASETS["digits"](split="all")
+    np.testing.assert_allclose(examples(everything, np.arange(1797)).reshape(1797, 64), images / 16, atol=1e-7)
+    assert np.array_equal(everything.gather(np.arange(1797))[1], labels)
+    test = all_images(DATASETS["digits"](split="test"))
+    train = all_images(DATASETS["digits"](split="train"))
+    assert (len(train), len(test)) == (1438, 359)
+    assert np.array_equal(test.reshape(-1, 64), images[4::5])
+    assert np.array_equal(train[:8].reshape(-1, 64), images[[0, 1, 2, 3, 5, 6, 7, 8]])
+
+
+@pytest.mark.parametrize("name", IDX_SETS)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_idx_files_and_tfds_data_are_the_same(name, split, archives, build):
+    directory, content = archives[name]
+    for dataset in (DATASETS[name](dir=str(directory), split=split), build(name, split=split)):
+        assert np.array_equal(all_images(dataset), content[split][0])
+        assert np.array_equal(dataset.gather(np.arange(len(dataset)))[1], content[split][1])
+        assert dataset.num_classes == 10
+
+
+def test_idx_files_may_be_unpacked(archives, tmp_path):
+    directory, content = archives["mnist"]
+    for path in directory.iterdir():
+        (tmp_path / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    assert np.array_equal(all_images(DATASETS["mnist"](dir=str(tmp_path))), content["train"][0])
+
+
+@pytest.mark.skipif(not os.path.isdir(idx.DEBIAN_FASHION_MNIST), reason="package not installed")
+def test_the_debian_package_is_fashion_mnist():
+    dataset = DATASETS["fashion_mnist"](split="test")
+    _, labels = dataset.gather(np.arange(10_000))
+    assert np.array_equal(np.bincount(labels), np.full(10, 1000))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_cifar10_holds_the_archive(split, archives, build):
+    dataset = build("cifar10", split=split)
+    images, labels = archives["cifar10"][1][split]
+    assert np.array_equal(all_images(dataset), images)
+    assert np.array_equal(dataset.gather(np.arange(len(images)))[1], labels)
+
+
+@pytest.mark.parametrize(("split", "image_size"), [("train", 64), ("test", 32)])
+def test_celeb_a_is_cropped_and_resized(split, image_size, archives, build):
+    rows = archives["celeb_a"][1][split]
+    images = all_images(build("celeb_a", split=split, image_size=image_size))
+    assert len(images) == len(rows)
+    for image, row in zip(images[:6], rows[:6], strict=True):
+        whole = np.asarray(Image.open(io.BytesIO(row["jpeg"])))
+        exact = area_mean(whole[39:179, 19:159], image_size)
+        assert np.abs(image - exact).max() <= 0.5 + 1e-3
+
+
+def test_slices_and_no_cache(build):
+    everything = all_images(build("celeb_a"))
+    part = build("celeb_a", split="train[5:9]", cache_bytes=0)
+    assert np.array_equal(all_images(part), everything[5:9])
+    assert np.array_equal(all_images(part), everything[5:9])
+
+
+@pytest.mark.parametrize(
+    ("distribution", "holds"),
+    [
+        ("checkerboard", lambda x: (np.floor(x).sum(1) % 2 == 0) & (np.abs(x) <= 2).all(1)),
+        ("gaussians", lambda x: np.abs(np.linalg.norm(x, axis=1) - 1.5) < 0.6),
+        ("swiss_roll", lambda x: np.linalg.norm(x, axis=1) < 4.5 * np.pi / 7 + 0.3),
+        ("two_moons", lambda x: np.linalg.norm(x - np.sign(x[:, 1:]), axis=1) > 0),
+    ],
+)
+def test_points_lie_where_they_should(distribution, holds):
+    points = all_images(DATASETS["points"](distribution=distribution, num_points=5000))
+    assert holds(points).all()
+    assert np.abs(points.mean(0)).max() < 0.5
+    assert 0.5 < points.std() < 1.5
+
+
+def test_points_are_a_function_of_their_seed():
+    one, same, other = (all_images(DATASETS["points"](seed=seed)) for seed in (0, 0, 1))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_checkerboard_is_uniform_on_its_squares():
+    points = all_images(DATASETS["points"](num_points=8000))
+    _, counts = np.unique(np.floor(points), axis=0, return_counts=True)
+    assert len(counts) == 8
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("digits", {"split": "validation"}, "data.split='validation': choose one of train, test"),
+        ("digits", {"image_size": 28}, "data.image_size=28: the images of digits are 8 by 8"),
+        ("mnist", {"channels": 3}, "data.channels=3: the images of mnist have 1"),
+        ("cifar10", {"image_size": 64}, "data.image_size=64: the images of cifar10 are 32 by 32"),
+        ("cifar10", {"split": "dev"}, "data.split='dev': cifar10 has .*train"),
+        ("celeb_a", {"crop": 200}, "data.crop=200"),
+        ("celeb_a", {"channels": 2}, "data.channels=2"),
+        ("celeb_a", {"image_size": 0}, "data.image_size=0"),
+        ("points", {"distribution": "ring"}, "data.distribution='ring': choose one of checkerb"),
+        ("points", {"num_points": 0}, "data.num_points=0"),
+    ],
+)
+def test_wrong_options(name, more, message, build):
+    with pytest.raises(UserError, match=message):
+        build(name, **more)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "celeb_a"])
+def test_missing_data_tell_the_command(name, tmp_path):
+    with pytest.raises(UserError) as error:
+        DATASETS[name](dir=str(tmp_path))
+    command = f"python -m score_sde_jax.data.prepare --dataset={name} --archives=ARCHIVES"
+    assert f"{command} --data_dir={tmp_path}" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert ("apt-get install" in str(error.value)) == (name == "fashion_mnist")
+
+
+def test_damaged_idx_files(archives, tmp_path):
+    for path in archives["mnist"][0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    images = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = images.read_bytes()
+    unpacked = gzip.decompress(whole)
+    damaged = (whole[:-100], b"not gzip", gzip.compress(b"text"), gzip.compress(unpacked[:-1]))
+    for content in damaged:
+        images.write_bytes(content)
+        with pytest.raises(UserError, match=images.name):
+            DATASETS["mnist"](dir=str(tmp_path))
+    images.unlink()
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte.*missing"):
+        DATASETS["mnist"](dir=str(tmp_path))
+
+
+GOOD = np.zeros((4, 6, 6, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": GOOD}, "no key 'images'"),
+        ({"images": GOOD.astype(np.float32)}, "float32"),
+        ({"images": GOOD[0, 0]}, "uint8 .num, height"),
+        ({"images": GOOD[:0]}, "uint8 .num, height"),
+        ({"images": GOOD[..., :2]}, "2 channels"),
+        ({"images": GOOD, "labels": np.zeros(3, int)}, "4 whole numbers"),
+        ({"images": GOOD, "labels": np.zeros(4)}, "4 whole numbers"),
+        ({"images": GOOD, "labels": np.full(4, -1)}, "4 whole numbers"),
+        ({"images": np.array([None])}, "not a readable"),
+    ],
+)
+def test_npz_of_something_else(arrays, message, tmp_path):
+    np.savez(tmp_path / "images.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        DATASETS["npz"](dir=str(tmp_path))
+
+
+def test_npz_missing_or_damaged(tmp_path):
+    with pytest.raises(UserError, match="there is no file"):
+        DATASETS["npz"](dir=str(tmp_path))
+    np.savez(tmp_path / "images.npz", images=GOOD)
+    content = (tmp_path / "images.npz").read_bytes()
+    np.save(tmp_path / "array.npy", GOOD)
+    array = (tmp_path / "array.npy").read_bytes()
+    for damaged in (array, content[:100], b"", b"text", content[:150] + b"x" + content[151:]):
+        (tmp_path / "images.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match="not a readable npz"):
+            DATASETS["npz"](dir=str(tmp_path))
+
+
+def test_npz_without_labels(tmp_path):
+    np.savez(tmp_path / "images.npz", images=GOOD)
+    dataset = DATASETS["npz"](dir=str(tmp_path / "images.npz"), image_size=6, channels=3)
+    assert dataset.num_classes == 0
+    assert dataset[3]["label"] == 0

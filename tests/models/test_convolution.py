@@ -1,0 +1,96 @@
+"""The fast convolution equals the direct one: values, both gradients, tangents, batches, loops."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from score_sde_jax.models.convolution import convolve
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+TOLERANCE = 2e-5  # of the largest value; Winograd's sums of float32
+
+
+def direct(x, w, padding, dilation):
+    """Sum over taps, in float64."""
+    x, w = np.asarray(x, np.float64), np.asarray(w, np.float64)
+    x = np.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
+    height, width = (size - 2 * dilation for size in x.shape[1:3])
+    return sum(
+        x[:, i * dilation : i * dilation + height, j * dilation : j * dilation + width] @ w[i, j]
+        for i, j in itertools.product(range(3), repeat=2)
+    )
+
+
+def fast(x, w, padding=1, dilation=1):
+    dims = lax.conv_dimension_numbers(x.shape, w.shape, NHWC)
+    pads = [(padding, padding)] * 2
+    return convolve(x, w, (1, 1), pads, (1, 1), (dilation, dilation), dimension_numbers=dims)
+
+
+def arrays(batch=2, height=9, width=14, c_in=32, c_out=40):
+    x, w = (
+        jax.random.normal(jax.random.key(i), s)
+        for i, s in enumerate([(batch, height, width, c_in), (3, 3, c_in, c_out)])
+    )
+    return x, w / np.sqrt(9 * c_in)
+
+
+def close(a, b):
+    np.testing.assert_allclose(a, b, atol=TOLERANCE * np.abs(b).max(), rtol=0)
+
+
+@pytest.mark.parametrize(("padding", "dilation"), [(1, 1), (0, 1), (2, 2), (4, 4), (1, 2)])
+@pytest.mark.parametrize("size", [(8, 8), (9, 14)])
+def test_values(size, padding, dilation):
+    x, w = arrays(height=size[0], width=size[1])
+    if min(size) + 2 * padding - 2 * dilation < 1:
+        pytest.skip("nothing is left")
+    close(jax.jit(fast, static_argnums=(2, 3))(x, w, padding, dilation), direct(x, w, padding, dilation))
+
+
+def native(x, w):
+    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC)
+
+
+def test_gradients_and_tangents():
+    x, w = arrays()
+    y, dx, dw = (jax.random.normal(jax.random.key(i), s) for i, s in ((3, (2, 9, 14, 40)), (4, x.shape), (5, w.shape)))
+    for a, b in zip(jax.jit(lambda: jax.vjp(fast, x, w)[1](y))(), jax.vjp(native, x, w)[1](y), strict=True):
+        close(a, b)
+    for a, b in zip(jax.jit(lambda: jax.jvp(fast, (x, w), (dx, dw)))(), jax.jvp(native, (x, w), (dx, dw)), strict=True):
+        close(a, b)
+
+
+def test_batches_and_loops():
+    x, w = arrays(c_out=32)
+    close(jax.jit(jax.vmap(fast, (0, None)))(x[:, None], w)[:, 0], native(x, w))
+    looped = jax.jit(lambda x: lax.scan(lambda x, _: (fast(x, w), None), x, length=2)[0])(x)
+    close(looped, native(native(x, w), w))
+
+
+def test_only_a_cpu_gets_the_fast_form():
+    x, w = arrays()
+    for platform, expected in (("cpu", 0), ("cuda", 1), ("tpu", 1)):
+        text = jax.jit(fast).trace(x, w).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == expected, platform
+    assert " conditional(" not in jax.jit(fast).lower(x, w).compile().as_text()  # the choice is made before
+
+
+@pytest.mark.parametrize("change", ["stride", "channels", "kernel"])
+def test_what_it_does_not_speed_up_is_the_native_convolution(change):
+    x, w = arrays(c_in=8 if change == "channels" else 32)
+    w = w[:1, :1] if change == "kernel" else w
+    stride = (2, 2) if change == "stride" else (1, 1)
+    dims = lax.conv_dimension_numbers(x.shape, w.shape, NHWC)
+    ours = convolve(x, w, stride, "SAME", (1, 1), (1, 1), dimension_numbers=dims)
+    np.testing.assert_array_equal(ours, lax.conv_general_dilated(x, w, stride, "SAME", dimension_numbers=NHWC))
+
+
+def test_bfloat16():
+    x, w = (a.astype(jnp.bfloat16) for a in arrays())
+    assert fast(x, w).dtype == jnp.bfloat16
+    np.testing.assert_allclose(fast(x, w).astype(np.float32), direct(x, w, 1, 1), atol=0.15)
