@@ -38,7 +38,8 @@ def main() -> None:
         figures = measure(chosen, arguments.batch_size, arguments.repeats)
     except UserError as error:
         parser.error(str(error))
-    print(json.dumps(figures) if arguments.json else "\n".join(f"{name}: {value:.4g}" for name, value in figures.items()))
+    table = "\n".join(f"{name}: {value:.4g}" for name, value in figures.items())
+    print(json.dumps(figures) if arguments.json else table)
 
 
 def measure(chosen: Any, batch_size: int, repeats: int) -> dict[str, float]:

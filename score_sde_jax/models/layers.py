@@ -115,7 +115,8 @@ class ConditionalInstanceNormPlus(nn.Module):
         # A matrix product with the indicator: the gradient of a gather would be a scatter.
         indicator = jax.nn.one_hot(condition, self.num_levels)
         rows = jnp.dot(indicator, embed, precision=jax.lax.Precision.HIGHEST)
-        return instance_norm_plus(x, *jnp.split(rows, 3, axis=-1))
+        gamma, alpha, beta = jnp.split(rows, 3, axis=-1)
+        return instance_norm_plus(x, gamma, alpha, beta)
 
 
 def mean_pool_2x2(x: Image) -> Image:

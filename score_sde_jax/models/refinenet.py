@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
@@ -98,13 +99,13 @@ class MultiResolutionFusion(nn.Module):
     def __call__(self, xs: Sequence[Image], condition: Condition) -> Image:
         """Return the sum at the resolution of `xs[0]`."""
         height, width = xs[0].shape[1:3]
-        total = 0
+        resized = []
         for i, x in enumerate(xs):
             if self.norm:
                 x = self.norm(name=f"norms_{i}")(x, condition)
             x = conv(x, self.features, dtype=self.dtype, name=f"convs_{i}")
-            total = total + resize_bilinear(x, height, width)
-        return total
+            resized.append(resize_bilinear(x, height, width))
+        return functools.reduce(jnp.add, resized)
 
 
 class ChainedResidualPooling(nn.Module):
@@ -187,7 +188,7 @@ def refinenet(
         h = stage(name=f"{name}_1")(h, condition)
         features.append(h)
 
-    refined = []
+    refined: list[Image] = []
     for i in reversed(range(len(stages))):
         shallower = stages[max(i - 1, 0)]
         refine = RefineBlock(
@@ -206,6 +207,4 @@ def refinenet(
 def check_divisible(height: int, width: int, factor: int) -> None:
     """Raise UserError unless both sides are multiples of `factor`."""
     if height % factor or width % factor:
-        raise UserError(
-            f"image size {height}x{width}: this network needs sides that are multiples of {factor}"
-        )
+        raise UserError(f"image size {height}x{width}: this network needs sides that are multiples of {factor}")

@@ -11,14 +11,18 @@ from score_sde_jax.models.embedding import sinusoidal_features
 from score_sde_jax.models.layers import Conv
 
 
-def to_patches(x: Float[Array, "batch height width channels"], patch: int) -> Float[Array, "batch rows columns features"]:
+def to_patches(
+    x: Float[Array, "batch height width channels"], patch: int
+) -> Float[Array, "batch rows columns features"]:
     """Squares of patch by patch pixels become the channels of one place."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // patch, width // patch, -1)
 
 
-def from_patches(h: Float[Array, "batch rows columns features"], patch: int) -> Float[Array, "batch height width channels"]:
+def from_patches(
+    h: Float[Array, "batch rows columns features"], patch: int
+) -> Float[Array, "batch height width channels"]:
     """Inverse of `to_patches`."""
     batch, rows, columns, features = h.shape
     h = h.reshape(batch, rows, columns, patch, patch, features // patch**2)

@@ -26,7 +26,7 @@ Images = Float[Array, "batch *shape"]
 
 
 def chain(*steps: Step) -> Step:
-    """One step made of several, each with keys of its own; with a corrector and a predictor it is predictor-corrector."""
+    """One step made of several, each with keys of its own; a corrector and a predictor make predictor-corrector."""
 
     def move(keys: Key[Array, " batch"], x: Images, t: Float[Array, ""], s: Float[Array, ""]) -> Images:
         for step_keys, step in zip(prng.split(keys, len(steps)), steps, strict=True):
