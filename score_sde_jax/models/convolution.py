@@ -8,6 +8,7 @@ matrices, needs a quarter of the multiplications; its derivatives are sums and p
 import functools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -36,8 +37,9 @@ def convolve(
 ) -> Float[Array, "..."]:
     """Return `lax.conv_general_dilated` of the same arguments; the hook of `nn.Conv`.
 
-    On a CPU, a 3x3 convolution of NHWC images at stride 1, dilated or not, with at least
-    `MIN_CHANNELS` channels in and out goes to `winograd`. Everything else is XLA's.
+    On a CPU, a 1x1 convolution of NHWC images at stride 1 is a matrix product, and a 3x3 one,
+    dilated or not, with at least `MIN_CHANNELS` channels in and out goes to `winograd`. Everything
+    else, and everything on another platform, is XLA's.
     """
     native = functools.partial(
         lax.conv_general_dilated,
@@ -52,17 +54,27 @@ def convolve(
     if (
         lhs.ndim != 4
         or dimension_numbers != lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC)
-        or rhs.shape[:2] != (TAPS, TAPS)
-        or min(rhs.shape[2:]) < MIN_CHANNELS
         or {*window_strides, *(lhs_dilation or ()), feature_group_count} != {1}
     ):
         return native(lhs, rhs)
     dilation = (rhs_dilation[0], rhs_dilation[1]) if rhs_dilation else (1, 1)
     if isinstance(padding, str):
-        window = [(TAPS - 1) * d + 1 for d in dilation]
+        window = [(n - 1) * d + 1 for n, d in zip(rhs.shape[:2], dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], window, window_strides, padding)
-    fast = functools.partial(winograd, pads=padding, dilation=dilation)
-    return lax.platform_dependent(lhs, rhs, cpu=fast, default=native)
+    if rhs.shape[:2] == (1, 1) and not np.any(padding):
+        return lax.platform_dependent(lhs, rhs, cpu=pointwise, default=native)
+    if rhs.shape[:2] == (TAPS, TAPS) and min(rhs.shape[2:]) >= MIN_CHANNELS:
+        # The gradient's residuals are the operands, as XLA's are, and not their larger transforms.
+        fast = jax.checkpoint(functools.partial(winograd, pads=padding, dilation=dilation), prevent_cse=False)
+        return lax.platform_dependent(lhs, rhs, cpu=fast, default=native)
+    return native(lhs, rhs)
+
+
+def pointwise(
+    x: Float[Array, "batch height width in"], w: Float[Array, "1 1 in out"]
+) -> Float[Array, "batch height width out"]:
+    """Correlate `x` with `w` at stride 1 as a product of matrices."""
+    return jnp.dot(x, w[0, 0])
 
 
 def winograd(

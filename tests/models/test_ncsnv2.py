@@ -1,5 +1,6 @@
 """The three NCSNv2 networks against published parameter lists and numpy networks."""
 
+import functools
 import math
 
 import jax
@@ -12,8 +13,7 @@ import pytest
 from score_sde_jax.errors import UserError
 from score_sde_jax.models import NCSNv2, NCSNv2Deeper, NCSNv2Deepest
 
-RNG = np.random.default_rng(0)
-IMAGES = RNG.uniform(-1, 1, (2, 8, 16, 2))
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 8, 16, 2))
 
 # network, dilation of each stage, and the names of the refinements from deep to shallow
 SHAPES = [
@@ -37,15 +37,20 @@ SHAPES = [
 
 def small(network):
     """Return a narrow network of compute type float64 and a normal draw of its parameters."""
+    rng = np.random.default_rng(0)
     network = network(width=4)
     shapes = jax.eval_shape(network.init, jax.random.key(0), IMAGES[:1], None)["params"]
-    return network.clone(dtype="float64"), jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape) / 5, shapes)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 5, shapes)
+    return network.clone(dtype="float64"), params
 
 
 NETWORK, PARAMS = small(NCSNv2)
 
+# Compilation is most of these tests' time, and LLVM's optimization most of the compilation.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
-@jax.jit
+
+@compiled
 def gradient_and_output(params, x):
     """Gradient of the sum of squares, and the output itself."""
 
@@ -74,12 +79,13 @@ def test_parameters_are_the_published_ones(network, name, size, count):
 def test_network_is_the_numpy_network(network, dilations, refinements, x64):
     network, params = small(network)
     want = reference.network(params, IMAGES, reference.max_pool, dilations, refinements)
-    found = jax.jit(network.apply)({"params": params}, IMAGES, None)
+    found = compiled(network.apply)({"params": params}, IMAGES, None)
     np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-9 * np.abs(want).max())
 
 
 def test_gradient_is_the_slope_of_the_numpy_loss(x64):
-    direction = jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape), PARAMS)
+    rng = np.random.default_rng(1)
+    direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), PARAMS)
 
     def loss(step):
         moved = jax.tree.map(lambda leaf, along: leaf + step * along, PARAMS, direction)
@@ -87,7 +93,8 @@ def test_gradient_is_the_slope_of_the_numpy_loss(x64):
 
     gradient, _ = gradient_and_output(PARAMS, IMAGES)
     slope = sum(jax.tree.leaves(jax.tree.map(np.vdot, gradient, direction)))
-    np.testing.assert_allclose(slope, (loss(1e-6) - loss(-1e-6)) / 2e-6, rtol=1e-6)
+    # A step so small that no maximum moves to another pixel.
+    np.testing.assert_allclose(slope, (loss(1e-8) - loss(-1e-8)) / 2e-8, rtol=1e-4)
 
 
 def test_an_image_changes_its_own_output_alone(x64):

@@ -16,6 +16,9 @@ LEVEL = np.array([2, 0])
 CONDITIONAL = functools.partial(layers.ConditionalInstanceNormPlus, 3)
 
 pytestmark = pytest.mark.usefixtures("x64")
+# Compilation is most of these tests' time, and LLVM's optimization most of the compilation.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
 with_and_without_norm = pytest.mark.parametrize("norm", [CONDITIONAL, None])
 
 
@@ -24,7 +27,7 @@ def output_and_parameters(block, x):
     x = jax.tree.map(jnp.asarray, x)
     shapes = jax.eval_shape(block.init, jax.random.key(0), x, LEVEL)["params"]
     params = jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape) / 2, shapes)
-    return jax.jit(block.apply)({"params": params}, x, LEVEL), params
+    return compiled(block.apply)({"params": params}, x, LEVEL), params
 
 
 @pytest.mark.parametrize("norm", [CONDITIONAL, layers.InstanceNormPlus])
