@@ -18,7 +18,12 @@ from score_sde_jax.sharding import DataParallel
 from score_sde_jax.train import train
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "families")
+QUICK = {"digits", "fashion_mnist", "mnist", "toy"}  # the others compile a RefineNet, which takes minutes
+NAMES = [
+    path.stem if path.stem in QUICK else pytest.param(path.stem, marks=pytest.mark.slow)
+    for path in sorted(CONFIGS.glob("*.py"))
+    if path.stem != "families"
+]
 
 
 def finished(name, *assignments):
@@ -132,7 +137,7 @@ def test_image_i_depends_on_seed_and_i_alone(name, tmp_path, where):
         assert np.abs(archive[archive.files[0]] - whole).max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar10_ncsn"])
+@pytest.mark.parametrize("name", ["digits", pytest.param("cifar10_ncsn", marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_equals_one_that_was_not(name, tmp_path, where):
     overrides = [
         *where(name),
@@ -186,6 +191,7 @@ def test_sampling_before_training(tmp_path):
         sample(finished("digits"), tmp_path / "nothing", SampleRequest(), lambda line: None)
 
 
+@pytest.mark.slow
 def test_automatic_choices_are_said_saved_and_kept(tmp_path, folder):
     overrides = [f"data.dir={folder}", "train.steps=1", "sampler.corrector.step_size=auto"]
     lines = []

@@ -101,7 +101,7 @@ def test_matrices_correlate_whatever_the_points(points):
 def test_gradient_keeps_the_operands_alone():
     x, w = arrays()
     kept = jax.eval_shape(lambda x, w: jax.vjp(fast, x, w)[1], x, w)
-    assert sum(leaf.size for leaf in jax.tree.leaves(kept)) == x.size + w.size
+    assert sum(leaf.size for leaf in jax.tree.leaves(kept) if leaf.ndim) == x.size + w.size
 
 
 @pytest.mark.parametrize("change", ["stride", "channels", "kernel"])
