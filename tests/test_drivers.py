@@ -17,6 +17,8 @@ from score_sde_jax.sample import SampleRequest, sample
 from score_sde_jax.sharding import DataParallel
 from score_sde_jax.train import train
 
+pytestmark = pytest.mark.slow  # compiling a training step and a sampler for every config takes minutes
+
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 QUICK = {"digits", "fashion_mnist", "mnist", "toy"}  # the others compile a RefineNet, which takes minutes
 NAMES = [
