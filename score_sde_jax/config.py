@@ -97,8 +97,10 @@ def override(config: ConfigDict, schema: Schema, assignments: Sequence[str]) -> 
             _rename(section, section_path, schema, text)
             continue
         _check_known(section_path, key, schema[section_path], section)
+        value = _literal(text)
+        wanted = schema[section_path].parameters(section.get("name"))[key].annotation
         with section.ignore_type():
-            section[key] = _literal(text)
+            section[key] = float(value) if wanted is float and type(value) is int else value
 
 
 def complete(config: ConfigDict, schema: Schema) -> None:
@@ -158,8 +160,8 @@ def to_json(config: ConfigDict) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """One line `section.key: old -> new` for every value in which two resolved configs differ."""
-    for key in sorted(set(old) | set(new)):
+    """One line for every value in which two resolved configs differ; a section's `name`, which explains the rest, first."""
+    for key in sorted(set(old) | set(new), key=lambda key: (key != "name", key)):
         path, before, after = _join(prefix, key), old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from differences(before, after, path)

@@ -1,0 +1,195 @@
+"""From a config to objects: the loss it describes, what the data decide, what a workdir keeps, contradictions."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist
+
+from score_sde_jax import build, config, techniques, workdir
+from score_sde_jax import keys as prng
+from score_sde_jax.errors import UserError
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def finished(name, *assignments):
+    return build.finish(config.load(str(CONFIGS / f"{name}.py:debug")), list(assignments))
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """An archive of small images and what is in it."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 1), np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    return tmp_path / "images.npz", images
+
+
+def automatic(path, *assignments):
+    return finished("image_folder", "data.name=npz", f"data.dir={path}", *assignments)
+
+
+def test_the_loss_of_a_config_is_denoising_score_matching_over_its_ladder():
+    """1/2 sigma^2 |s(x + sigma eps) + eps / sigma|^2, with the score s = f / sigma of the scaled_score networks."""
+    chosen = finished("toy", "parameterization.name=scaled_score", "loss.reduction=half_sum", "loss.times.num_levels=3")
+    experiment = build.experiment(chosen, (2,))
+    params = experiment.init(jax.random.key(1)).params
+    x0 = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (64, 2)), jnp.float32)
+    keys = prng.per_image(jax.random.key(5), jnp.arange(64))
+    losses = np.asarray(experiment.loss_fn(params, keys, x0))
+
+    sigmas = np.geomspace(4.0, 0.02, 3)
+    noises = [np.asarray(prng.normal(part, x0)) for part in prng.split(keys, 2)]
+    candidates = []
+    for sigma in sigmas:  # of every image one of the ladder's levels has been drawn, with one of its keys' noises
+        for eps in noises:
+            x = np.asarray(x0) + sigma * eps
+            told = jnp.full((64,), np.log(sigma), jnp.float32)
+            f = np.asarray(experiment.network.apply(params, jnp.asarray(x, jnp.float32), told, train=True))
+            score = f / sigma
+            candidates.append(0.5 * sigma**2 * np.sum((score + eps / sigma) ** 2, axis=1))
+    off = np.abs(np.array(candidates) - losses) / losses
+    assert off.min(axis=0).max() < 1e-3
+    assert len(set(off.argmin(axis=0).tolist())) == len(sigmas)  # every level, always the same noise
+
+
+def test_step_sizes_follow_the_square_of_the_noise():
+    experiment = build.experiment(finished("cifar10_ncsn"), (32, 32, 3))
+    sigmas = np.array([1.0, 0.1, 0.01])
+    np.testing.assert_allclose(experiment.step_sizes(sigmas), 2e-5 * sigmas**2 / 0.01**2)
+    adaptive = build.experiment(finished("digits", "sampler.corrector.name=langevin"), (8, 8, 1))
+    assert adaptive.step_sizes(sigmas) is None
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_automatic_values_are_the_techniques_of_the_data(npz, value_range):
+    path, images = npz
+    chosen = automatic(path, f"data.value_range={value_range}")
+    assert build.is_automatic(chosen)
+    told = build.choose_automatic(chosen, build.dataset(chosen))
+    assert not build.is_automatic(chosen)
+    low, high = value_range
+    sigma_max = pdist(images.reshape(30, -1) / 255).max() * (high - low)
+    assert chosen.sde.sigma_max == pytest.approx(sigma_max, rel=1e-4)
+    levels = techniques.num_levels(16, 0.01, sigma_max)
+    assert chosen.loss.times.num_levels == chosen.sampler.times.num_levels == levels
+    step = techniques.langevin_step_size((sigma_max / 0.01) ** (1 / (levels - 1)), chosen.sampler.corrector.num_steps)
+    assert chosen.sampler.corrector.step_size == pytest.approx(step, rel=1e-3)
+    for path, value in [
+        ("sde.sigma_max", chosen.sde.sigma_max),
+        ("times.num_levels", levels),
+        ("sampler.corrector.step_size", chosen.sampler.corrector.step_size),
+    ]:
+        assert any(f"{path} = {value}" in line for line in told), told
+    assert build.choose_automatic(chosen, build.dataset(chosen)) == []
+
+
+def test_a_value_that_is_given_is_not_chosen(npz):
+    chosen = automatic(npz[0], "sde.sigma_max=5", "loss.times.num_levels=7")
+    told = build.choose_automatic(chosen, build.dataset(chosen))
+    assert len(told) == 1 and "step_size" in told[0]
+    assert (chosen.sde.sigma_max, chosen.sampler.times.num_levels) == (5, 7)
+
+
+def test_automatic_values_are_adopted_from_the_run_and_nothing_else_is(npz, tmp_path):
+    chosen = automatic(npz[0])
+    build.choose_automatic(chosen, build.dataset(chosen))
+    workdir.claim(tmp_path / "run", chosen, (4, 4, 1))
+    again = automatic(npz[0], "train.steps=9")
+    saved = workdir.saved_config(tmp_path / "run")
+    workdir.adopt_automatic(again, saved)
+    workdir.refuse_another_run(tmp_path / "run", again, saved)
+    expected = json.loads(config.to_json(chosen))
+    expected["train"]["steps"] = 9
+    assert json.loads(config.to_json(again)) == expected
+    untouched = automatic(npz[0])
+    workdir.adopt_automatic(untouched, workdir.saved_config(tmp_path / "nothing"))
+    assert build.is_automatic(untouched)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "difference"),
+    [
+        ("model.width=16", "model.width: 8 there, 16 here"),
+        ("sde.sigma_max=3", "sde.sigma_max: 2.0 there, 3.0 here"),
+        ("data.flip=false", "data.flip: True there, False here"),
+        ("parameterization.center=0.25", "parameterization.center: 0.5 there, 0.25 here"),
+        ("data.name=cifar10", "data.name: 'celeb_a' there, 'cifar10' here"),
+    ],
+)
+def test_another_run_is_refused_by_name(tmp_path, assignment, difference):
+    fixed = ["sde.sigma_max=2", "loss.times.num_levels=3"]
+    workdir.claim(tmp_path, finished("celeba", *fixed), (64, 64, 3))
+    saved = workdir.saved_config(tmp_path)
+    with pytest.raises(UserError) as raised:
+        workdir.refuse_another_run(tmp_path, finished("celeba", *fixed, assignment), saved)
+    assert str(raised.value).startswith(f"{tmp_path} holds another run (") and "\n" not in str(raised.value)
+    assert difference in str(raised.value)
+    moved = finished("celeba", *fixed, "data.dir=/elsewhere", "optimizer.learning_rate=1.0", "sampler.denoise=false")
+    workdir.refuse_another_run(tmp_path, moved, saved)  # what a run may change on its way
+
+
+def test_a_workdir_that_cannot_be_written_or_read(tmp_path):
+    (tmp_path / "file").write_text("")
+    for directory in (tmp_path / "file" / "run", pathlib.Path("/proc/run")):
+        with pytest.raises(UserError, match=rf"--workdir={directory}: cannot be written \(.+\)"):
+            workdir.claim(directory, finished("digits"), (8, 8, 1))
+    (tmp_path / "config.json").write_text('{"data": {')
+    with pytest.raises(UserError, match=r"config\.json: not the config of a run"):
+        workdir.saved_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments", "parts"),
+    [
+        ("digits", ["loss.times.name=uniform"], ["level_index", "config.loss.times.name=ladder", "not uniform"]),
+        (
+            "cifar10_ncsn",
+            ["parameterization.condition.name=log_sigma"],
+            ["model.name=ncsn", "level_index", "log_sigma"],
+        ),
+        ("celeba", ["parameterization.condition.name=log_sigma"], ["model.name=ncsnv2", "none", "log_sigma"]),
+        ("ffhq_ncsnv2", ["parameterization.condition.name=log_sigma"], ["model.name=ncsnv2_deepest", "none"]),
+        ("toy", ["loss.times.name=log_normal"], ["log_normal", "config.sde.name=edm", "not ve"]),
+        ("toy", ["sampler.corrector.name=none"], ["config.sampler", "both none"]),
+    ],
+)
+def test_sections_that_contradict_each_other(name, assignments, parts):
+    with pytest.raises(UserError) as raised:
+        finished(name, *assignments)
+    assert all(part in str(raised.value) for part in parts), raised.value
+
+
+def test_levels_that_differ_are_refused():
+    loaded = config.load(str(CONFIGS / "cifar10_ncsn.py"))
+    loaded.loss.times = dict(name="ladder", num_levels=7)  # no longer the shared number
+    with pytest.raises(UserError, match=r"model\.num_levels=10, .*loss\.times\.num_levels=7.*must be equal"):
+        build.finish(loaded, [])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "part"),
+    [
+        ("sde.sigma_min=3.0", "sigma_min=3.0 must be above 0 and below sigma_max=1.0"),
+        ("sde.sigma_min=-1.0", "sigma_min=-1.0 must be above 0"),
+        ("train.steps=0", "config.train.steps=0: at least 1"),
+        ("train.log_every=0", "config.train.log_every=0: at least 1"),
+        ("train.preview_every=-1", "config.train.preview_every=-1: at least 0"),
+        ("train.ema_decay=-0.1", "config.train.ema_decay=-0.1: from 0"),
+        ("sampler.batch_size=0", "config.sampler.batch_size=0: at least 1"),
+        ("sampler.num_frames=0", "config.sampler.num_frames=0: at least 1"),
+    ],
+)
+def test_values_out_of_range(assignment, part):
+    with pytest.raises(UserError) as raised:
+        build.experiment(finished("digits", assignment), (8, 8, 1))
+    assert part in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["every", "keep"])
+def test_checkpoint_options_out_of_range(key):
+    with pytest.raises(UserError, match=rf"config\.checkpoint: .*{key}=0.* must be at least 1"):
+        build.checkpoint_options(finished("digits", f"checkpoint.{key}=0"))
