@@ -232,6 +232,10 @@ def _sampler(config: ConfigDict, sde: SDE) -> Sampler:
 
 def _refuse_contradictions(config: ConfigDict) -> None:
     """Raise UserError for sections that do not fit each other."""
+    for path in LEVELS:
+        number = _section(config, path).get("num_levels")
+        if isinstance(number, int) and number < 2:
+            raise UserError(f"config.{path}.num_levels={number}: a ladder has at least 2 levels")
     levels = {path: _section(config, path).get("num_levels") for path in LEVELS[:3]}
     told = config.parameterization.condition.name
     if told == "level_index" and config.loss.times.name != "ladder":

@@ -160,7 +160,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """One line for every value in which two resolved configs differ; a section's `name`, which explains the rest, first."""
+    """One line for every value in which two resolved configs differ; `name`, which explains the rest, comes first."""
     for key in sorted(set(old) | set(new), key=lambda key: (key != "name", key)):
         path, before, after = _join(prefix, key), old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):

@@ -18,10 +18,14 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
 
 def residual_bytes(loss: Callable[..., Any], params: Any, *args: Any) -> int:
     """Bytes that the forward pass of loss(params, *args) keeps for the gradient, beside the parameters themselves."""
-    pullback = jax.eval_shape(lambda params, *args: jax.vjp(lambda p: loss(p, *args), params)[1], params, *args)
-    kept = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(pullback))
-    held = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    return max(kept - held, 0)
+
+    def residuals(params: Any, *args: Any) -> list[Any]:
+        _, pullback = jax.vjp(lambda p: loss(p, *args), params)
+        own = {id(leaf) for leaf in jax.tree.leaves(params)}  # of the parameters themselves nothing is copied
+        return [leaf for leaf in jax.tree.leaves(pullback) if id(leaf) not in own]
+
+    kept = jax.eval_shape(residuals, params, *args)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept)
 
 
 def _flops(jaxpr: core.Jaxpr) -> float:

@@ -28,6 +28,8 @@ def _unit(keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
 
 def ladder(sde: SDE, keys: Key[Array, " batch"], *, num_levels: int = 10) -> Float[Array, " batch"]:
     """A uniformly drawn level of the ladder of num_levels times from t_max to t_min, eq. (8)."""
+    if num_levels < 2:
+        raise ValueError(f"num_levels={num_levels} must be at least 2")
     level = jnp.floor(_unit(keys) * num_levels)
     return sde.t_max + (sde.t_min - sde.t_max) * level / (num_levels - 1)
 

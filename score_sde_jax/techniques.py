@@ -9,11 +9,16 @@ from jaxtyping import Num
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm
 
+from score_sde_jax.errors import UserError
+
 MAX_IMAGES = 10_000
 """Distances are measured among this many images at most, drawn evenly from the data set."""
 
 OVERLAP = 0.567
 """The paper asks for an overlap of about 0.5; all of its ladders (232, 500, 788, 1086, 2311 levels) have 0.567."""
+
+MIN_DIMENSION = 6
+"""Technique 2 has no ratio, or one above 10, in fewer dimensions."""
 
 
 def largest_pairwise_distance(images: Num[np.ndarray, "num ..."]) -> float:
@@ -34,7 +39,14 @@ def largest_pairwise_distance(images: Num[np.ndarray, "num ..."]) -> float:
 
 
 def ladder_ratio(dimension: int) -> float:
-    """Ratio gamma of neighbouring noise levels whose shells overlap by OVERLAP, eq. (22) (technique 2)."""
+    """Ratio gamma of neighbouring noise levels whose shells overlap by OVERLAP, eq. (22) (technique 2).
+
+    Raises UserError below MIN_DIMENSION, where noise forms no shells and no ladder separates them.
+    """
+    if dimension < MIN_DIMENSION:
+        raise UserError(
+            f'num_levels="auto" needs images of at least {MIN_DIMENSION} values, not {dimension}; give a number'
+        )
 
     def overlap(gamma: float) -> float:
         shift = math.sqrt(2 * dimension) * (gamma - 1)

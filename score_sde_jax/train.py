@@ -52,8 +52,10 @@ def train(config: ConfigDict, directory: Path, say: Say = print) -> None:
         say(f"resuming {directory} from the checkpoint of step {start:,}")
     batches = training_batches(data, batch_size=options.batch_size, seed=config.seed, start_step=start, **pipeline)
     run = _Run(config, directory, experiment, artist, checkpoints, say)
-    state = run.loop(parallel.train(experiment.step()), state, start, batches, parallel)
-    checkpoints.close()
+    try:
+        state = run.loop(parallel.train(experiment.step()), state, start, batches, parallel)
+    finally:
+        checkpoints.close()  # a save under way ends whole, whatever stopped the loop
     run.final_set(state)
 
 

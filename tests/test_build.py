@@ -88,10 +88,10 @@ def test_automatic_values_are_the_techniques_of_the_data(npz, value_range):
 
 
 def test_a_value_that_is_given_is_not_chosen(npz):
-    chosen = automatic(npz[0], "sde.sigma_max=5", "loss.times.num_levels=7")
+    chosen = automatic(npz[0], "sde.sigma_max=5.0", "loss.times.num_levels=7")
     told = build.choose_automatic(chosen, build.dataset(chosen))
     assert len(told) == 1 and "step_size" in told[0]
-    assert (chosen.sde.sigma_max, chosen.sampler.times.num_levels) == (5, 7)
+    assert (chosen.sde.sigma_max, chosen.sampler.times.num_levels) == (5.0, 7)
 
 
 def test_automatic_values_are_adopted_from_the_run_and_nothing_else_is(npz, tmp_path):

@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from score_sde_jax.checkpoint import Checkpoints
 from score_sde_jax.errors import UserError
 from score_sde_jax.sharding import DataParallel
+from score_sde_jax.state import init_state
 
 
 def make(key):
@@ -63,3 +65,36 @@ def test_no_readable_checkpoint(saved, tmp_path):
     with pytest.raises(UserError, match=r"none of the checkpoints \[2, 3\] can be read"):
         Checkpoints(saved).restore_latest(abstract())
     assert Checkpoints(tmp_path / "new").restore_latest(abstract()) is None
+
+
+def test_a_training_state_comes_back_bit_for_bit(tmp_path):
+    def make_state(key):
+        return init_state({"a": {"w": jax.random.normal(key, (3, 5))}, "b": jnp.full((), 1e-42)}, optax.adam(1e-3))
+
+    parallel, key = DataParallel(), jax.random.key(1)
+    state = parallel.init(make_state, key)
+    updates, moments = optax.adam(1e-3).update(state.params, state.opt_state, state.params)
+    state = state.replace(step=state.step + 7, params=optax.apply_updates(state.params, updates), opt_state=moments)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(7, state)
+    checkpoints.close()
+    back = Checkpoints(tmp_path / "checkpoints").restore(7, parallel.abstract(make_state, jax.random.key(0)))
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    for found, saved in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
+        assert found.dtype == saved.dtype and np.asarray(found).tobytes() == np.asarray(saved).tobytes()
+    assert int(back.step) == 7
+
+
+def test_a_state_of_another_shape_is_refused_by_name(saved):
+    def other(key):
+        return {"w": jax.random.normal(key, (64, 34)), "step": jnp.zeros((), jnp.int32)}
+
+    with pytest.raises(UserError, match=r"checkpoints/3 cannot be read \(.+\)") as raised:
+        Checkpoints(saved).restore(3, DataParallel().abstract(other, jax.random.key(0)))
+    assert "\n" not in str(raised.value)
+
+
+def test_what_a_kill_leaves_is_no_checkpoint(saved):
+    (saved / "9.orbax-checkpoint-tmp").mkdir()
+    checkpoints = Checkpoints(saved)
+    assert checkpoints.steps() == [2, 3] and checkpoints.restore_latest(abstract())[0] == 3

@@ -38,42 +38,127 @@ def test_train_sample_and_info(tmp_path):
         assert finished.stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        ([], "--config is missing"),
-        (["--config=configs/nothing.py"], "--config=configs/nothing.py: no such file"),
-        ([DIGITS, "--mode=fly"], "--mode=fly: choose one of train, sample, info"),
-        ([DIGITS, "--bogus=1"], "--bogus=1: unknown flag"),
-        ([DIGITS, "more"], "more: unknown flag or argument"),
-        ([DIGITS, "--num_images=many"], "--num_images=many"),
-        ([DIGITS, "--config.train.steps"], "--config.train.steps: a value is missing"),
-        ([DIGITS, "--config.train.steps=1.5"], "config.train.steps=1.5: expected an integer"),
-        ([DIGITS, "--config.data.split=most"], "split"),
-        ([DIGITS, "--workdir=/proc/nothing"], "--workdir=/proc/nothing: cannot be written"),
-        ([DIGITS, "--workdir=pyproject.toml/run"], "--workdir=pyproject.toml/run: cannot be written"),
-        ([DIGITS, "--mode=sample", "--workdir=/nonexistent"], "train first"),
-        (["--config=configs/image_folder.py", "--config.data.dir=EMPTY"], "no image in this folder"),
-        (["--config=configs/celeba.py", "--config.data.dir=EMPTY"], "score_sde_jax.data.prepare --dataset=celeb_a"),
-    ],
-)
-def test_a_mistake_ends_in_one_line_and_status_2(arguments, part, tmp_path, monkeypatch, capfd):
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """main.run() in this process and an empty directory: its exit status, standard error and output."""
     from absl import flags
 
     import main as entry
 
-    monkeypatch.chdir(ROOT)
-    arguments = [argument.replace("EMPTY", str(tmp_path)) for argument in arguments]
-    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
-    flags.FLAGS.unparse_flags()
-    for name in ("config", "mode", "workdir", "num_images"):
-        flags.FLAGS[name].unparse()
-    with pytest.raises(SystemExit) as ended:
-        entry.run()
-    told = capfd.readouterr()
-    assert ended.value.code == 2
-    assert told.err.startswith("error: ") and told.err.count("\n") == 1 and part in told.err, told.err
-    assert not list(tmp_path.iterdir()) and not (ROOT / "runs" / "digits").exists()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "file").write_text("")
+    (tmp_path / "bad.py").write_text("config = {}\n")
+    monkeypatch.chdir(tmp_path / "cwd")
+
+    def run(*arguments):
+        words = dict(EMPTY=str(tmp_path / "empty"), ROOT=str(ROOT), TMP=str(tmp_path))
+        for word, path in words.items():
+            arguments = [argument.replace(word, path) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+        flags.FLAGS.unparse_flags()
+        for name in ("config", "mode", "workdir", "num_images", "seed", "checkpoint", "output", "files"):
+            flags.FLAGS[name].unparse()
+        with pytest.raises(SystemExit) as ended:
+            entry.run()
+        told = capfd.readouterr()
+        return ended.value.code, told.err, told.out
+
+    return run
+
+
+DIGITS_HERE = "--config=ROOT/configs/digits.py:debug"
+CELEBA_HERE = "--config=ROOT/configs/celeba.py:debug"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "--config is missing"),
+        (["--config=ROOT/configs/nothing.py"], "/configs/nothing.py: no such file"),
+        (["--config=ROOT/configs/digit.py"], "did you mean ROOT/configs/digits.py"),
+        (["--config=ROOT/configs"], "/configs: no such file"),
+        (["--config=ROOT/pyproject.toml"], "/pyproject.toml: not a Python file"),
+        (["--config=ROOT/configs/digits.py:tiny"], "unknown variant 'tiny'; the only one is debug"),
+        (["--config=TMP/bad.py"], "/bad.py: the file defines no get_config"),
+        ([DIGITS_HERE, "--mode=fly"], "--mode=fly: choose one of train, sample, info"),
+        ([DIGITS_HERE, "--bogus=1"], "--bogus=1: unknown flag"),
+        ([DIGITS_HERE, "more"], "more: unknown flag or argument"),
+        ([DIGITS_HERE, "--num_images=many"], "--num_images=many"),
+        ([DIGITS_HERE, "--num_images=0"], "sampler.num_images=0: at least 1"),
+        ([DIGITS_HERE, "--config.train.steps"], "--config.train.steps: a value is missing"),
+        ([DIGITS_HERE, "--config.train.steps=1.5"], "config.train.steps=1.5: expected an integer"),
+        ([DIGITS_HERE, "--config.train.stesp=5"], "config.train.stesp: train has no such key; did you mean steps"),
+        ([DIGITS_HERE, "--config.trian.steps=5"], "--config.trian.steps: no such key; did you mean train.steps"),
+        ([DIGITS_HERE, "--config.data.split=most"], "data.split='most': choose one of train, test, all"),
+        ([DIGITS_HERE, "--config.data.name=imagenet"], "data.name=imagenet: choose one of digits, mnist,"),
+        ([DIGITS_HERE, "--config.model.name=vit"], "model.name=vit: choose one of ncsn, ncsnv2,"),
+        ([DIGITS_HERE, "--config.sde.name=vpp"], "sde.name=vpp: choose one of ve, vp,"),
+        ([DIGITS_HERE, "--config.sampler.corrector.name=mala"], "corrector.name=mala: choose one of annealed_langevin"),
+        ([DIGITS_HERE, "--config.sampler.predictor.name=rk"], "predictor.name=rk: choose one of"),
+        ([DIGITS_HERE, "--config.sde.sigma_min=2.0"], "sigma_min=2.0 must be above 0 and below sigma_max=1.0"),
+        ([DIGITS_HERE, "--config.sampler.corrector.name=none"], "predictor and corrector are both none"),
+        ([DIGITS_HERE, "--workdir=/proc/nothing"], "--workdir=/proc/nothing: cannot be written"),
+        ([DIGITS_HERE, "--workdir=file/run"], "--workdir=file/run: cannot be written"),
+        ([DIGITS_HERE, "--mode=sample", "--workdir=/nonexistent"], "train first, with --mode=train"),
+        ([DIGITS_HERE, "--mode=sample"], "runs/digits holds no checkpoint to sample from; train first"),
+        (["--config=ROOT/configs/image_folder.py", "--config.data.dir=EMPTY"], "no image in this folder"),
+        (["--config=ROOT/configs/image_folder.py", "--config.data.dir=nowhere"], "nowhere"),
+        ([CELEBA_HERE, "--config.data.dir=EMPTY"], "python -m score_sde_jax.data.prepare --dataset=celeb_a"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_status_2(run, arguments, part, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    code, err, out = run(*arguments)
+    part = part.replace("EMPTY", str(tmp_path / "empty")).replace("ROOT", str(ROOT))
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1 and part in err, err
+    assert sorted(tmp_path.rglob("*")) == before  # no runs/digits either
+
+
+def test_a_broken_record_of_a_run(run, tmp_path):
+    (tmp_path / "cwd" / "config.json").write_text('{"data": {')
+    for mode in ("train", "sample", "info"):
+        code, err, _ = run(DIGITS_HERE, f"--mode={mode}", "--workdir=.")
+        assert code == 2 and err.startswith("error: config.json: not the config of a run") and err.count("\n") == 1
+    assert (tmp_path / "cwd" / "config.json").read_text() == '{"data": {'
+
+
+def test_ctrl_c_is_told_in_one_line(run, monkeypatch):
+    import score_sde_jax.train
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score_sde_jax.train, "train", interrupted)
+    code, err, _ = run(DIGITS_HERE)
+    assert code == 130 and err == "interrupted; the same command goes on from the last checkpoint\n"
+
+
+def test_flags_reach_the_drivers(run, monkeypatch, tmp_path):
+    """The default workdir is runs/NAME, and overrides may be written with = or a space."""
+    import score_sde_jax.sample
+    import score_sde_jax.train
+
+    called = []
+
+    def driver(*args):
+        called.append(args)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(score_sde_jax.train, "train", driver)
+    monkeypatch.setattr(score_sde_jax.sample, "sample", driver)
+    run(DIGITS_HERE, "--config.train.steps", "7", "--config.sampler.corrector.name=langevin", "--config.seed=3")
+    run(
+        DIGITS_HERE, "--mode=sample", "--workdir=here", "--num_images=5", "--seed=4", "--checkpoint=2", "--output=there"
+    )
+    trained, sampled = called
+    assert trained[1] == pathlib.Path("runs/digits")
+    assert (trained[0].train.steps, trained[0].sampler.corrector.name, trained[0].seed) == (7, "langevin", 3)
+    assert sampled[1] == pathlib.Path("here") and sampled[0].sampler.num_images == 5
+    request = sampled[2]
+    assert (request.seed, request.checkpoint, request.output, request.files) == (4, 2, pathlib.Path("there"), False)
+    assert request.command.startswith("python main.py --config=") and "--num_images=5" in request.command
 
 
 def test_a_batch_that_the_devices_cannot_share(tmp_path):

@@ -58,9 +58,39 @@ def test_published_fields(name):
     assert c.sampler.denoise == ("v2" in name or name == "celeba")
 
 
+# sampling evaluations, image size, EMA decay, Adam's epsilon, flips, dequantisation, channels of the network
+MORE = {
+    "mnist_ncsn": (1000, None, 0.0, 1e-8, False, True, 64),
+    "cifar10_ncsn": (1000, None, 0.0, 1e-8, True, True, 128),
+    "celeba_ncsn": (1000, 32, 0.0, 1e-8, True, True, 128),
+    "cifar10_ncsnv2": (1161, None, 0.999, 1e-8, True, False, 128),
+    "celeba": (2501, 64, 0.999, 1e-8, True, False, 128),
+    "ffhq_ncsnv2": (6934, 256, 0.999, 1e-3, True, False, 128),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_published_fields(name):
+    evaluations, image_size, ema_decay, eps, flip, dequantize, width = MORE[name]
+    c = finished(f"{name}.py")
+    shape = (image_size or 32, image_size or 32, 3)
+    assert build.experiment(c, shape).sampler.evaluations() == evaluations
+    assert c.data.get("image_size") == image_size
+    assert (c.train.ema_decay, c.optimizer.eps, c.optimizer.beta1, c.optimizer.beta2) == (ema_decay, eps, 0.9, 0.999)
+    assert (c.optimizer.weight_decay, c.optimizer.gradient_clip) == (0.0, None)
+    assert (c.optimizer.warmup_steps, c.optimizer.decay) == (0, "constant")
+    assert (c.data.flip, c.data.dequantize, c.model.width) == (flip, dequantize, width)
+    assert c.data.value_range == (0.0, 1.0) and c.sampler.prior == "uniform"
+    assert (c.parameterization.center, c.parameterization.input_scale) == (0.5, 2.0)
+
+
 def test_a_shared_number_of_levels_follows():
     c = finished("digits.py", "sampler.times.num_levels=7")
     assert c.loss.times.num_levels == c.parameterization.condition.num_levels == 7
+    for path in ("model", "parameterization.condition", "loss.times", "sampler.times"):
+        c = finished("cifar10_ncsn.py", f"{path}.num_levels=5")
+        levels = [c.model, c.parameterization.condition, c.loss.times, c.sampler.times]
+        assert [section.num_levels for section in levels] == [5] * 4
 
 
 def test_a_new_name_starts_its_section_from_the_new_defaults_in_any_order():

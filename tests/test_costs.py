@@ -40,3 +40,29 @@ def test_residuals_of_a_chain_of_tanh():
 
     kept = residual_bytes(loss, params, x)
     assert kept >= 2 * x.size * 4 and kept <= 6 * x.size * 4
+
+
+def test_residuals_of_a_sine_of_a_product():
+    """A product keeps its input for the gradient of its weights, a sine its derivative; the weights are no extra."""
+    params, x = {"v": jnp.zeros((6, 6)), "w": jnp.zeros((6, 6))}, jnp.zeros((10, 6))
+    one = x.size * 4
+    assert residual_bytes(lambda params, x: jnp.sum(jnp.sin(x @ params["w"])), params, x) == 2 * one
+
+    def two(params, x):
+        return jnp.sum(jax.jit(jnp.sin)(jnp.sin(x @ params["v"]) @ params["w"]))
+
+    assert residual_bytes(two, params, x) == 4 * one  # w is needed for the gradient of v, and held anyway
+
+
+def test_flops_of_batched_products_grouped_convolutions_and_inner_functions():
+    a, b = jnp.zeros((4, 3, 5)), jnp.zeros((4, 5, 7))
+    one = 2 * 4 * 3 * 5 * 7
+    assert flops(lambda a, b: jnp.einsum("bij,bjk->bik", a, b), a, b) == one
+    assert flops(jax.jit(lambda a, b: jax.checkpoint(jnp.matmul)(a, b)), a, b) == one
+    x, w = jnp.zeros((2, 8, 8, 6)), jnp.zeros((3, 3, 2, 9))  # three groups of 2 channels in and 3 out
+
+    def grouped(x, w):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=3)
+
+    assert flops(grouped, x, w) == 2 * (2 * 8 * 8 * 9) * (3 * 3 * 2)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import linalg
 
 from score_sde_jax.metrics import frechet_distance, nearest_distances
 
@@ -17,6 +18,25 @@ def test_frechet_distance_of_commuting_gaussians():
     assert frechet_distance(a * z, b * z + shift) == pytest.approx(expected, rel=1e-9)
 
 
+def test_frechet_distance_of_gaussians_that_do_not_commute():
+    """Against the matrix square root of the paper, and for the same covariance the distance of the means alone."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((200, 4)) @ rng.standard_normal((4, 4)) + rng.standard_normal(4) for _ in range(2))
+    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
+    assert np.abs(cov_a @ cov_b - cov_b @ cov_a).max() > 0.1
+    root = np.trace(linalg.sqrtm(cov_a @ cov_b)).real
+    expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(cov_a + cov_b) - 2 * root
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-8)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-8)
+    shift = np.array([1.0, -2.0, 0.5, 0.0])
+    assert frechet_distance(a, a + shift) == pytest.approx(np.sum(shift**2), rel=1e-8)
+
+
+def test_frechet_distance_in_one_dimension():
+    a, b = np.array([[0.0], [2.0]]), np.array([[3.0], [9.0]])  # means 1 and 6, variances 2 and 18
+    assert frechet_distance(a, b) == pytest.approx(25 + (18**0.5 - 2**0.5) ** 2)
+
+
 def test_frechet_distance_is_zero_for_itself_where_the_covariance_is_singular():
     x = np.random.default_rng(0).standard_normal((20, 30))
     assert frechet_distance(x, x) == pytest.approx(0.0, abs=1e-6)
@@ -26,4 +46,9 @@ def test_nearest_distances():
     rng = np.random.default_rng(0)
     q, r = rng.standard_normal((25, 5)), rng.standard_normal((40, 5))
     brute = np.linalg.norm(q[:, None] - r[None], axis=2).min(1)
-    np.testing.assert_allclose(nearest_distances(q, r, block=7), brute, rtol=1e-9)
+    for block in (1, 7, 25, 1000):
+        np.testing.assert_allclose(nearest_distances(q, r, block=block), brute, rtol=1e-9)
+    np.testing.assert_allclose(nearest_distances(r, r), 0.0, atol=1e-6)
+    grey = rng.integers(0, 256, (6, 9), np.uint8)  # squares of grey levels do not overflow
+    brute = np.linalg.norm(grey[:3, None].astype(float) - grey[None, 3:], axis=2).min(1)
+    np.testing.assert_allclose(nearest_distances(grey[:3], grey[3:]), brute, rtol=1e-9)

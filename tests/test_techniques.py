@@ -1,10 +1,13 @@
 """NCSNv2's techniques against the ladders that its authors published with them (arXiv 2006.09011, Appendix B)."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
 from score_sde_jax import techniques
+from score_sde_jax.errors import UserError
 
 # pixels, sigma_1, levels, Langevin steps a level, step_lr; sigma_L is 0.01
 PUBLISHED = {
@@ -22,11 +25,29 @@ def test_number_of_levels(name):
     assert techniques.num_levels(3 * pixels**2, 0.01, sigma_max) == pytest.approx(levels, rel=0.002)
 
 
+@pytest.mark.parametrize("dimension", [6, 48, 3072])
+def test_neighbouring_shells_overlap(dimension):
+    """Of the normal law of |x| at one level, OVERLAP lies within three deviations of the next: their ratio is gamma."""
+    gamma = techniques.ladder_ratio(dimension)
+    assert gamma > 1
+
+    def phi(z: float) -> float:
+        return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+    shift = math.sqrt(2 * dimension) * (gamma - 1)
+    assert phi(shift + 3 * gamma) - phi(shift - 3 * gamma) == pytest.approx(techniques.OVERLAP, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if PUBLISHED[name][4]])
 def test_step_size(name):
     _, sigma_max, levels, num_steps, step_lr = PUBLISHED[name]
     ratio = (sigma_max / 0.01) ** (1 / (levels - 1))
     assert techniques.langevin_step_size(ratio, num_steps) * 0.01**2 == pytest.approx(step_lr, rel=0.02)
+
+
+def test_points_have_no_shells():
+    with pytest.raises(UserError, match=r'num_levels="auto" needs images of at least 6 values, not 2; give a number'):
+        techniques.num_levels(2, 0.01, 1.0)
 
 
 def test_the_step_size_keeps_the_variance_of_a_level():

@@ -60,7 +60,7 @@ def run(
 
 
 def denoise(sde: SDE, noise_fn: NoiseFn, x: Images, t: Float[Array, ""]) -> Images:
-    """The final denoising step E[x_0 | x_t = x], eq. (5) (arXiv 2009.05475; arXiv 2006.09011, Section 3.4)."""
+    """The final denoising step E[x_0 | x_t = x], eq. (5) (arXiv 2009.05475; arXiv 2006.09011)."""
     return sde.denoised(x, noise_fn(x, t), t)
 
 

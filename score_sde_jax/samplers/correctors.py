@@ -54,7 +54,9 @@ def annealed_langevin(sde: SDE, noise_fn: NoiseFn, *, step_size: float = 0.2, nu
 
 
 def langevin(sde: SDE, noise_fn: NoiseFn, *, snr: float = 0.16, num_steps: int = 1) -> Step:
-    """Langevin steps of size 2 (snr |z| / |score|)^2, for every image its own (arXiv 2011.13456, Algorithm 4)."""
+    """Langevin steps of size 2 (snr |z| / |score|)^2, for every image its own, eq. (19)
+    (arXiv 2011.13456, Algorithm 4, which averages the norms over the batch).
+    """
 
     def step_size(score: Images, z: Images, sigma: Scalar) -> Float[Array, "..."]:
         del sigma

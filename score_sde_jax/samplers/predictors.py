@@ -26,7 +26,7 @@ def _transition(sde: SDE, t: Scalar, s: Scalar) -> tuple[Scalar, Scalar]:
 
 
 def euler_maruyama(sde: SDE, noise_fn: NoiseFn) -> Step:
-    """Euler-Maruyama on the reverse SDE, eq. (15) (arXiv 2011.13456, eq. 6)."""
+    """Euler-Maruyama on the reverse SDE of eq. (13), eq. (15) (arXiv 2011.13456, eq. 6)."""
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
         f, g2, dt = sde.drift(t), sde.diffusion_squared(t), t - s

@@ -11,6 +11,8 @@ from score_sde_jax.sdes import SDE
 
 def ladder(sde: SDE, *, num_levels: int = 10) -> Float[Array, " points"]:
     """The ladder of num_levels training times, eq. (8), the last one twice: a corrector acts once at every level."""
+    if num_levels < 2:
+        raise ValueError(f"num_levels={num_levels} must be at least 2")
     levels = jnp.linspace(sde.t_max, sde.t_min, num_levels)
     return jnp.append(levels, levels[-1])
 
