@@ -1,9 +1,8 @@
 """Configs: read a file, apply `--config.section.key=value`, fill in defaults, and refuse what nothing would consume.
 
 Every section of a config is a constructor call: `dict(name="vp", beta_min=0.1)` calls the entry "vp" of a registry. A
-schema maps
-the dotted path of each section to a `Section`, from which keys, types and defaults are read off the constructors'
-signatures.
+schema maps the dotted path of each section to a `Section`, from which keys, types and defaults are read off the
+constructors' signatures.
 """
 
 import ast
@@ -12,6 +11,7 @@ import difflib
 import importlib.util
 import inspect
 import json
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,7 +60,8 @@ def arguments(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def load(argument: str) -> ConfigDict:
     """Config of `path/to/file.py` or `path/to/file.py:variant`, as the file's `get_config(variant)` returns it.
 
-    Raises UserError for a file that is not there or not a config, and for an unknown variant.
+    The file may import its neighbours, such as `configs.families`, wherever the command is run from.
+    Raises UserError for a file that is not there, not a config or fails, and for an unknown variant.
     """
     path, _, variant = argument.partition(":")
     file = Path(path)
@@ -71,7 +72,14 @@ def load(argument: str) -> ConfigDict:
     if spec is None or spec.loader is None:
         raise UserError(f"--config={path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    root = str(file.resolve().parent.parent)
+    sys.path.insert(0, root)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file may raise
+        raise UserError(f"--config={path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(root)
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={path}: the file defines no get_config(variant)")
     try:
@@ -84,8 +92,7 @@ def override(config: ConfigDict, schema: Schema, assignments: Sequence[str]) -> 
     """Apply `section.key=value` assignments in place.
 
     A new `name` starts its section afresh from that choice's defaults; names are applied first, so that the keys of the
-    new
-    choice can be set beside it, in any order. Raises UserError for a key that does not exist.
+    new choice can be set beside it, in any order. Raises UserError for a key that does not exist.
     """
     pairs = [assignment.partition("=")[::2] for assignment in assignments]
     for path, text in sorted(pairs, key=lambda pair: not pair[0].endswith(".name")):

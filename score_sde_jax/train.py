@@ -1,5 +1,6 @@
 """The training driver: data in, checkpoints, metrics and pictures out."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -87,17 +88,18 @@ class _Run:
         """Steps start + 1 .. train.steps."""
         options, root = self.options, jax.random.key(self.config.seed)
         log = MetricsLog(self.directory, start, options.tensorboard)
-        began, progress = time.monotonic(), None
+        began = time.monotonic()
+        sharded = (parallel.shard(batch["image"]) for batch in batches)
+        first = next(sharded)
+        compiled = step_fn.lower(state, first, root).compile()
+        self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
+        progress = Progress(start, options.steps)
         window: list[StepMetrics] = []
-        for step in range(start + 1, options.steps + 1):
-            state, metrics = step_fn(state, parallel.shard(next(batches)["image"]), root)
+        for step, batch in zip(range(start + 1, options.steps + 1), itertools.chain([first], sharded), strict=False):
+            state, metrics = compiled(state, batch, root)
             window.append(metrics)
             if len(window) > IN_FLIGHT:
                 jax.block_until_ready(window[-IN_FLIGHT - 1])
-            if progress is None:
-                jax.block_until_ready(metrics)
-                self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
-                progress = Progress(step, options.steps)
             last = step == options.steps
             if step % options.log_every == 0 or last:
                 self._report(log, progress, step, window)

@@ -49,6 +49,7 @@ def run(tmp_path, monkeypatch, capfd):
     (tmp_path / "cwd").mkdir()
     (tmp_path / "cwd" / "file").write_text("")
     (tmp_path / "bad.py").write_text("config = {}\n")
+    (tmp_path / "failing.py").write_text("import nothing_of_this_name\n")
     monkeypatch.chdir(tmp_path / "cwd")
 
     def run(*arguments):
@@ -80,6 +81,7 @@ CELEBA_HERE = "--config=ROOT/configs/celeba.py:debug"
         (["--config=ROOT/configs"], "/configs: no such file"),
         (["--config=ROOT/pyproject.toml"], "/pyproject.toml: not a Python file"),
         (["--config=ROOT/configs/digits.py:tiny"], "unknown variant 'tiny'; the only one is debug"),
+        (["--config=TMP/failing.py"], "/failing.py: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         (["--config=TMP/bad.py"], "/bad.py: the file defines no get_config"),
         ([DIGITS_HERE, "--mode=fly"], "--mode=fly: choose one of train, sample, info"),
         ([DIGITS_HERE, "--bogus=1"], "--bogus=1: unknown flag"),

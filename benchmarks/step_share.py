@@ -1,0 +1,73 @@
+"""Share of a training run's time that is spent in the compiled step.
+
+    python benchmarks/step_share.py --config=configs/digits.py --config.train.steps=600
+
+Trains as `main.py --mode=train` does, in a temporary directory, and takes the time from the first step to the last,
+with the config's data, log and checkpoints. Before and after, the compiled step is timed alone, on one batch that
+stays in memory. The share is the time of the steps alone over that of the run.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from score_sde_jax import build, config
+from score_sde_jax.data import training_batches
+from score_sde_jax.errors import UserError
+from score_sde_jax.sharding import DataParallel
+from score_sde_jax.train import train
+
+
+def main() -> None:
+    """Print seconds per step in the run and alone, and the share."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--calls", type=int, default=50, help="calls of the step alone, before and after the run")
+    arguments, overrides = parser.parse_known_args()
+    assignments = [override.removeprefix("--config.") for override in overrides]
+    try:
+        chosen = build.finish(config.load(arguments.config), [*assignments, "train.preview_every=0"])
+        before = seconds_alone(chosen, arguments.calls)
+        whole = seconds_in_run(chosen)
+        alone = (before + seconds_alone(chosen, arguments.calls)) / 2
+    except UserError as error:
+        parser.error(str(error))
+    print(f"a step of the run: {whole:.4g} s\na step alone: {alone:.4g} s\nshare: {alone / whole:.3f}")
+
+
+def seconds_in_run(chosen: Any) -> float:
+    """Seconds per step from the end of compilation to the end of the last step, everything between included."""
+    told: dict[str, float] = {}
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        told.setdefault(line.split()[0], time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as directory:
+        train(chosen, Path(directory), say)
+    return (told["drawing"] - told["compiled"]) / chosen.train.steps
+
+
+def seconds_alone(chosen: Any, calls: int) -> float:
+    """Mean seconds of a call of the compiled step."""
+    data, parallel, key = build.dataset(chosen), DataParallel(), jax.random.key(chosen.seed)
+    experiment = build.experiment(chosen, data.image_shape)
+    batches = training_batches(data, batch_size=chosen.train.batch_size, seed=0, **build.pipeline(chosen))
+    batch = parallel.shard(next(batches)["image"])
+    del batches  # and its threads
+    state = parallel.init(experiment.init, key)
+    step = parallel.train(experiment.step()).lower(state, batch, key).compile()
+    state, _ = jax.block_until_ready(step(state, batch, key))
+    began = time.perf_counter()
+    for _ in range(calls):
+        state, metrics = step(state, batch, key)
+        jax.block_until_ready(metrics)
+    return (time.perf_counter() - began) / calls
+
+
+if __name__ == "__main__":
+    main()
