@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from score_sde_jax import build, config
+from score_sde_jax import keys as prng
 from score_sde_jax.data import training_batches
 from score_sde_jax.errors import UserError
 from score_sde_jax.sharding import DataParallel
@@ -54,7 +55,7 @@ def seconds_in_run(chosen: Any) -> float:
 
 def seconds_alone(chosen: Any, calls: int) -> float:
     """Mean seconds of a call of the compiled step."""
-    data, parallel, key = build.dataset(chosen), DataParallel(), jax.random.key(chosen.seed)
+    data, parallel, key = build.dataset(chosen), DataParallel(), prng.root(chosen.seed, "train")
     experiment = build.experiment(chosen, data.image_shape)
     batches = training_batches(data, batch_size=chosen.train.batch_size, seed=0, **build.pipeline(chosen))
     batch = parallel.shard(next(batches)["image"])

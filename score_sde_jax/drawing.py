@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num, PyTree
 from ml_collections import ConfigDict
 from PIL import Image
 
+from score_sde_jax import keys as prng
 from score_sde_jax import pictures
 from score_sde_jax.build import Experiment
 from score_sde_jax.config import to_json
@@ -116,7 +116,7 @@ def extend(
     samples: SampleSet, artist: Artist, params: PyTree, seed: int, num_images: int, facts: dict[str, Any], say: Say
 ) -> None:
     """Draw the images that are missing up to `num_images`, with progress, and leave archive, grid and GIF."""
-    had, key = len(samples), jax.random.key(seed)
+    had, key = len(samples), prng.root(seed, "sample")
     progress, last_save = Progress(had, num_images), time.monotonic()
     while len(samples) < num_images:
         first = len(samples)

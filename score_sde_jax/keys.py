@@ -3,9 +3,18 @@
 Everywhere in this package `keys` is an array of typed PRNG keys with one key for every image of the batch.
 """
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
+
+Purpose = Literal["init", "train", "sample"]
+
+
+def root(seed: int, purpose: Purpose) -> Key[Array, ""]:
+    """Key of one use of a seed; no two uses share noise."""
+    return jax.random.split(jax.random.key(seed), len(get_args(Purpose)))[get_args(Purpose).index(purpose)]
 
 
 def per_image(key: Key[Array, ""], indices: Int[Array, " batch"]) -> Key[Array, " batch"]:

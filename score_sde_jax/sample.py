@@ -6,10 +6,10 @@ import json
 import time
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from score_sde_jax import build, drawing, workdir
+from score_sde_jax import keys as prng
 from score_sde_jax.checkpoint import Checkpoints
 from score_sde_jax.drawing import Artist, SampleSet, Say
 from score_sde_jax.errors import UserError
@@ -45,7 +45,7 @@ def sample(config: ConfigDict, directory: Path, request: SampleRequest, say: Say
     artist = Artist(experiment, parallel, options.batch_size, config.data.value_range or (0.0, 1.0))
 
     checkpoints = Checkpoints(checkpoint_directory)
-    abstract = parallel.abstract(experiment.init, jax.random.key(config.seed))
+    abstract = parallel.abstract(experiment.init, prng.root(config.seed, "init"))
     if request.checkpoint is not None:
         step, state = request.checkpoint, checkpoints.restore(request.checkpoint, abstract)
     else:

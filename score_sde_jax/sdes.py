@@ -75,7 +75,7 @@ class SDE(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VE(SDE):
-    """Variance exploding: the continuous form of NCSN's geometric ladder (arXiv 2011.13456, eq. 30)."""
+    """Variance exploding: the continuous form of NCSN's geometric ladder (arXiv 2011.13456, eq. 9 and Appendix C)."""
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
@@ -116,7 +116,7 @@ class _LinearBeta(SDE):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VP(_LinearBeta):
-    """Variance preserving: the continuous form of DDPM (arXiv 2011.13456, eq. 32)."""
+    """Variance preserving: the continuous form of DDPM (arXiv 2011.13456, eq. 11 and Appendix C)."""
 
     def sigma(self, t: Time) -> Time:
         """sqrt(1 - alpha^2), without cancellation near t = 0."""
@@ -125,7 +125,7 @@ class VP(_LinearBeta):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SubVP(_LinearBeta):
-    """Sub-variance preserving: the variance stays below that of VP (arXiv 2011.13456, eq. 36)."""
+    """Sub-variance preserving: the variance stays below that of VP (arXiv 2011.13456, eq. 12 and Appendix C)."""
 
     def sigma(self, t: Time) -> Time:
         """1 - alpha^2, without cancellation near t = 0."""

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde_jax import build, drawing, pictures, workdir
+from score_sde_jax import keys as prng
 from score_sde_jax.checkpoint import Checkpoints
 from score_sde_jax.data import training_batches
 from score_sde_jax.drawing import Artist, SampleSet, Say
@@ -43,9 +44,9 @@ def train(config: ConfigDict, directory: Path, say: Say = print) -> None:
     workdir.claim(directory, config, data.image_shape)
 
     checkpoints = Checkpoints(directory / "checkpoints", build.checkpoint_options(config).keep)
-    root = jax.random.key(config.seed)
-    restored = checkpoints.restore_latest(parallel.abstract(experiment.init, root))
-    start, state = restored if restored else (0, parallel.init(experiment.init, root))
+    key = prng.root(config.seed, "init")
+    restored = checkpoints.restore_latest(parallel.abstract(experiment.init, key))
+    start, state = restored if restored else (0, parallel.init(experiment.init, key))
     if start >= options.steps:
         say(f"{directory} is a finished run of {start:,} steps; nothing to train")
         return
@@ -86,17 +87,17 @@ class _Run:
         self, step_fn: Callable[..., Any], state: TrainState, start: int, batches: Any, parallel: DataParallel
     ) -> TrainState:
         """Steps start + 1 .. train.steps."""
-        options, root = self.options, jax.random.key(self.config.seed)
+        options, key = self.options, prng.root(self.config.seed, "train")
         log = MetricsLog(self.directory, start, options.tensorboard)
         began = time.monotonic()
         sharded = (parallel.shard(batch["image"]) for batch in batches)
         first = next(sharded)
-        compiled = step_fn.lower(state, first, root).compile()
+        compiled = step_fn.lower(state, first, key).compile()
         self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
         progress = Progress(start, options.steps)
         window: list[StepMetrics] = []
         for step, batch in zip(range(start + 1, options.steps + 1), itertools.chain([first], sharded), strict=False):
-            state, metrics = compiled(state, batch, root)
+            state, metrics = compiled(state, batch, key)
             window.append(metrics)
             if len(window) > IN_FLIGHT:
                 jax.block_until_ready(window[-IN_FLIGHT - 1])
@@ -149,7 +150,7 @@ class _Run:
 
     def _preview(self, step: int, state: TrainState) -> None:
         began = time.monotonic()
-        stored, _ = self.artist.draw(state.ema_params, jax.random.key(self.config.seed), 0)
+        stored, _ = self.artist.draw(state.ema_params, prng.root(self.config.seed, "sample"), 0)
         path = self.directory / "samples" / str(step) / "grid.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         pictures.save_png(path, self.artist.picture(stored))

@@ -20,6 +20,15 @@ def correlation(a, b):
     return float(np.corrcoef(np.ravel(a), np.ravel(b))[0, 1])
 
 
+def test_the_uses_of_a_seed_and_the_seeds_share_no_noise():
+    drawn = [
+        np.asarray(jax.random.normal(prng.root(seed, purpose), (NUM,)))
+        for seed in (0, 1)
+        for purpose in ("init", "train", "sample")
+    ]
+    assert all(abs(correlation(a, b)) < 4 / np.sqrt(NUM) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
 def test_the_key_of_an_image_is_a_function_of_its_number_alone(keys):
     scattered = prng.per_image(ROOT, jnp.array([7, 3, 4095]))
     np.testing.assert_array_equal(jax.random.key_data(scattered), jax.random.key_data(keys)[np.array([7, 3, 4095])])
