@@ -10,7 +10,7 @@ from configs.families import small, variant
 
 def get_config(name: str = "") -> ConfigDict:
     """The experiment, or with "debug" a few seconds of it."""
-    config = small(num_levels=24, sigma_min=0.03, center=0.3, sigma_data=0.4)
+    config = small(num_levels=24, sigma_min=0.03, sigma_max=1.0, center=0.3, sigma_data=0.4)
     config.data.update(dict(name="digits", split="train"))
     config.model.update(dict(widths=(64,), patch=2, num_blocks=3, bottleneck=128))
     config.train.update(dict(steps=2500, preview_every=1250))

@@ -65,7 +65,7 @@ def ncsnv2(sigma_max: float | str, num_levels: int | str, step_lr: float | str, 
     )
 
 
-def small(num_levels: int, sigma_min: float, center: float, sigma_data: float) -> ConfigDict:
+def small(num_levels: int, sigma_min: float, sigma_max: float, center: float, sigma_data: float) -> ConfigDict:
     """NCSN with a small U-Net that learns in minutes on a CPU.
 
     center and sigma_data: mean and standard deviation of the pixels, with which the network's inputs and targets have
@@ -77,7 +77,7 @@ def small(num_levels: int, sigma_min: float, center: float, sigma_data: float) -
             seed=0,
             data=dict(value_range=(0.0, 1.0)),
             model=dict(name="small_unet"),
-            sde=dict(name="ve", sigma_min=sigma_min, sigma_max=1.0),
+            sde=dict(name="ve", sigma_min=sigma_min, sigma_max=sigma_max),
             parameterization=dict(
                 name="edm", center=center, sigma_data=sigma_data, condition=dict(name="level_index", num_levels=shared)
             ),

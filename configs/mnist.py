@@ -1,4 +1,4 @@
-"""NCSN on MNIST with the small network of Fashion-MNIST: half an hour on 2 CPU cores.
+"""NCSNv2 on MNIST with the small network of Fashion-MNIST: half an hour on 2 CPU cores.
 
 python main.py --config=configs/mnist.py --mode=train --config.data.dir=DIR
 """

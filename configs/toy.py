@@ -10,10 +10,9 @@ from configs.families import small, variant
 
 def get_config(name: str = "") -> ConfigDict:
     """The experiment, or with "debug" a few seconds of it."""
-    config = small(num_levels=16, sigma_min=0.02, center=0.0, sigma_data=1.2)
+    config = small(num_levels=16, sigma_min=0.02, sigma_max=4.0, center=0.0, sigma_data=1.2)  # the data span [-2, 2]
     config.data = dict(name="points", distribution="checkerboard")
     config.model = dict(name="mlp", width=128, depth=3)
-    config.sde.sigma_max = 4.0  # the plane's data span [-2, 2]
     config.parameterization.condition = dict(name="log_sigma")
     config.train.update(dict(steps=10_000, batch_size=512, log_every=500))
     config.checkpoint.every = 5000
