@@ -110,5 +110,7 @@ def variant(config: ConfigDict, name: str, **tiny_model: Any) -> ConfigDict:
         config.train.update(dict(steps=4, batch_size=8, log_every=1, preview_every=2))
         config.checkpoint.update(dict(every=2, keep=2))
         config.sampler.update(dict(num_images=8, batch_size=8))
-        config.sampler.corrector.num_steps = 1
+        for section, few in ((config.sampler.corrector, 1), (config.sampler.times, 3)):
+            if "num_steps" in section:
+                section.num_steps = few
     return config
