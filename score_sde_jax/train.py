@@ -92,7 +92,7 @@ class _Run:
         began = time.monotonic()
         sharded = (parallel.shard(batch["image"]) for batch in batches)
         first = next(sharded)
-        compiled = step_fn.lower(state, first, key).compile()
+        compiled = step_fn.lower(state, first, key).compile()  # type: ignore[attr-defined]
         self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
         progress = Progress(start, options.steps)
         window: list[StepMetrics] = []
