@@ -13,6 +13,6 @@ def get_config(name: str = "") -> ConfigDict:
     config = small(num_levels=24, sigma_min=0.03, sigma_max=1.0, center=0.3, sigma_data=0.4)
     config.data.update(dict(name="digits", split="train"))
     config.model.update(dict(widths=(64,), patch=2, num_blocks=3, bottleneck=128))
-    config.train.update(dict(steps=2500, preview_every=1250))
+    config.train.update(dict(steps=4000, preview_every=2000))
     config.sampler.corrector.update(dict(step_size=0.07, num_steps=25))
     return variant(config, name, widths=(8,), num_blocks=1, bottleneck=8)
