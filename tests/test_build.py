@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import sys
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,9 @@ from scipy.spatial.distance import pdist
 from score_sde_jax import automatic as choices
 from score_sde_jax import build, config, techniques, workdir
 from score_sde_jax import keys as prng
+from score_sde_jax.costs import residual_bytes
 from score_sde_jax.errors import UserError
+from score_sde_jax.reporting import MetricsLog, read_metrics
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
@@ -198,3 +202,81 @@ def test_values_out_of_range(assignment, part):
 def test_checkpoint_options_out_of_range(key):
     with pytest.raises(UserError, match=rf"config\.checkpoint\.{key}=0: at least 1"):
         build.checkpoint_options(finished("digits", f"checkpoint.{key}=0"))
+
+
+def gradient_of(chosen):
+    """Gradient of the mean loss of 8 images, and the parameters it is taken at."""
+    experiment = build.experiment(chosen, (8, 8, 1))
+    params = experiment.init_params(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    keys = prng.per_image(jax.random.key(1), jnp.arange(8))
+    x0 = jax.random.uniform(jax.random.key(2), (8, 8, 8, 1))
+
+    def loss(params):
+        return jnp.mean(experiment.loss_fn(params, keys, x0))
+
+    return jax.jit(jax.grad(loss))(params), residual_bytes(loss, params)
+
+
+def relative_difference(a, b):
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+SMALL = ("model.widths=(16,)", "model.num_blocks=2")
+
+
+def test_rematerialisation_keeps_less_and_computes_the_same():
+    plain, kept = gradient_of(finished("digits", *SMALL))
+    again, kept_again = gradient_of(finished("digits", *SMALL, "train.rematerialize=true"))
+    assert relative_difference(again, plain) < 1e-5
+    assert kept_again < 0.5 * kept
+
+
+def test_bfloat16_computes_nearly_the_same_with_float32_parameters():
+    plain, _ = gradient_of(finished("digits", *SMALL))
+    half, _ = gradient_of(finished("digits", *SMALL, "model.dtype=bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
+    assert 1e-4 < relative_difference(half, plain) < 3e-2  # 8 bits of precision: 4e-3 for one operation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10_ncsn", "cifar10_ncsnv2"])
+@pytest.mark.parametrize(("change", "tolerance"), [("train.rematerialize=true", 1e-4), ("model.dtype=bfloat16", 0.1)])
+def test_the_same_for_refinenets(name, change, tolerance):
+    def gradient(*assignments):
+        chosen = finished(name, *assignments)
+        experiment = build.experiment(chosen, (16, 16, 3))
+        params = experiment.init_params(jax.random.key(0))
+        keys = prng.per_image(jax.random.key(1), jnp.arange(4))
+        x0 = jax.random.uniform(jax.random.key(2), (4, 16, 16, 3))
+        return jax.jit(jax.grad(lambda p: jnp.mean(experiment.loss_fn(p, keys, x0))))(params)
+
+    assert relative_difference(gradient(change), gradient()) < tolerance
+
+
+def test_a_workdir_in_a_bucket(monkeypatch):
+    """Files of a run as objects of a bucket, here one in memory; without the package one line says what to install."""
+    with pytest.raises(UserError, match=r"gs://bucket/run: cannot be reached \(.*gcsfs.*\); pip install"):
+        workdir.locate("gs://bucket/run")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Bucket(MemoryFileSystem):
+        protocol = ("gs", "gcs")
+        store: ClassVar[dict] = {}
+        pseudo_dirs: ClassVar[list] = [""]
+
+    for protocol in Bucket.protocol:
+        monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, protocol, Bucket)
+    run = workdir.locate("gs://bucket/run")
+    with workdir.claimed(run):
+        workdir.record(run, finished("digits"), (8, 8, 1))
+    assert workdir.saved_config(run)["image_shape"] == [8, 8, 1]
+    log = MetricsLog(run, 0)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": float(step)})
+    log = MetricsLog(run, 2)
+    log.write(3, {"loss": 0.5})
+    assert read_metrics(run / "metrics.jsonl") == [
+        {"step": step, "loss": loss} for step, loss in [(1, 1.0), (2, 2.0), (3, 0.5)]
+    ]
