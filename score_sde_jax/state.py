@@ -145,9 +145,9 @@ def _mean_over_parts(function: Callable[..., PyTree], parts: int, *batched: Any)
     return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
-def _unrolled(length: int) -> int:
-    """All iterations on a CPU, where XLA computes the gradient of a convolution inside a loop 70 times slower."""
-    return length if jax.default_backend() == "cpu" else 1
+def _unrolled(length: int) -> bool:
+    """Whether to write a loop out: on a CPU XLA computes the gradient of a convolution inside one 70 times slower."""
+    return length == 1 or jax.default_backend() == "cpu"
 
 
 def _either(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
