@@ -114,7 +114,7 @@ def several_steps(step: Callable[..., tuple[TrainState, StepMetrics]]) -> Callab
         def body(state: TrainState, x0: Any) -> tuple[TrainState, StepMetrics]:
             return step(state, x0, key, replica)
 
-        return jax.lax.scan(body, state, batches, unroll=_unrolled(len(batches)))
+        return _loop(body, state, batches)
 
     return steps
 
@@ -136,18 +136,26 @@ def _mean_over_parts(function: Callable[..., PyTree], parts: int, *batched: Any)
         return function(*batched)
     stacked = [jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0) for array in batched]
 
-    def body(total: PyTree, part: list[Any]) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, total, function(*part)), None
+    def body(total: PyTree, part: list[Any]) -> tuple[PyTree, tuple]:
+        return jax.tree.map(jnp.add, total, function(*part)), ()
 
     shapes = jax.eval_shape(function, *(array[0] for array in stacked))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    total, _ = jax.lax.scan(body, zeros, stacked, unroll=_unrolled(parts))
+    total, _ = _loop(body, zeros, stacked)
     return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
-def _unrolled(length: int) -> bool:
-    """Whether to write a loop out: on a CPU XLA computes the gradient of a convolution inside one 70 times slower."""
-    return length == 1 or jax.default_backend() == "cpu"
+def _loop(body: Callable[..., tuple[PyTree, PyTree]], carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan`, but written out on a CPU, where XLA computes the gradient of a convolution in a loop 70 times
+    slower.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.lax.scan(body, carry, inputs)
+    outputs = []
+    for i in range(len(jax.tree.leaves(inputs)[0])):
+        carry, output = body(carry, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
 
 
 def _either(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:

@@ -21,7 +21,7 @@ def call(losses, skipped=None):
         grad_norm=2 * loss,
         param_norm=3 * loss,
         update_norm=4 * loss,
-        level_loss=np.where(counts > 0, counts * np.nan_to_num(loss)[:, None], 0),
+        level_loss=counts * np.where(np.isfinite(loss), loss, 0)[:, None],
         level_count=counts,
         skipped=np.asarray(skipped if skipped is not None else [0] * number, np.int32),
     )
