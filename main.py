@@ -7,10 +7,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Literal
 
 from absl import app, flags, logging
 
-from score_sde_jax.errors import UserError
+from score_sde_jax.errors import RunError, StoppedError, UserError
 
 MODES = ("train", "sample", "info")
 FLAGS = flags.FLAGS
@@ -21,15 +22,19 @@ flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.")
 flags.DEFINE_string("workdir", None, "Directory of the run; runs/NAME for configs/NAME.py where not given.")
 flags.DEFINE_integer("num_images", None, "sample: how many images there shall be (sampler.num_images of the config).")
 flags.DEFINE_integer("seed", None, "sample: seed of the images (seed of the config).")
-flags.DEFINE_integer("checkpoint", None, "sample: step of the checkpoint (the latest).")
+flags.DEFINE_string("checkpoint", None, "sample: step of the checkpoint, or best (the latest).")
 flags.DEFINE_string("output", None, "sample: directory for the images (WORKDIR/samples/STEP).")
-
 flags.DEFINE_bool("files", False, "sample: also write every image as a PNG file.")
+flags.DEFINE_string("profile", "", "train: FIRST:LAST, steps to write a trace of into WORKDIR/profile.")
+flags.DEFINE_string("distributed", "auto", "Several processes: auto (TPU pods, SLURM, a coordinator given), on, off.")
+flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, the same in every process.")
+flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
 def main(argv: list[str]) -> None:
     """Run the mode that the flags ask for."""
-    from score_sde_jax import build, config
+    from score_sde_jax import build, config, processes, workdir
 
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every part of every save
@@ -40,32 +45,48 @@ def main(argv: list[str]) -> None:
         raise UserError("--config is missing: name a file, such as --config=configs/digits.py")
     if FLAGS.num_images is not None:
         assignments.append(f"sampler.num_images={FLAGS.num_images}")
+    checkpoint = _checkpoint(FLAGS.checkpoint)
     experiment = build.finish(config.load(FLAGS.config), assignments)
     name = Path(FLAGS.config.partition(":")[0]).stem
-    workdir = Path(FLAGS.workdir or f"runs/{name}")
+    directory = workdir.locate(FLAGS.workdir or f"runs/{name}")
+    processes.start(FLAGS.distributed, FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
+    say = _say if processes.is_first() else _keep_quiet
     if FLAGS.mode == "train":
         from score_sde_jax.train import train
 
-        train(experiment, workdir, _say)
+        train(experiment, directory, say, FLAGS.profile)
     elif FLAGS.mode == "sample":
         from score_sde_jax.sample import SampleRequest, sample
 
         request = SampleRequest(
-            checkpoint=FLAGS.checkpoint,
+            checkpoint=checkpoint,
             seed=FLAGS.seed,
-            output=Path(FLAGS.output) if FLAGS.output else None,
+            output=workdir.locate(FLAGS.output) if FLAGS.output else None,
             files=FLAGS.files,
             command=shlex.join(["python", *sys.argv]),
         )
-        sample(experiment, workdir, request, _say)
+        sample(experiment, directory, request, say)
     else:
         from score_sde_jax.info import info
 
-        info(experiment, workdir, _say)
+        info(experiment, directory, say)
+
+
+def _checkpoint(text: str | None) -> int | Literal["best"] | None:
+    """Step of a checkpoint, "best", or None where nothing is asked for."""
+    if text is None or text == "best":
+        return text
+    if not text.isdigit():
+        raise UserError(f"--checkpoint={text}: give the step of a checkpoint, or best")
+    return int(text)
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _keep_quiet(line: str) -> None:
+    del line  # process 0 says it
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -93,16 +114,25 @@ def _assignments(arguments: list[str]) -> list[str]:
 
 
 def run() -> None:
-    """Entry point: a user's mistake ends in one line and exit status 2, Ctrl-C in 130."""
+    """Entry point: what ends a command before its time is told in one line, and by the exit status.
+
+    2 is a user's mistake, 1 a fault of the machine, 128 + N a signal.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    status = 0
     try:
         app.run(main, flags_parser=_parse_flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (UserError, RunError, StoppedError) as error:
+        told = "" if isinstance(error, StoppedError) else "error: "
+        print(f"{told}{error}", file=sys.stderr)
+        status = error.status
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        status = 130
+    if status:
+        from score_sde_jax.processes import finish
+
+        finish(status)
 
 
 if __name__ == "__main__":

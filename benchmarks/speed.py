@@ -14,12 +14,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from score_sde_jax import build, config
 from score_sde_jax.costs import flops
 from score_sde_jax.data import declared_shape
 from score_sde_jax.errors import UserError
-from score_sde_jax.sharding import DataParallel
+from score_sde_jax.sharding import Jit
 
 MATRIX = 2048
 
@@ -48,11 +49,12 @@ def measure(chosen: Any, batch_size: int, repeats: int) -> dict[str, float]:
     shape = declared_shape(section.name, section.get("image_size"), section.get("channels"))
     if shape is None:
         raise UserError(f"config.data.name={section.name}: give config.data.image_size and channels")
-    experiment, parallel = build.experiment(chosen, shape), DataParallel()
+    experiment, parallel = build.experiment(chosen, shape), Jit()
     parallel.check_batch("--batch_size", batch_size)
     key, x0 = jax.random.key(0), jax.random.uniform(jax.random.key(1), (batch_size, *shape))
     state = parallel.init(experiment.init, key)
-    train_flops = flops(experiment.step(), state, x0, key)
+    batches = parallel.shard(np.asarray(x0)[None])
+    train_flops = flops(experiment.steps(), state, batches, key)
 
     def forward(params: Any, x: jax.Array) -> jax.Array:
         return experiment.noise_fn(params)(x, jnp.asarray(0.5 * experiment.sde.t_max))
@@ -60,10 +62,10 @@ def measure(chosen: Any, batch_size: int, repeats: int) -> dict[str, float]:
     forward_flops = flops(forward, state.params, x0)
     rates = [matrix_rate(repeats)]
     forward_seconds = least_seconds(jax.jit(forward), (state.params, x0), repeats)
-    step, holder = parallel.train(experiment.step()), [state]
+    step, holder = parallel.compiled(experiment.steps(), state, batches, key), [state]
 
     def train() -> Any:
-        holder[0], metrics = step(holder[0], x0, key)
+        holder[0], metrics, _ = step(holder[0], batches, key, parallel.flags(False))
         return metrics
 
     train_seconds = least_seconds(train, (), repeats)

@@ -19,7 +19,6 @@ from score_sde_jax import build, config
 from score_sde_jax import keys as prng
 from score_sde_jax.data import training_batches
 from score_sde_jax.errors import UserError
-from score_sde_jax.sharding import DataParallel
 from score_sde_jax.train import train
 
 
@@ -55,17 +54,17 @@ def seconds_in_run(chosen: Any) -> float:
 
 def seconds_alone(chosen: Any, calls: int) -> float:
     """Mean seconds of a call of the compiled step."""
-    data, parallel, key = build.dataset(chosen), DataParallel(), prng.root(chosen.seed, "train")
+    data, parallel, key = build.dataset(chosen), build.parallel(chosen), prng.root(chosen.seed, "train")
     experiment = build.experiment(chosen, data.image_shape)
     batches = training_batches(data, batch_size=chosen.train.batch_size, seed=0, **build.pipeline(chosen))
-    batch = parallel.shard(next(batches)["image"])
+    batch = parallel.shard(next(batches)["image"][None])
     del batches  # and its threads
     state = parallel.init(experiment.init, key)
-    step = parallel.train(experiment.step()).lower(state, batch, key).compile()
-    state, _ = jax.block_until_ready(step(state, batch, key))
+    step, flags = parallel.compiled(experiment.steps(), state, batch, key), parallel.flags(False)
+    state, *_ = jax.block_until_ready(step(state, batch, key, flags))
     began = time.perf_counter()
     for _ in range(calls):
-        state, metrics = step(state, batch, key)
+        state, metrics, _ = step(state, batch, key, flags)
         jax.block_until_ready(metrics)
     return (time.perf_counter() - began) / calls
 

@@ -15,16 +15,17 @@ from ml_collections import ConfigDict
 
 from score_sde_jax import config as configs
 from score_sde_jax import keys as prng
-from score_sde_jax import losses, parameterization, samplers, techniques
-from score_sde_jax.config import AUTO
-from score_sde_jax.data import Dataset, all_images
+from score_sde_jax import losses, parameterization, samplers
+from score_sde_jax.data import Dataset
 from score_sde_jax.errors import UserError
+from score_sde_jax.models import BLOCK_OUTPUT
 from score_sde_jax.optimizer import learning_rate_schedule
 from score_sde_jax.parameterization import Parameterization
 from score_sde_jax.samplers import PRIORS, Sampler
 from score_sde_jax.schema import LEVELS, SCHEMA, CheckpointOptions, SamplerOptions, TrainOptions
 from score_sde_jax.sdes import SDE
-from score_sde_jax.state import LossFn, TrainState, init_state, training_step
+from score_sde_jax.sharding import Parallel
+from score_sde_jax.state import LossFn, NoiseLevel, TrainState, init_state, several_steps, training_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Experiment:
     network: nn.Module
     parameterization: Parameterization
     loss_fn: LossFn
+    noise_level: NoiseLevel
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     sampler: Sampler
@@ -53,9 +55,13 @@ class Experiment:
         told = None if told is None else jnp.reshape(told, -1)
         return self.network.init(key, x, told, train=False)
 
-    def step(self) -> Callable[..., Any]:
-        """The pure training step (state, images, key) -> (state, metrics)."""
-        return training_step(self.loss_fn, self.optimizer, self.train.ema_decay)
+    def steps(self) -> Callable[..., Any]:
+        """The pure function (state, batches, key[, replica]) -> (state, metrics), one step for each batch."""
+        options = self.train
+        step = training_step(
+            self.loss_fn, self.optimizer, options.ema_decay, self.noise_level, microbatches=options.microbatches
+        )
+        return several_steps(step)
 
     def noise_fn(self, params: PyTree) -> parameterization.NoiseFn:
         """The network with these parameters as a noise prediction (x, t) -> eps_hat."""
@@ -98,7 +104,10 @@ def pipeline(config: ConfigDict) -> dict[str, Any]:
 def train_options(config: ConfigDict) -> TrainOptions:
     """Section `train`."""
     chosen = configs.options(config, SCHEMA, "train")
-    for key, lowest in dict(steps=1, batch_size=1, log_every=1, preview_every=0).items():
+    lowest_values = dict(
+        steps=1, batch_size=1, log_every=1, preview_every=0, microbatches=1, steps_per_call=1, max_skipped=0
+    )
+    for key, lowest in lowest_values.items():
         if getattr(chosen, key) < lowest:
             raise UserError(f"config.train.{key}={getattr(chosen, key)}: at least {lowest}")
     if not 0 <= chosen.ema_decay < 1:
@@ -109,9 +118,15 @@ def train_options(config: ConfigDict) -> TrainOptions:
 def checkpoint_options(config: ConfigDict) -> CheckpointOptions:
     """Section `checkpoint`."""
     chosen = configs.options(config, SCHEMA, "checkpoint")
-    if chosen.every < 1 or chosen.keep < 1:
-        raise UserError(f"config.checkpoint: every={chosen.every} and keep={chosen.keep} must be at least 1")
+    for key, lowest in dict(every=1, keep=1, keep_every=0).items():
+        if getattr(chosen, key) < lowest:
+            raise UserError(f"config.checkpoint.{key}={getattr(chosen, key)}: at least {lowest}")
     return chosen
+
+
+def parallel(config: ConfigDict) -> Parallel:
+    """How the run uses the devices: section `parallel`."""
+    return configs.construct(config, SCHEMA, "parallel")
 
 
 def sampler_options(config: ConfigDict) -> SamplerOptions:
@@ -135,15 +150,20 @@ def experiment(config: ConfigDict, image_shape: tuple[int, ...]) -> Experiment:
         condition=_bound(config, "parameterization.condition"),
         **dataclasses.asdict(configs.options(config, SCHEMA, "parameterization")),
     )
+    times = _bound(config, "loss.times")
     score_matching_loss = partial(
         losses.score_matching_loss,
-        times=_bound(config, "loss.times"),
+        times=times,
         weight=_bound(config, "loss.weight"),
         reduction=losses.REDUCTIONS[config.loss.reduction],
     )
 
+    apply: Callable[..., Any] = partial(network.apply, train=True)
+    if train.rematerialize:
+        apply = jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(BLOCK_OUTPUT))
+
     def loss_fn(params: PyTree, keys: Array, x0: Array) -> Array:
-        noise_fn = how.noise_fn(partial(network.apply, params, train=True), sde)
+        noise_fn = how.noise_fn(partial(apply, params), sde)
         return score_matching_loss(noise_fn, sde, keys, x0)
 
     return Experiment(
@@ -151,6 +171,7 @@ def experiment(config: ConfigDict, image_shape: tuple[int, ...]) -> Experiment:
         network=network,
         parameterization=how,
         loss_fn=loss_fn,
+        noise_level=partial(losses.noise_level, sde, times=times),
         optimizer=make("optimizer", schedule),
         schedule=schedule,
         sampler=_sampler(config, sde),
@@ -160,54 +181,15 @@ def experiment(config: ConfigDict, image_shape: tuple[int, ...]) -> Experiment:
     )
 
 
-def is_automatic(config: ConfigDict) -> bool:
-    """Whether the data decide a value of the config."""
-    return AUTO in configs.flatten(config).values()
-
-
-def choose_automatic(config: ConfigDict, data: Dataset) -> list[str]:
-    """Replace every "auto" in place by what NCSNv2's techniques choose from the data; one line for each choice."""
-    told = []
-    if config.sde.get("sigma_max") == AUTO:
-        low, high = config.data.value_range or (0.0, 1.0)
-        unit = 1.0 if data.levels is None else (high - low) / (data.levels - 1)
-        with config.ignore_type():
-            config.sde.sigma_max = round(unit * techniques.largest_pairwise_distance(all_images(data)), 4)
-        told.append(f"sde.sigma_max = {config.sde.sigma_max} (technique 1: largest distance between two images)")
-    sde = configs.construct(config, SCHEMA, "sde")
-    sigma_min, sigma_max = (float(sde.sigma(jnp.asarray(t))) for t in (sde.t_min, sde.t_max))
-    dimension = int(np.prod(data.image_shape))
-    for path in LEVELS:
-        section = _section(config, path)
-        if section.get("num_levels") == AUTO:
-            with section.ignore_type():
-                section.num_levels = techniques.num_levels(dimension, sigma_min, sigma_max)
-            told.append(f"{path}.num_levels = {section.num_levels} (technique 2: overlapping levels)")
-    corrector = config.sampler.corrector
-    if corrector.get("step_size") == AUTO:
-        ratio = (sigma_max / sigma_min) ** (1 / (len(_grid(config, sde)) - 2))
-        with corrector.ignore_type():
-            corrector.step_size = float(f"{techniques.langevin_step_size(ratio, corrector.num_steps):.4g}")
-        told.append(
-            f"sampler.corrector.step_size = {corrector.step_size} sigma^2 (technique 4: noise kept at its level)"
-        )
-    return told
-
-
-def _section(config: ConfigDict, path: str) -> ConfigDict:
-    for key in path.split("."):
-        config = config[key]
-    return config
-
-
 def _bound(config: ConfigDict, path: str) -> Callable[..., Any]:
     """The function a section picks, with the section's keys bound to it."""
-    section = _section(config, path)
+    section = configs.section(config, path)
     function = SCHEMA[path].choices[section.name]
     return partial(function, **{key: section[key] for key in configs.arguments(function)})
 
 
-def _grid(config: ConfigDict, sde: SDE) -> jax.Array:
+def sampling_times(config: ConfigDict, sde: SDE) -> jax.Array:
+    """The times that the sampler visits."""
     return configs.construct(config, SCHEMA, "sampler.times", sde)
 
 
@@ -224,7 +206,7 @@ def _sampler(config: ConfigDict, sde: SDE) -> Sampler:
         sde=sde,
         prior=PRIORS[chosen.prior],
         step=step,
-        times=_grid(config, sde),
+        times=sampling_times(config, sde),
         denoise=chosen.denoise,
         num_frames=chosen.num_frames,
     )
@@ -232,11 +214,12 @@ def _sampler(config: ConfigDict, sde: SDE) -> Sampler:
 
 def _refuse_contradictions(config: ConfigDict) -> None:
     """Raise UserError for sections that do not fit each other."""
+    _refuse_uneven_calls(config)
     for path in LEVELS:
-        number = _section(config, path).get("num_levels")
+        number = configs.section(config, path).get("num_levels")
         if isinstance(number, int) and number < 2:
             raise UserError(f"config.{path}.num_levels={number}: a ladder has at least 2 levels")
-    levels = {path: _section(config, path).get("num_levels") for path in LEVELS[:3]}
+    levels = {path: configs.section(config, path).get("num_levels") for path in LEVELS[:3]}
     told = config.parameterization.condition.name
     if told == "level_index" and config.loss.times.name != "ladder":
         raise UserError(
@@ -256,3 +239,17 @@ def _refuse_contradictions(config: ConfigDict) -> None:
         raise UserError(f"config.loss.times.name=log_normal needs config.sde.name=edm, not {config.sde.name}")
     if config.sampler.predictor.name == config.sampler.corrector.name == "none":
         raise UserError("config.sampler: predictor and corrector are both none; choose at least one")
+
+
+def _refuse_uneven_calls(config: ConfigDict) -> None:
+    """Raise UserError for a length that is no multiple of the steps of a call."""
+    train, per_call = train_options(config), train_options(config).steps_per_call
+    lengths = {
+        "train.steps": train.steps,
+        "train.log_every": train.log_every,
+        "train.preview_every": train.preview_every,
+        "checkpoint.every": checkpoint_options(config).every,
+    }
+    for key, length in lengths.items():
+        if length % per_call:
+            raise UserError(f"config.{key}={length} must be a multiple of config.train.steps_per_call={per_call}")

@@ -30,12 +30,13 @@ MISSING = inspect.Parameter.empty
 class Section:
     """Keys of a config section: arguments of the choice that `name` picks, and of `options` whatever the choice.
 
-    `auto` names the keys that may also be "auto".
+    `auto` names the keys that may also be "auto"; `default` is the choice where a config names none.
     """
 
     choices: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     options: Callable[..., Any] | None = None
     auto: tuple[str, ...] = ()
+    default: str | None = None
 
     def parameters(self, name: str | None) -> dict[str, inspect.Parameter]:
         """Parameter of each key that the section takes when `name` is chosen."""
@@ -116,6 +117,8 @@ def complete(config: ConfigDict, schema: Schema) -> None:
         section = _descend(config, path, create=True)
         if section is None:
             raise UserError(f"config.{path}: expected a section")
+        if spec.default and "name" not in section:
+            section.name = spec.default
         if spec.choices:
             _check_name(path, section, spec)
         for key, parameter in spec.parameters(section.get("name")).items():
@@ -174,6 +177,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
             yield from differences(before, after, path)
         elif before != after:
             yield f"{path}: {before!r} there, {after!r} here"
+
+
+def section(config: ConfigDict, path: str) -> ConfigDict:
+    """The section at a dotted path of a complete config."""
+    for key in path.split("."):
+        config = config[key]
+    return config
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""What a function costs, read off its jaxpr: floating-point operations and the memory that its gradient keeps."""
+"""What training costs, read off its jaxpr: floating-point operations and memory; and how much of a device it uses."""
 
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
+
+from score_sde_jax.build import Experiment
 
 
 def flops(function: Callable[..., Any], *args: Any) -> float:
@@ -14,6 +17,42 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
     A multiplication and an addition count as two. Of branches the costliest counts.
     """
     return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def training_flops(experiment: Experiment) -> float:
+    """Floating-point operations of the loss of one image and its gradient; nothing is computed."""
+    params = jax.eval_shape(experiment.init, jax.random.key(0)).params
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    x0 = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
+    return flops(jax.value_and_grad(lambda *args: jnp.mean(experiment.loss_fn(*args))), params, keys, x0)
+
+
+PEAK_FLOPS = {
+    "NVIDIA H200": 989e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA L4": 121e12,
+    "Tesla V100": 125e12,
+    "Tesla T4": 65e12,
+    "TPU v6 lite": 918e12,
+    "TPU v5p": 459e12,
+    "TPU v5 lite": 197e12,
+    "TPU v4": 275e12,
+}
+"""The makers' figures for dense bfloat16 (float16 before Ampere) matrix products, by the start of the device's name."""
+
+
+def peak_flops() -> float | None:
+    """Peak rate of a device of this machine, None where it is not known."""
+    kind = jax.local_devices()[0].device_kind
+    return next((peak for name, peak in PEAK_FLOPS.items() if kind.startswith(name)), None)
+
+
+def device_use(flops_per_second: float) -> dict[str, float]:
+    """Share of the device's peak rate that the model uses, and its memory in use in bytes, where they are known."""
+    peak, memory = peak_flops(), jax.local_devices()[0].memory_stats()
+    use = {} if peak is None else {"model_flop_utilisation": flops_per_second / peak}
+    return use | ({"memory_in_use": float(memory["bytes_in_use"])} if memory else {})
 
 
 def residual_bytes(loss: Callable[..., Any], params: Any, *args: Any) -> int:

@@ -1,11 +1,13 @@
 """Draw numbered images in batches and leave them in a directory, going on where an earlier call stopped."""
 
+import io
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num, PyTree
@@ -17,8 +19,9 @@ from score_sde_jax import pictures
 from score_sde_jax.build import Experiment
 from score_sde_jax.config import to_json
 from score_sde_jax.errors import UserError
+from score_sde_jax.processes import is_first
 from score_sde_jax.reporting import Progress, write_atomically
-from score_sde_jax.sharding import DataParallel
+from score_sde_jax.sharding import Parallel
 
 GRID_IMAGES = 64
 """Images shown in the grid and in the GIF."""
@@ -39,7 +42,7 @@ class Artist:
     """Draws image number i of a seed, with one compiled sampler, and turns samples into pictures."""
 
     def __init__(
-        self, experiment: Experiment, parallel: DataParallel, batch_size: int, value_range: tuple[float, float]
+        self, experiment: Experiment, parallel: Parallel, batch_size: int, value_range: tuple[float, float]
     ) -> None:
         self.experiment = experiment
         self.batch_size = batch_size
@@ -74,15 +77,15 @@ class SampleSet:
         self.archive = directory / f"{self.key}.npz"
         self.stored: np.ndarray | None = None
         record = directory / "samples.json"
-        if not record.is_file():
+        if not record.exists():
             return
         found = json.loads(record.read_text())["description"]
         if found != json.loads(json.dumps(description)):
             raise UserError(
                 f"{directory} holds samples of another seed, sampler or checkpoint; choose another --output"
             )
-        if self.archive.is_file():
-            with np.load(self.archive) as archive:
+        if self.archive.exists():
+            with self.archive.open("rb") as file, np.load(file) as archive:
                 self.stored = archive[self.key]
 
     def __len__(self) -> int:
@@ -95,10 +98,9 @@ class SampleSet:
     def save(self, facts: dict[str, Any]) -> None:
         """Write the archive, then the record that says what it holds."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        temporary = self.archive.with_name(f".{self.key}.tmp.npz")
-        arrays: dict[str, Any] = {self.key: self.stored}
-        np.savez_compressed(temporary, **arrays)
-        temporary.replace(self.archive)
+        packed, arrays = io.BytesIO(), {self.key: self.stored}
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+        write_atomically(self.archive, packed.getvalue())
         record = {"description": self.description, "num_images": len(self), **facts}
         write_atomically(self.directory / "samples.json", json.dumps(record, indent=2) + "\n")
 
@@ -108,7 +110,7 @@ class SampleSet:
         folder.mkdir(exist_ok=True)
         for i, image in enumerate(self.stored if self.stored is not None else ()):
             path = folder / f"{i:06d}.png"
-            if not path.is_file():
+            if not path.exists():
                 pictures.save_png(path, Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
 
 
@@ -124,20 +126,23 @@ def extend(
         samples.append(stored[: num_images - first])
         speed, left = progress.report(len(samples))
         say(f"sample {len(samples):,}/{num_images:,}  {speed:.3g} images/s  {left} left")
-        if first == 0:
+        if first == 0 and is_first():
             samples.directory.mkdir(parents=True, exist_ok=True)
             shown = [artist.picture(frame[: len(samples)]) for frame in frames]
             pictures.save_gif(samples.directory / "annealing.gif", [*shown, artist.picture(stored[: len(samples)])])
-        if time.monotonic() - last_save > SAVE_SECONDS:
+        if is_first() and time.monotonic() - last_save > SAVE_SECONDS:
             samples.save(facts)
             last_save = time.monotonic()
     if samples.stored is None or len(samples) == had:
         return
+    field = None if artist.are_images else _score_field(artist, params, samples.stored)
+    if not is_first():
+        return
     samples.save(facts)
     if had < GRID_IMAGES or not artist.are_images:
         pictures.save_png(samples.directory / "grid.png", artist.picture(samples.stored))
-    if not artist.are_images:
-        pictures.save_png(samples.directory / "score_field.png", _score_field(artist, params, samples.stored))
+    if field is not None:
+        pictures.save_png(samples.directory / "score_field.png", field)
 
 
 def _score_field(artist: Artist, params: PyTree, points: np.ndarray) -> Image.Image:
@@ -148,5 +153,9 @@ def _score_field(artist: Artist, params: PyTree, points: np.ndarray) -> Image.Im
     t = jnp.asarray(0.5 * (sde.t_min + sde.t_max))
     axis = np.linspace(-2.8, 2.8, 24)
     at = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype(np.float32)
-    score = np.asarray(sde.score(artist.experiment.noise_fn(params)(jnp.asarray(at), t), t))
-    return pictures.score_field(points, at, score, float(sde.sigma(t)))
+
+    @jax.jit
+    def score(params: PyTree) -> Array:
+        return sde.score(artist.experiment.noise_fn(params)(jnp.asarray(at), t), t)
+
+    return pictures.score_field(points, at, np.asarray(score(params)), float(sde.sigma(t)))

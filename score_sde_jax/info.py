@@ -8,13 +8,15 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from score_sde_jax import build, workdir
-from score_sde_jax.costs import flops, residual_bytes
+from score_sde_jax import automatic, build, workdir
+from score_sde_jax.costs import residual_bytes, training_flops
 from score_sde_jax.data import declared_length, declared_shape
 from score_sde_jax.drawing import Say
 from score_sde_jax.errors import UserError
+from score_sde_jax.sharding import bytes_per_device
 
 MIB = 2**20
+DEVICE_COUNTS = (1, 2, 4, 8, 64)
 
 
 def info(config: ConfigDict, directory: Path, say: Say = print) -> None:
@@ -39,38 +41,47 @@ def _look_at_data(config: ConfigDict, say: Say) -> tuple[tuple[int, ...], int | 
     try:
         data = build.dataset(config)
     except UserError as error:
-        if shape is None or build.is_automatic(config):
+        if shape is None or automatic.is_automatic(config):
             raise
         length = declared_length(section.name, section.get("split"))
         number = f"{length:,} images as published" if length else "number unknown"
         say(f"data: {section.name} of shape {shape}, {number}; {error}")
         return shape, length
-    for line in build.choose_automatic(config, data):
+    for line in automatic.choose_automatic(config, data):
         say(line)
     say(f"data: {data.name}, {len(data):,} examples of shape {data.image_shape}")
     return data.image_shape, len(data)
 
 
 def _say_cost(experiment: build.Experiment, state: PyTree, options: build.TrainOptions, say: Say) -> None:
+    say(
+        f"FLOPs per training image: {training_flops(experiment):.4g} "
+        "(matrix products and convolutions, forward and backward)"
+    )
     devices = jax.device_count()
-    batch = max(1, options.batch_size // devices)
+    batch = max(1, options.batch_size // (devices * options.microbatches))
     x0 = jax.ShapeDtypeStruct((batch, *experiment.image_shape), jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
 
     def loss(params: PyTree, keys: jax.Array, x0: jax.Array) -> jax.Array:
         return jnp.mean(experiment.loss_fn(params, keys, x0))
 
-    per_image = flops(jax.value_and_grad(loss), state.params, keys, x0) / batch
-    say(f"FLOPs per training image: {per_image:.4g} (matrix products and convolutions, forward and backward)")
-    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     activations = residual_bytes(loss, state.params, keys, x0)
+    held = bytes_per_device(state, 1, False)
     # the gradient lives beside the state while the optimizer runs
-    gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
+    gradient = bytes_per_device(state.params, 1, False)
     say(
-        f"memory per device, {batch} images on each of {devices}: state {held / MIB:,.0f} MiB, "
+        f"memory per device, {batch} images at once on each of {devices}: state {held / MIB:,.0f} MiB, "
         f"gradient {gradient / MIB:,.0f} MiB, activations {activations / MIB:,.0f} MiB at most, "
         f"total {(held + gradient + activations) / MIB:,.0f} MiB (estimate)"
     )
+    say("memory of state and gradient per device, in MiB, by section parallel and number of devices:")
+    say(f"  {'':24}" + "".join(f"{number:>9}" for number in DEVICE_COUNTS))
+    for name, split in {"jit or pmap": False, "jit, fully_sharded=True": True}.items():
+        sizes = [
+            sum(bytes_per_device(tree, number, split) for tree in (state, state.params)) for number in DEVICE_COUNTS
+        ]
+        say(f"  {name:24}" + "".join(f"{size / MIB:>9,.1f}" for size in sizes))
 
 
 def _say_noise(experiment: build.Experiment, say: Say) -> None:

@@ -91,10 +91,27 @@ def score_matching_loss(
 
     Its mean over the batch is the objective. Image i uses keys[i] alone.
     """
-    key_t, key_eps = prng.split(keys, 2)
+    key_t, key_eps = _keys(keys)
     t = prng.bcast(times(sde, key_t), x0)
     x_t, eps = sde.perturb(key_eps, x0, t)
     return reduction(weight(sde, t) * (noise_fn(x_t, t) - eps) ** 2)  # eq. (7)
+
+
+def noise_level(sde: SDE, keys: Key[Array, " batch"], *, times: TrainingTimes) -> Float[Array, " batch"]:
+    """Where `score_matching_loss` looks with these keys: 0 at the smallest noise, 1 at the largest, even in log
+    sigma / alpha.
+    """
+
+    def log_ratio(t: Time) -> Time:
+        return jnp.log(sde.sigma(t) / sde.alpha(t))
+
+    low, high = (log_ratio(jnp.asarray(t)) for t in (sde.t_min, sde.t_max))
+    return (log_ratio(times(sde, _keys(keys)[0])) - low) / (high - low)
+
+
+def _keys(keys: Key[Array, " batch"]) -> tuple[Key[Array, " batch"], ...]:
+    """Keys of the time and of the noise."""
+    return prng.split(keys, 2)
 
 
 TIMES = {"ladder": ladder, "uniform": uniform, "log_normal": log_normal}

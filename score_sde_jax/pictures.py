@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Num, UInt8
@@ -52,22 +53,37 @@ def save_gif(path: Path, frames: Sequence[Image.Image], seconds: float = 4.0) ->
     write_atomically(path, data.getvalue())
 
 
-def loss_curve(rows: Sequence[dict[str, float]]) -> Image.Image:
-    """Training loss over the steps, as logged and smoothed."""
-    steps, loss = [row["step"] for row in rows], np.array([row["loss"] for row in rows])
-    figure, axes = _figure(6.4, 4.0)
-    axes.set(xlabel="step", ylabel="loss")
+def loss_curve(rows: Sequence[dict[str, Any]]) -> Image.Image:
+    """Training loss over the steps, as logged and smoothed, and beside it the loss of each bin of noise levels."""
+    figure, axes = _figure(9.6, 4.0, columns=2)
+    axes[0].set(xlabel="step", ylabel="loss")
+    axes[1].set(xlabel="step", ylabel="loss per noise level")
     if not rows:  # a first checkpoint before the first logged step
         return _rendered(figure)
-    axes.plot(steps, loss, color="tab:blue", alpha=0.3, label="as logged")
+    steps, loss = [row["step"] for row in rows], np.array([row["loss"] for row in rows])
+    axes[0].plot(steps, loss, color="tab:blue", alpha=0.3, label="as logged")
     if len(loss) > 10:
         width = max(3, len(loss) // 20)
         smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
-        axes.plot(steps[width - 1 :], smooth, color="tab:blue", label=f"mean of {width}")
-        axes.legend()
-    if loss.min() > 0 and loss.max() > 10 * loss.min():
-        axes.set_yscale("log")
+        axes[0].plot(steps[width - 1 :], smooth, color="tab:blue", label=f"mean of {width}")
+        axes[0].legend()
+    _log_scale(axes[0], loss)
+    levels = np.array([row["level_loss"] for row in rows], dtype=float)  # None becomes nan, a gap in the curve
+    from matplotlib import colormaps
+
+    last = levels.shape[1] - 1
+    for i, level in enumerate(levels.T):
+        label = {0: "smallest noise", last: "largest noise"}.get(i)
+        axes[1].plot(steps, level, color=colormaps["viridis"](i / max(last, 1)), label=label, linewidth=1)
+    axes[1].legend()
+    _log_scale(axes[1], levels)
     return _rendered(figure)
+
+
+def _log_scale(axes: Any, values: np.ndarray) -> None:
+    finite = values[np.isfinite(values)]
+    if len(finite) and finite.min() > 0 and finite.max() > 10 * finite.min():
+        axes.set_yscale("log")
 
 
 def points(samples: Num[np.ndarray, "num 2"], title: str = "") -> Image.Image:
@@ -92,11 +108,11 @@ def score_field(
     return _rendered(figure)
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float, columns: int = 1):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    return figure, figure.add_subplot()
+    return figure, figure.subplots(1, columns)
 
 
 def _rendered(figure) -> Image.Image:

@@ -1,10 +1,14 @@
-"""What a run tells while it runs: a progress line, metrics.jsonl, and TensorBoard where asked for."""
+"""What a run tells while it runs: speeds, metrics.jsonl, TensorBoard and Weights & Biases, traces."""
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import jax
 
 from score_sde_jax.errors import UserError
 
@@ -15,8 +19,16 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
+def is_local(path: Path) -> bool:
+    """Whether a path is one of this machine's file system and not of a bucket."""
+    return "://" not in str(path)
+
+
 def write_atomically(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader, or a run that is killed, sees the old content or the new, never a part."""
+    if not is_local(path):  # an object of a bucket appears whole
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(data.encode() if isinstance(data, str) else data)
     temporary.replace(path)
@@ -44,36 +56,60 @@ class Progress:
         return speed, duration((self.total - done) / max(average, 1e-9))
 
 
-class MetricsLog:
-    """metrics.jsonl, one JSON object a line and every step once, and TensorBoard events beside it.
+class Stopwatch:
+    """Seconds spent in named parts of the loop since the last report."""
 
-    A run that resumes from an earlier step drops the lines that it is about to write again.
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the time of a block to a part."""
+        began = time.monotonic()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - began
+
+    def report(self) -> dict[str, float]:
+        """Seconds of each part, and start again."""
+        seconds, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return seconds
+
+
+class MetricsLog:
+    """metrics.jsonl, one JSON object a line and every step once, and other loggers beside it.
+
+    A run that resumes from an earlier step drops the lines that it is about to write again. Where files cannot be
+    appended to, as in a bucket, the whole file is written each time.
     """
 
-    def __init__(self, workdir: Path, resumed_step: int, tensorboard: bool) -> None:
+    def __init__(self, workdir: Path, resumed_step: int, loggers: Sequence["Logger"] = ()) -> None:
         self.path = workdir / "metrics.jsonl"
-        kept = [row for row in read_metrics(self.path) if row["step"] <= resumed_step]
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._events = _tensorboard_writer(workdir / "tensorboard", resumed_step) if tensorboard else None
+        self.loggers = loggers
+        self._lines = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= resumed_step]
+        write_atomically(self.path, "".join(self._lines))
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: dict[str, Any]) -> None:
         """Append the values of one step."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._events:
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+        line = json.dumps({"step": step, **values}) + "\n"
+        if is_local(self.path):
+            with self.path.open("a") as file:
+                file.write(line)
+        else:
+            self._lines.append(line)
+            self.path.write_text("".join(self._lines))
+        for logger in self.loggers:
+            logger.write(step, values)
 
     def close(self) -> None:
-        """Flush the events."""
-        if self._events:
-            self._events.close()
+        """Flush the other loggers."""
+        for logger in self.loggers:
+            logger.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a metrics.jsonl; a last line that a kill cut short is left out."""
     rows = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_text().splitlines() if path.exists() else ():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -81,9 +117,96 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _tensorboard_writer(directory: Path, resumed_step: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError("config.train.tensorboard=True needs: pip install 'score-sde-jax[tensorboard]'") from error
-    return SummaryWriter(str(directory), purge_step=resumed_step + 1)
+class Logger(Protocol):
+    """Somewhere else that metrics go to."""
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Write the numbers of one step."""
+
+    def close(self) -> None:
+        """Flush."""
+
+
+class TensorBoard:
+    """TensorBoard events in workdir/tensorboard; those after the resumed step are replaced."""
+
+    def __init__(self, workdir: Path, resumed_step: int) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise UserError("config.train.tensorboard=True needs: pip install 'score-sde-jax[tensorboard]'") from error
+        if not is_local(workdir):
+            raise UserError(f"config.train.tensorboard=True needs a --workdir on this machine, not {workdir}")
+        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Write the numbers of one step."""
+        for name, value in _numbers(values):
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases, the same one after a resume; its project is $WANDB_PROJECT."""
+
+    def __init__(self, workdir: Path, resumed_step: int) -> None:
+        del resumed_step  # W&B ignores steps that it has
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("config.train.wandb=True needs: pip install 'score-sde-jax[wandb]'") from error
+        record = workdir / "wandb_run"
+        if not record.exists():
+            record.write_text(wandb.util.generate_id())
+        self._run = wandb.init(id=record.read_text(), resume="allow", name=workdir.name, dir=str(workdir))
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Write the numbers of one step."""
+        self._run.log(dict(_numbers(values)), step=step)
+
+    def close(self) -> None:
+        """Flush."""
+        self._run.finish()
+
+
+def _numbers(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, list):
+            yield from ((f"{name}/{i}", number) for i, number in enumerate(value) if number is not None)
+        elif value is not None:
+            yield name, value
+
+
+class Profile:
+    """A trace of the steps FIRST to LAST for TensorBoard or Perfetto, written to workdir/profile."""
+
+    def __init__(self, asked: str, workdir: Path) -> None:
+        first, _, last = asked.partition(":")
+        if asked and not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+            raise UserError(f"--profile={asked}: give the first and the last step, such as --profile=10:12")
+        self.first, self.last = (int(first), int(last)) if asked else (0, 0)
+        self.directory = workdir / "profile"
+        self._tracing = False
+
+    def before(self, step: int) -> None:
+        """Start where step is the first."""
+        if self.first <= step <= self.last and not self._tracing:
+            self._tracing = True
+            jax.profiler.start_trace(str(self.directory))
+
+    def after(self, step: int, results: Any) -> bool:
+        """Stop where step is the last, after its results are there; whether the trace is now written."""
+        if not self._tracing or step < self.last:
+            return False
+        jax.block_until_ready(results)
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Stop; what was traced is written."""
+        if self._tracing:
+            jax.profiler.stop_trace()
+            self._tracing, self.last = False, 0

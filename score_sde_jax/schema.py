@@ -14,6 +14,7 @@ from score_sde_jax.optimizer import OPTIMIZERS
 from score_sde_jax.parameterization import CONDITIONS, PARAMETERIZATIONS
 from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS
 from score_sde_jax.sdes import SDES
+from score_sde_jax.sharding import PARALLEL
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,8 +59,13 @@ class ScheduleOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """The training loop: lengths in steps; `preview_every` = 0 draws no previews, `tensorboard` writes events as
-    well.
+    """The training loop: lengths in steps; `preview_every` = 0 draws no previews.
+
+    microbatches: equal parts of a batch whose gradients are added up, one after the other, to save memory.
+    steps_per_call: steps that one call of the compiled program makes; the lengths are multiples of it.
+    rematerialize: keep the outputs of blocks alone for the backward pass and compute the rest again.
+    max_skipped: how many updates that are not finite may be left out before the run stops.
+    tensorboard, wandb: write there too, beside metrics.jsonl.
     """
 
     steps: int
@@ -67,15 +73,25 @@ class TrainOptions:
     ema_decay: float = 0.999
     log_every: int = 100
     preview_every: int = 0
+    microbatches: int = 1
+    steps_per_call: int = 1
+    rematerialize: bool = False
+    max_skipped: int = 0
     tensorboard: bool = False
+    wandb: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
-    """How often the state is saved, in steps, and how many of the latest are kept."""
+    """How often the state is saved, in steps, and what is kept: the latest `keep`, every one whose step is a multiple
+    of `keep_every` (0 for none), and with `keep_best` that of the lowest mean loss between two saves, in a directory of
+    its own.
+    """
 
     every: int = 1000
     keep: int = 3
+    keep_every: int = 0
+    keep_best: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +120,7 @@ SCHEMA: Schema = {
     "loss.weight": Section(losses.WEIGHTS),
     "optimizer": Section(OPTIMIZERS, options=ScheduleOptions),
     "train": Section(options=TrainOptions),
+    "parallel": Section(PARALLEL, default="jit"),
     "checkpoint": Section(options=CheckpointOptions),
     "sampler": Section(options=SamplerOptions),
     "sampler.times": Section(GRIDS, auto=("num_levels",)),

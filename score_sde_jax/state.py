@@ -1,5 +1,6 @@
-"""The training state, which is what a checkpoint holds, and the pure function that advances it by one step."""
+"""The training state, which is what a checkpoint holds, and the pure functions that advance it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,54 +8,155 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from score_sde_jax import keys as prng
 
 LossFn = Callable[[PyTree, Key[Array, " batch"], Float[Array, "batch *shape"]], Float[Array, " batch"]]
+NoiseLevel = Callable[[Key[Array, " batch"]], Float[Array, " batch"]]
+NUM_BINS = 10
+"""Noise levels are binned into this many for the loss per level."""
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything a run needs to go on; the data position and all keys are functions of `step`."""
+    """Everything a run needs to go on; the data position and all keys are functions of `step`.
+
+    `skipped` counts the steps whose update was left out because it was not finite.
+    """
 
     step: Int[Array, ""]
     params: PyTree
     ema_params: PyTree
     opt_state: optax.OptState
+    skipped: Int[Array, ""]
 
 
 class StepMetrics(NamedTuple):
-    """Scalars of one training step."""
+    """Scalars of one training step, and sums over the images of each bin of noise levels."""
 
     loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
+    param_norm: Float[Array, ""]
+    update_norm: Float[Array, ""]
+    level_loss: Float[Array, " bins"]
+    level_count: Float[Array, " bins"]
+    skipped: Int[Array, ""]
+
+
+class Replica(NamedTuple):
+    """One of the equal parts that a global batch is split into by hand, and the mean over all of them."""
+
+    all_mean: Callable[[PyTree], PyTree]
+    number: Int[Array, ""] | int
+
+
+ALONE = Replica(lambda tree: tree, 0)
+"""The whole batch in one part."""
 
 
 def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first step; the average of the parameters starts at the parameters."""
     ema_params = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema_params, optimizer.init(params))
+    zero = functools.partial(jnp.zeros, (), jnp.int32)
+    return TrainState(zero(), params, ema_params, optimizer.init(params), zero())
 
 
 def training_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation, ema_decay: float
-) -> Callable[[TrainState, Float[Array, "batch *shape"], Key[Array, ""]], tuple[TrainState, StepMetrics]]:
-    """(state, images, root key) -> (next state, metrics), a pure function over the global batch.
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    noise_level: NoiseLevel | None = None,
+    microbatches: int = 1,
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """(state, images, root key[, replica]) -> (next state, metrics), a pure function over the global batch.
 
-    `loss_fn(params, keys, images)` gives the loss of each image. Row i of the batch of step n always has the same key.
+    `loss_fn(params, keys, images)` gives the loss of each image and `noise_level(keys)` where between the smallest (0)
+    and the largest noise (1) it was taken. Row i of the batch of step n always has the same key. The gradient is that
+    of the mean over the batch, summed over `microbatches` equal parts of it. An update that is not finite is left out
+    and counted.
     """
 
-    def step(state: TrainState, x0: Any, key: Any) -> tuple[TrainState, StepMetrics]:
-        keys = prng.per_image(jax.random.fold_in(key, state.step), jnp.arange(len(x0)))
+    def objective(params: PyTree, keys: Any, x0: Any) -> tuple[Array, tuple[Array, Array]]:
+        losses = loss_fn(params, keys, x0)
+        return jnp.mean(losses), _per_level(losses, noise_level(keys) if noise_level else jnp.zeros(len(losses)))
 
-        def objective(params: PyTree) -> Float[Array, ""]:
-            return jnp.mean(loss_fn(params, keys, x0))
-
-        loss, gradients = jax.value_and_grad(objective)(state.params)
+    def step(state: TrainState, x0: Any, key: Any, replica: Replica = ALONE) -> tuple[TrainState, StepMetrics]:
+        rows = replica.number * len(x0) + jnp.arange(len(x0))
+        keys = prng.per_image(jax.random.fold_in(key, state.step), rows)
+        part = functools.partial(jax.value_and_grad(objective, has_aux=True), state.params)
+        (loss, levels), gradients = replica.all_mean(_mean_over_parts(part, microbatches, keys, x0))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
-        next_state = TrainState(state.step + 1, params, ema_params, opt_state)
-        return next_state, StepMetrics(loss, optax.tree.norm(gradients))
+        grad_norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        updated = TrainState(state.step + 1, params, ema_params, opt_state, state.skipped)
+        unchanged = state.replace(step=state.step + 1, skipped=state.skipped + 1)
+        next_state = _either(finite, updated, unchanged)
+        level_loss, level_count = levels
+        return next_state, StepMetrics(
+            loss=loss,
+            grad_norm=grad_norm,
+            param_norm=optax.tree.norm(state.params),
+            update_norm=optax.tree.norm(updates),
+            level_loss=level_loss,
+            level_count=level_count,
+            skipped=next_state.skipped,
+        )
 
     return step
+
+
+def several_steps(step: Callable[..., tuple[TrainState, StepMetrics]]) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """(state, batches, key[, replica]) -> (state, metrics) of one step for each of the stacked batches."""
+
+    def steps(state: TrainState, batches: Any, key: Any, replica: Replica = ALONE) -> tuple[TrainState, StepMetrics]:
+        def body(state: TrainState, x0: Any) -> tuple[TrainState, StepMetrics]:
+            return step(state, x0, key, replica)
+
+        return _loop(body, state, batches)
+
+    return steps
+
+
+def _per_level(losses: Float[Array, " batch"], levels: Float[Array, " batch"]) -> tuple[Array, Array]:
+    """Sum of the losses in each bin of noise levels, and how many there are."""
+    bins = jnp.clip(jnp.floor(levels * NUM_BINS).astype(jnp.int32), 0, NUM_BINS - 1)
+    indicator = jax.nn.one_hot(bins, NUM_BINS)
+    counted = jax.lax.stop_gradient(losses)[:, None] * indicator
+    return counted.sum(0), indicator.sum(0)
+
+
+def _mean_over_parts(function: Callable[..., PyTree], parts: int, *batched: Any) -> PyTree:
+    """Mean of function(*part) over equal parts of the batch.
+
+    Part j takes rows j, j + parts, ...: rows of one device stay on it.
+    """
+    if parts == 1:
+        return function(*batched)
+    stacked = [jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0) for array in batched]
+
+    def body(total: PyTree, part: list[Any]) -> tuple[PyTree, tuple]:
+        return jax.tree.map(jnp.add, total, function(*part)), ()
+
+    shapes = jax.eval_shape(function, *(array[0] for array in stacked))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = _loop(body, zeros, stacked)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
+
+
+def _loop(body: Callable[..., tuple[PyTree, PyTree]], carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan`, but written out on a CPU, where XLA computes the gradient of a convolution in a loop 70 times
+    slower.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.lax.scan(body, carry, inputs)
+    outputs = []
+    for i in range(len(jax.tree.leaves(inputs)[0])):
+        carry, output = body(carry, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
+
+
+def _either(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
+    return jax.tree.map(functools.partial(jnp.where, condition), yes, no)

@@ -1,9 +1,10 @@
 """The training driver: data in, checkpoints, metrics and pictures out."""
 
+import contextlib
 import itertools
-import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,63 +12,66 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from score_sde_jax import build, drawing, pictures, workdir
+from score_sde_jax import automatic, build, costs, drawing, pictures, workdir
 from score_sde_jax import keys as prng
-from score_sde_jax.checkpoint import Checkpoints
+from score_sde_jax.checkpoint import Checkpoints, Retention
 from score_sde_jax.data import training_batches
 from score_sde_jax.drawing import Artist, SampleSet, Say
-from score_sde_jax.errors import UserError
-from score_sde_jax.reporting import MetricsLog, Progress, duration, read_metrics
-from score_sde_jax.sharding import DataParallel
-from score_sde_jax.state import StepMetrics, TrainState
+from score_sde_jax.errors import RunError, UserError
+from score_sde_jax.processes import Stop, is_first, stopping
+from score_sde_jax.reporting import (
+    Logger,
+    MetricsLog,
+    Profile,
+    Progress,
+    Stopwatch,
+    TensorBoard,
+    WeightsAndBiases,
+    duration,
+    read_metrics,
+)
+from score_sde_jax.sharding import Parallel
+from score_sde_jax.state import TrainState
+from score_sde_jax.window import Window
 
 IN_FLIGHT = 2
-"""Steps that may be queued on the device before the host waits, so that batches do not pile up in memory."""
+"""Calls that may be queued on the device before the host waits, so that batches do not pile up in memory."""
 
 
-def train(config: ConfigDict, directory: Path, say: Say = print) -> None:
-    """Train the experiment of a finished config in `directory`, from its latest checkpoint on, and draw a final set."""
+def train(config: ConfigDict, directory: Path, say: Say = print, profile: str = "") -> None:
+    """Train the experiment of a finished config in `directory`, from its latest checkpoint on, and draw a final set.
+
+    `profile` is "" or "FIRST:LAST", the steps to trace. Raises UserError, RunError and StoppedError.
+    """
     options = build.train_options(config)
     saved = workdir.saved_config(directory)
     workdir.adopt_automatic(config, saved)
-    parallel = DataParallel()
-    parallel.check_batch("config.train.batch_size", options.batch_size)
+    parallel = build.parallel(config)
+    parallel.check_batch("config.train.batch_size", options.batch_size, options.microbatches)
     data = build.dataset(config)
-    for line in build.choose_automatic(config, data):
+    for line in automatic.choose_automatic(config, data):
         say(line)
     workdir.refuse_another_run(directory, config, saved)
     experiment = build.experiment(config, data.image_shape)
     artist = drawing_artist(config, experiment, parallel)
-    pipeline = build.pipeline(config)
+    tracing = Profile(profile if is_first() else "", directory)
     if len(data) < options.batch_size:
         say(f"note: a batch of {options.batch_size} is more than the {len(data)} images of {data.name}")
-    workdir.claim(directory, config, data.image_shape)
-
-    checkpoints = Checkpoints(directory / "checkpoints", build.checkpoint_options(config).keep)
-    key = prng.root(config.seed, "init")
-    restored = checkpoints.restore_latest(parallel.abstract(experiment.init, key))
-    start, state = restored if restored else (0, parallel.init(experiment.init, key))
-    if start >= options.steps:
-        say(f"{directory} is a finished run of {start:,} steps; nothing to train")
-        return
-    if restored:
-        say(f"resuming {directory} from the checkpoint of step {start:,}")
-    batches = training_batches(data, batch_size=options.batch_size, seed=config.seed, start_step=start, **pipeline)
-    run = _Run(config, directory, experiment, artist, checkpoints, say)
-    try:
-        state = run.loop(parallel.train(experiment.step()), state, start, batches, parallel)
-    finally:
-        checkpoints.close()  # a save under way ends whole, whatever stopped the loop
-    run.final_set(state)
+    with contextlib.ExitStack() as held:
+        if is_first():
+            held.enter_context(workdir.claimed(directory))
+            workdir.record(directory, config, data.image_shape)
+        run = _Run(config, directory, experiment, artist, parallel, say)
+        run.train(data, tracing)
 
 
-def drawing_artist(config: ConfigDict, experiment: build.Experiment, parallel: DataParallel) -> Artist:
+def drawing_artist(config: ConfigDict, experiment: build.Experiment, parallel: Parallel) -> Artist:
     """The artist of a config's sampler section."""
     return Artist(experiment, parallel, build.sampler_options(config).batch_size, config.data.value_range or (0.0, 1.0))
 
 
 class _Run:
-    """What surrounds the steps of one run: log, checkpoints, previews."""
+    """One run in its directory: state, steps, and what surrounds them."""
 
     def __init__(
         self,
@@ -75,96 +79,176 @@ class _Run:
         directory: Path,
         experiment: build.Experiment,
         artist: Artist,
-        checkpoints: Checkpoints,
+        parallel: Parallel,
         say: Say,
     ) -> None:
         self.config, self.directory, self.experiment = config, directory, experiment
-        self.artist, self.checkpoints, self.say = artist, checkpoints, say
-        self.options = build.train_options(config)
-        self.save_every = build.checkpoint_options(config).every
+        self.artist, self.parallel, self.say = artist, parallel, say
+        self.options, self.saving = build.train_options(config), build.checkpoint_options(config)
+        self.stopwatch = Stopwatch()
+        self.flops_per_image = costs.training_flops(experiment) if costs.peak_flops() else 0.0
+        retention = Retention(keep=self.saving.keep, keep_every=self.saving.keep_every)
+        about = {"config": config.copy_and_resolve_references().to_dict()}
+        self.checkpoints = Checkpoints(directory / "checkpoints", retention, about)
+        self.best = Checkpoints(directory / "best", Retention(), about) if self.saving.keep_best else None
 
-    def loop(
-        self, step_fn: Callable[..., Any], state: TrainState, start: int, batches: Any, parallel: DataParallel
+    def train(self, data: Any, tracing: Profile) -> None:
+        """Train from the latest checkpoint on to the last step, and draw the final set."""
+        options, key = self.options, prng.root(self.config.seed, "init")
+        abstract = self.parallel.abstract(self.experiment.init, key)
+        restored = self.checkpoints.restore_latest(abstract, set_aside=True)
+        start, state = restored if restored else (0, self.parallel.init(self.experiment.init, key))
+        if start >= options.steps:
+            self.say(f"{self.directory} is a finished run of {start:,} steps; nothing to train")
+            self._final_set(state)
+            return
+        if start % options.steps_per_call:
+            raise UserError(
+                f"config.train.steps_per_call={options.steps_per_call} does not divide step {start} of the checkpoint"
+            )
+        window = Window(start)
+        if restored:
+            self.say(f"resuming {self.directory} from the checkpoint of step {start:,}")
+            window = Window.from_json(self.checkpoints.about_step(start)["window"])
+        batches = training_batches(
+            data,
+            batch_size=options.batch_size,
+            seed=self.config.seed,
+            start_step=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            **build.pipeline(self.config),
+        )
+        try:
+            with stopping() as stop:
+                state = self._loop(state, window, _stacked(batches, options.steps_per_call), stop, tracing)
+        except jax.errors.JaxRuntimeError as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise RunError(f"{self.directory}: a device or another process failed ({reason})") from error
+        finally:
+            self._close()
+        self._final_set(state)
+
+    def _close(self) -> None:
+        """Wait for saves under way, whatever stopped the loop."""
+        self.checkpoints.close()
+        if self.best:
+            self.best.close()
+
+    def _loop(
+        self, state: TrainState, window: Window, batches: Iterator[np.ndarray], stop: Stop, tracing: Profile
     ) -> TrainState:
-        """Steps start + 1 .. train.steps."""
-        options, key = self.options, prng.root(self.config.seed, "train")
-        log = MetricsLog(self.directory, start, options.tensorboard)
-        began = time.monotonic()
-        sharded = (parallel.shard(batch["image"]) for batch in batches)
+        """The steps from that of the state to train.steps, several in each call."""
+        options, key, start = self.options, prng.root(self.config.seed, "train"), int(state.step)
+        log, began = self._metrics_log(start), time.monotonic()
+        sharded: Iterator[jax.Array] = map(self.parallel.shard, batches)
         first = next(sharded)
-        compiled = step_fn.lower(state, first, key).compile()  # type: ignore[attr-defined]
+        compiled = self.parallel.compiled(self.experiment.steps(), state, first, key)
         self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
-        progress = Progress(start, options.steps)
-        window: list[StepMetrics] = []
-        for step, batch in zip(range(start + 1, options.steps + 1), itertools.chain([first], sharded), strict=False):
-            state, metrics = compiled(state, batch, key)
-            window.append(metrics)
-            if len(window) > IN_FLIGHT:
-                jax.block_until_ready(window[-IN_FLIGHT - 1])
+        sharded = itertools.chain([first], sharded)
+        stop.patient = True  # from here on there is something to save
+        progress, votes = Progress(start, options.steps), deque[jax.Array]()
+        for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
+            tracing.before(step)
+            with self.stopwatch.timed("data"):
+                batch = next(sharded)
+            with self.stopwatch.timed("compute"):
+                state, metrics, vote = compiled(state, batch, key, self.parallel.flags(stop.received is not None))
+                window.append(metrics)
+                votes.append(vote)
+                stopped = len(votes) > IN_FLIGHT and bool(votes.popleft())  # waits for that call
+            if tracing.after(step, metrics):
+                self.say(f"trace of the steps {tracing.first} to {step} in {tracing.directory}")
             last = step == options.steps
+            stopped = stopped or (last and any(map(bool, votes)))
             if step % options.log_every == 0 or last:
                 self._report(log, progress, step, window)
-                window = []
             pause = time.monotonic()
-            if step % self.save_every == 0 or last:
-                _require_finite(step, window)
-                self.checkpoints.save(step, state)
-                pictures.save_png(self.directory / "loss.png", pictures.loss_curve(read_metrics(log.path)))
+            if step % self.saving.every == 0 or last or stopped:
+                with self.stopwatch.timed("save"):
+                    self._save(step, state, window, log)
+            if stopped:
+                raise stop.error(step)
             if options.preview_every and step % options.preview_every == 0 and not last:
                 self._preview(step, state)
             progress.exclude(time.monotonic() - pause)
-        log.close()
+        tracing.close()
+        if log:
+            log.close()
         return state
 
-    def final_set(self, state: TrainState) -> None:
-        """The set of images that the finished run leaves."""
-        options, step = build.sampler_options(self.config), int(state.step)
+    def _metrics_log(self, start: int) -> MetricsLog | None:
+        if not is_first():
+            return None
+        loggers: list[Logger] = []
+        if self.options.tensorboard:
+            loggers.append(TensorBoard(self.directory, start))
+        if self.options.wandb:
+            loggers.append(WeightsAndBiases(self.directory, start))
+        return MetricsLog(self.directory, start, loggers)
+
+    def _report(self, log: MetricsLog | None, progress: Progress, step: int, window: Window) -> None:
+        options, means = self.options, window.report(self.options.max_skipped)
+        steps_per_second, left = progress.report(step)
+        split = self.stopwatch.report()
+        if log is None:
+            return
+        speed = steps_per_second * options.batch_size
+        values = {
+            **means,
+            "learning_rate": float(self.experiment.schedule(step - 1)),
+            "images_per_second": speed,
+            "images_per_second_per_device": speed / jax.device_count(),
+            **{f"seconds_{part}": seconds for part, seconds in split.items()},
+            **costs.device_use(self.flops_per_image * speed / jax.device_count()),
+        }
+        log.write(step, values)
         self.say(
-            f"drawing {options.num_images:,} images, {self.experiment.sampler.evaluations():,} network evaluations each"
+            f"step {step:,}/{options.steps:,}  loss {means['loss']:.4g}  grad norm {means['grad_norm']:.3g}  "
+            f"lr {values['learning_rate']:.2e}  {speed:,.0f} images/s  {left} left"
         )
+
+    def _save(self, step: int, state: TrainState, window: Window, log: MetricsLog | None) -> None:
+        window.require_finite(self.options.max_skipped)
+        loss = window.loss_since_save() if step % self.saving.every == 0 else None
+        about = {"loss": loss, "window": window.to_json()}
+        self.checkpoints.save(step, state, **about)
+        if self.best and loss is not None:
+            steps = self.best.steps()
+            if not steps or loss < self.best.about_step(steps[-1])["loss"]:
+                self.best.save(step, state, **about)
+        if log:
+            pictures.save_png(self.directory / "loss.png", pictures.loss_curve(read_metrics(log.path)))
+
+    def _preview(self, step: int, state: TrainState) -> None:
+        began = time.monotonic()
+        stored, _ = self.artist.draw(state.ema_params, prng.root(self.config.seed, "sample"), 0)
+        if is_first():
+            path = self.directory / "samples" / str(step) / "grid.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pictures.save_png(path, self.artist.picture(stored))
+            self.say(f"preview {path} in {duration(time.monotonic() - began)}")
+
+    def _final_set(self, state: TrainState) -> None:
+        """The set of images that the finished run leaves, or what is missing of it."""
+        options, step = build.sampler_options(self.config), int(state.step)
         samples = SampleSet(
             self.directory / "samples" / str(step),
             drawing.description(self.config, step, self.config.seed),
             self.artist.are_images,
+        )
+        if len(samples) >= options.num_images:
+            return
+        self.say(
+            f"drawing {options.num_images:,} images, {self.experiment.sampler.evaluations():,} network evaluations each"
         )
         drawing.extend(samples, self.artist, state.ema_params, self.config.seed, options.num_images, {}, self.say)
         self.say(
             f"look at {samples.directory / 'grid.png'}, annealing.gif beside it, and {self.directory / 'loss.png'}"
         )
 
-    def _report(self, log: MetricsLog, progress: Progress, step: int, window: list[StepMetrics]) -> None:
-        options = self.options
-        loss, grad_norm = _require_finite(step, window)
-        steps_per_second, left = progress.report(step)
-        values = {
-            "loss": loss,
-            "grad_norm": grad_norm,
-            "learning_rate": float(self.experiment.schedule(step - 1)),
-            "images_per_second": steps_per_second * options.batch_size,
-        }
-        log.write(step, values)
-        self.say(
-            f"step {step:,}/{options.steps:,}  loss {loss:.4g}  grad norm {grad_norm:.3g}  "
-            f"lr {values['learning_rate']:.2e}  {values['images_per_second']:,.0f} images/s  {left} left"
-        )
 
-    def _preview(self, step: int, state: TrainState) -> None:
-        began = time.monotonic()
-        stored, _ = self.artist.draw(state.ema_params, prng.root(self.config.seed, "sample"), 0)
-        path = self.directory / "samples" / str(step) / "grid.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pictures.save_png(path, self.artist.picture(stored))
-        self.say(f"preview {path} in {duration(time.monotonic() - began)}")
-
-
-def _require_finite(step: int, window: list[StepMetrics]) -> tuple[float, float]:
-    """Mean loss and gradient norm of the last steps; UserError naming the first step where one is not finite."""
-    values = np.array([(float(m.loss), float(m.grad_norm)) for m in window]).reshape(-1, 2)
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        loss, grad_norm = values[bad[0]]
-        raise UserError(
-            f"step {step - len(window) + 1 + bad[0]}: loss {loss} and gradient norm {grad_norm} are not finite; "
-            "the last checkpoint is from before; try a lower optimizer.learning_rate or optimizer.gradient_clip=1.0"
-        )
-    return (math.nan, math.nan) if not len(values) else (float(values[:, 0].mean()), float(values[:, 1].mean()))
+def _stacked(batches: Iterator[Any], steps: int) -> Iterator[np.ndarray]:
+    """Images of `steps` batches at a time, stacked."""
+    while True:
+        yield np.stack([next(batches)["image"] for _ in range(steps)])

@@ -1,26 +1,47 @@
 """The directory of a run: its resolved config, and the refusal to mix two different runs in it."""
 
+import contextlib
 import json
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from score_sde_jax.config import AUTO, differences, to_json
 from score_sde_jax.errors import UserError
-from score_sde_jax.reporting import write_atomically
+from score_sde_jax.reporting import is_local, write_atomically
 
 IDENTITY = ("data", "model", "sde", "parameterization")
 """Sections that make a checkpoint what it is; a run cannot go on with others."""
+LOCK = ".lock"
 IMAGE_SHAPE = "image_shape"
 """Key of config.json that the data decide, so that sampling needs no data."""
+
+
+def locate(name: str) -> Path:
+    """Path of a directory, on this machine or in a bucket (gs://...); UserError where nothing here can reach it."""
+    if "://" not in name:
+        return Path(name)
+    try:
+        path = epath.Path(name)
+        path.exists()
+    except KeyError as error:
+        raise UserError(f"--workdir={name}: nothing here knows {error}; use a path, or gs://bucket/run") from error
+    except Exception as error:  # each file system raises its own
+        install = "; pip install 'score-sde-jax[gcs]'" if isinstance(error, ImportError) else ""
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--workdir={name}: cannot be reached ({reason}){install}") from error
+    return path
 
 
 def saved_config(workdir: Path) -> dict[str, Any] | None:
     """The resolved config of the run in `workdir`, or None where there is no run."""
     path = workdir / "config.json"
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         return json.loads(path.read_text())
@@ -50,13 +71,43 @@ def refuse_another_run(workdir: Path, config: ConfigDict, saved: dict[str, Any] 
             raise UserError(f"{workdir} holds another run ({difference}); choose another --workdir")
 
 
-def claim(workdir: Path, config: ConfigDict, image_shape: tuple[int, ...]) -> None:
-    """Make the workdir and save the resolved config in it, with the shape of an image; UserError where it cannot be
-    written.
+@contextlib.contextmanager
+def claimed(workdir: Path) -> Iterator[None]:
+    """Hold the workdir while a run writes to it; UserError where another run holds it or it cannot be written.
+
+    The lock is the operating system's, so it ends with the process that holds it, whatever ends that. A bucket has
+    none.
     """
+    if not is_local(workdir):
+        yield
+        return
+    import fcntl
+
+    with contextlib.ExitStack() as opened:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context((workdir / LOCK).open("a+"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(f"--workdir={workdir}: another run writes there ({file.read().strip()})") from error
+        except OSError as error:
+            raise _unwritable(workdir, error) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def record(workdir: Path, config: ConfigDict, image_shape: tuple[int, ...]) -> None:
+    """Save the resolved config in the workdir, with the shape of an image; UserError where it cannot be written."""
     resolved = json.loads(to_json(config)) | {IMAGE_SHAPE: image_shape}
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_atomically(workdir / "config.json", json.dumps(resolved, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: cannot be written ({os.strerror(error.errno or 0)})") from error
+        raise _unwritable(workdir, error) from error
+
+
+def _unwritable(workdir: Path, error: OSError) -> UserError:
+    return UserError(f"--workdir={workdir}: cannot be written ({os.strerror(error.errno or 0)})")

@@ -19,14 +19,15 @@ LAYERS = (
     },  # the networks know no diffusion, the diffusions no network
     {"parameterization"},
     {"losses", "samplers", "likelihood", "techniques"},  # the mathematics ends here
-    {"state", "optimizer", "checkpoint", "sharding", "reporting", "config"},
-    {"schema", "pictures", "workdir"},
+    {"state", "optimizer", "checkpoint", "processes", "reporting", "config"},
+    {"sharding", "window", "pictures", "workdir"},
+    {"schema"},
     {"build"},
-    {"drawing", "costs"},
+    {"automatic", "drawing", "costs"},
     {"train", "sample", "info", "evaluate"},  # the drivers
 )
 # main.py has the flags, a config to read, a mistake to print, and a driver to call.
-MAIN_IMPORTS = {"errors", "config", "build"} | LAYERS[-1]
+MAIN_IMPORTS = {"errors", "config", "build", "processes", "workdir"} | LAYERS[-1]
 
 # Inside a package, its files may import these (from the bottom up again), and __init__ every file.
 SHARED = {

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import sys
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
+from score_sde_jax import automatic as choices
 from score_sde_jax import build, config, techniques, workdir
 from score_sde_jax import keys as prng
+from score_sde_jax.costs import residual_bytes
 from score_sde_jax.errors import UserError
+from score_sde_jax.reporting import MetricsLog, read_metrics
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
@@ -68,9 +73,9 @@ def test_step_sizes_follow_the_square_of_the_noise():
 def test_automatic_values_are_the_techniques_of_the_data(npz, value_range):
     path, images = npz
     chosen = automatic(path, f"data.value_range={value_range}")
-    assert build.is_automatic(chosen)
-    told = build.choose_automatic(chosen, build.dataset(chosen))
-    assert not build.is_automatic(chosen)
+    assert choices.is_automatic(chosen)
+    told = choices.choose_automatic(chosen, build.dataset(chosen))
+    assert not choices.is_automatic(chosen)
     low, high = value_range
     sigma_max = pdist(images.reshape(30, -1) / 255).max() * (high - low)
     assert chosen.sde.sigma_max == pytest.approx(sigma_max, rel=1e-4)
@@ -84,20 +89,20 @@ def test_automatic_values_are_the_techniques_of_the_data(npz, value_range):
         ("sampler.corrector.step_size", chosen.sampler.corrector.step_size),
     ]:
         assert any(f"{path} = {value}" in line for line in told), told
-    assert build.choose_automatic(chosen, build.dataset(chosen)) == []
+    assert choices.choose_automatic(chosen, build.dataset(chosen)) == []
 
 
 def test_a_value_that_is_given_is_not_chosen(npz):
     chosen = automatic(npz[0], "sde.sigma_max=5.0", "loss.times.num_levels=7")
-    told = build.choose_automatic(chosen, build.dataset(chosen))
+    told = choices.choose_automatic(chosen, build.dataset(chosen))
     assert len(told) == 1 and "step_size" in told[0]
     assert (chosen.sde.sigma_max, chosen.sampler.times.num_levels) == (5.0, 7)
 
 
 def test_automatic_values_are_adopted_from_the_run_and_nothing_else_is(npz, tmp_path):
     chosen = automatic(npz[0])
-    build.choose_automatic(chosen, build.dataset(chosen))
-    workdir.claim(tmp_path / "run", chosen, (4, 4, 1))
+    choices.choose_automatic(chosen, build.dataset(chosen))
+    workdir.record(tmp_path / "run", chosen, (4, 4, 1))
     again = automatic(npz[0], "train.steps=9")
     saved = workdir.saved_config(tmp_path / "run")
     workdir.adopt_automatic(again, saved)
@@ -107,7 +112,7 @@ def test_automatic_values_are_adopted_from_the_run_and_nothing_else_is(npz, tmp_
     assert json.loads(config.to_json(again)) == expected
     untouched = automatic(npz[0])
     workdir.adopt_automatic(untouched, workdir.saved_config(tmp_path / "nothing"))
-    assert build.is_automatic(untouched)
+    assert choices.is_automatic(untouched)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +127,7 @@ def test_automatic_values_are_adopted_from_the_run_and_nothing_else_is(npz, tmp_
 )
 def test_another_run_is_refused_by_name(tmp_path, assignment, difference):
     fixed = ["sde.sigma_max=2", "loss.times.num_levels=3"]
-    workdir.claim(tmp_path, finished("celeba", *fixed), (64, 64, 3))
+    workdir.record(tmp_path, finished("celeba", *fixed), (64, 64, 3))
     saved = workdir.saved_config(tmp_path)
     with pytest.raises(UserError) as raised:
         workdir.refuse_another_run(tmp_path, finished("celeba", *fixed, assignment), saved)
@@ -136,7 +141,7 @@ def test_a_workdir_that_cannot_be_written_or_read(tmp_path):
     (tmp_path / "file").write_text("")
     for directory in (tmp_path / "file" / "run", pathlib.Path("/proc/run")):
         with pytest.raises(UserError, match=rf"--workdir={directory}: cannot be written \(.+\)"):
-            workdir.claim(directory, finished("digits"), (8, 8, 1))
+            workdir.record(directory, finished("digits"), (8, 8, 1))
     (tmp_path / "config.json").write_text('{"data": {')
     with pytest.raises(UserError, match=r"config\.json: not the config of a run"):
         workdir.saved_config(tmp_path)
@@ -179,6 +184,10 @@ def test_levels_that_differ_are_refused():
         ("train.log_every=0", "config.train.log_every=0: at least 1"),
         ("train.preview_every=-1", "config.train.preview_every=-1: at least 0"),
         ("train.ema_decay=-0.1", "config.train.ema_decay=-0.1: from 0"),
+        ("train.microbatches=0", "config.train.microbatches=0: at least 1"),
+        ("train.steps_per_call=0", "config.train.steps_per_call=0: at least 1"),
+        ("train.steps_per_call=3", "config.train.steps=4 must be a multiple of config.train.steps_per_call=3"),
+        ("train.max_skipped=-1", "config.train.max_skipped=-1: at least 0"),
         ("sampler.batch_size=0", "config.sampler.batch_size=0: at least 1"),
         ("sampler.num_frames=0", "config.sampler.num_frames=0: at least 1"),
     ],
@@ -191,5 +200,83 @@ def test_values_out_of_range(assignment, part):
 
 @pytest.mark.parametrize("key", ["every", "keep"])
 def test_checkpoint_options_out_of_range(key):
-    with pytest.raises(UserError, match=rf"config\.checkpoint: .*{key}=0.* must be at least 1"):
+    with pytest.raises(UserError, match=rf"config\.checkpoint\.{key}=0: at least 1"):
         build.checkpoint_options(finished("digits", f"checkpoint.{key}=0"))
+
+
+def gradient_of(chosen):
+    """Gradient of the mean loss of 8 images, and the parameters it is taken at."""
+    experiment = build.experiment(chosen, (8, 8, 1))
+    params = experiment.init_params(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    keys = prng.per_image(jax.random.key(1), jnp.arange(8))
+    x0 = jax.random.uniform(jax.random.key(2), (8, 8, 8, 1))
+
+    def loss(params):
+        return jnp.mean(experiment.loss_fn(params, keys, x0))
+
+    return jax.jit(jax.grad(loss))(params), residual_bytes(loss, params)
+
+
+def relative_difference(a, b):
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+SMALL = ("model.widths=(16,)", "model.num_blocks=2")
+
+
+def test_rematerialisation_keeps_less_and_computes_the_same():
+    plain, kept = gradient_of(finished("digits", *SMALL))
+    again, kept_again = gradient_of(finished("digits", *SMALL, "train.rematerialize=true"))
+    assert relative_difference(again, plain) < 1e-5
+    assert kept_again < 0.5 * kept
+
+
+def test_bfloat16_computes_nearly_the_same_with_float32_parameters():
+    plain, _ = gradient_of(finished("digits", *SMALL))
+    half, _ = gradient_of(finished("digits", *SMALL, "model.dtype=bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
+    assert 1e-4 < relative_difference(half, plain) < 3e-2  # 8 bits of precision: 4e-3 for one operation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10_ncsn", "cifar10_ncsnv2"])
+@pytest.mark.parametrize(("change", "tolerance"), [("train.rematerialize=true", 1e-4), ("model.dtype=bfloat16", 0.1)])
+def test_the_same_for_refinenets(name, change, tolerance):
+    def gradient(*assignments):
+        chosen = finished(name, *assignments)
+        experiment = build.experiment(chosen, (16, 16, 3))
+        params = experiment.init_params(jax.random.key(0))
+        keys = prng.per_image(jax.random.key(1), jnp.arange(4))
+        x0 = jax.random.uniform(jax.random.key(2), (4, 16, 16, 3))
+        return jax.jit(jax.grad(lambda p: jnp.mean(experiment.loss_fn(p, keys, x0))))(params)
+
+    assert relative_difference(gradient(change), gradient()) < tolerance
+
+
+def test_a_workdir_in_a_bucket(monkeypatch):
+    """Files of a run as objects of a bucket, here one in memory; without the package one line says what to install."""
+    with pytest.raises(UserError, match=r"gs://bucket/run: cannot be reached \(.*gcsfs.*\); pip install"):
+        workdir.locate("gs://bucket/run")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Bucket(MemoryFileSystem):
+        protocol = ("gs", "gcs")
+        store: ClassVar[dict] = {}
+        pseudo_dirs: ClassVar[list] = [""]
+
+    for protocol in Bucket.protocol:
+        monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, protocol, Bucket)
+    run = workdir.locate("gs://bucket/run")
+    with workdir.claimed(run):
+        workdir.record(run, finished("digits"), (8, 8, 1))
+    assert workdir.saved_config(run)["image_shape"] == [8, 8, 1]
+    log = MetricsLog(run, 0)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": float(step)})
+    log = MetricsLog(run, 2)
+    log.write(3, {"loss": 0.5})
+    assert read_metrics(run / "metrics.jsonl") == [
+        {"step": step, "loss": loss} for step, loss in [(1, 1.0), (2, 2.0), (3, 0.5)]
+    ]

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from score_sde_jax.checkpoint import Checkpoints
+from score_sde_jax import checkpoint as module
+from score_sde_jax.checkpoint import Checkpoints, Retention
 from score_sde_jax.errors import UserError
-from score_sde_jax.sharding import DataParallel
+from score_sde_jax.sharding import Jit
 from score_sde_jax.state import init_state
 
 
@@ -18,7 +19,7 @@ def make(key):
 
 @pytest.fixture
 def saved(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Retention(keep=2))
     for step in (1, 2, 3):
         checkpoints.save(step, make(jax.random.key(step)))
     checkpoints.close()
@@ -26,7 +27,7 @@ def saved(tmp_path):
 
 
 def abstract():
-    return DataParallel().abstract(make, jax.random.key(0))
+    return Jit().abstract(make, jax.random.key(0))
 
 
 def damage(directory):
@@ -49,9 +50,10 @@ def test_round_trip_of_the_latest_two(saved):
 
 def test_a_damaged_checkpoint_falls_back_and_says_so(saved, caplog):
     damage(saved / "3")
-    checkpoints = Checkpoints(saved, keep=2)
-    step, state = checkpoints.restore_latest(abstract())
+    checkpoints = Checkpoints(saved, Retention(keep=2))
+    step, state = checkpoints.restore_latest(abstract(), set_aside=True)
     assert step == 2 and "checkpoints/3 cannot be read" in caplog.text
+    assert (saved / "3.damaged").is_dir() and checkpoints.steps() == [2]
     np.testing.assert_array_equal(state["w"], make(jax.random.key(2))["w"])
     checkpoints.save(3, make(jax.random.key(30)))  # the run reaches step 3 again
     checkpoints.close()
@@ -71,7 +73,7 @@ def test_a_training_state_comes_back_bit_for_bit(tmp_path):
     def make_state(key):
         return init_state({"a": {"w": jax.random.normal(key, (3, 5))}, "b": jnp.full((), 1e-42)}, optax.adam(1e-3))
 
-    parallel, key = DataParallel(), jax.random.key(1)
+    parallel, key = Jit(), jax.random.key(1)
     state = parallel.init(make_state, key)
     updates, moments = optax.adam(1e-3).update(state.params, state.opt_state, state.params)
     state = state.replace(step=state.step + 7, params=optax.apply_updates(state.params, updates), opt_state=moments)
@@ -85,13 +87,63 @@ def test_a_training_state_comes_back_bit_for_bit(tmp_path):
     assert int(back.step) == 7
 
 
-def test_a_state_of_another_shape_is_refused_by_name(saved):
-    def other(key):
-        return {"w": jax.random.normal(key, (64, 34)), "step": jnp.zeros((), jnp.int32)}
+def test_a_flipped_bit_is_seen(saved):
+    """In the bytes of the parameters, whose compression would not notice."""
+    for position in (0.3, 0.6, 0.9):
+        file = max(
+            (file for file in (saved / "3" / "state").rglob("*") if file.is_file()), key=lambda f: f.stat().st_size
+        )
+        whole = file.read_bytes()
+        flipped = bytearray(whole)
+        flipped[int(position * len(whole))] ^= 1
+        file.write_bytes(bytes(flipped))
+        with pytest.raises(module.DamagedError, match="checkpoints/3 cannot be read"):
+            Checkpoints(saved).restore(3, abstract())
+        file.write_bytes(whole)
+    Checkpoints(saved).restore(3, abstract())
 
-    with pytest.raises(UserError, match=r"checkpoints/3 cannot be read \(.+\)") as raised:
-        Checkpoints(saved).restore(3, DataParallel().abstract(other, jax.random.key(0)))
-    assert "\n" not in str(raised.value)
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8])
+def test_the_checksum_changes_with_any_bit(dtype):
+    leaf = jax.random.normal(jax.random.key(0), (7, 5)).astype(dtype)
+    words = np.asarray(leaf).view(np.uint8).copy().ravel()
+    before = int(module._checksums(leaf))
+    for bit in range(0, 8 * len(words), 13):
+        flipped = words.copy()
+        flipped[bit // 8] ^= np.uint8(1 << bit % 8)
+        assert int(module._checksums(flipped.view(leaf.dtype).reshape(7, 5))) != before
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (lambda key: make(key) | {"w": jnp.zeros((64, 34))}, r"w is \(64, 33\) float32 there, \(64, 34\) float32 here"),
+        (lambda key: make(key) | {"w": jnp.zeros((64, 33), jnp.int8)}, r"w is .* float32 there, \(64, 33\) int8 here"),
+        (lambda key: make(key) | {"more": jnp.zeros(3)}, r"more is nothing there, \(3,\) float32 here"),
+        (lambda key: {"w": make(key)["w"]}, r"step is \(\) int32 there, nothing here"),
+    ],
+)
+def test_another_model_is_refused_by_its_first_difference(saved, other, told, monkeypatch):
+    for restore in (lambda c, a: c.restore(3, a), lambda c, a: c.restore_latest(a)):
+        with pytest.raises(UserError, match=rf"checkpoints/3 holds another model: {told}$") as raised:
+            restore(Checkpoints(saved), Jit().abstract(other, jax.random.key(0)))
+        assert not isinstance(raised.value, module.DamagedError)
+    monkeypatch.setattr(module, "VERSION", "9.9")
+    with pytest.raises(UserError, match=rf"{told}; written by version .*, this is 9\.9$"):
+        Checkpoints(saved).restore(3, Jit().abstract(other, jax.random.key(0)))
+
+
+def test_what_is_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Retention(keep=2, keep_every=4), {"config": {"seed": 3}})
+    for step in range(1, 12):
+        checkpoints.save(step, make(jax.random.key(step)), loss=0.5 * step)
+    checkpoints.close()
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [4, 8, 10, 11]
+    assert Checkpoints(tmp_path / "checkpoints").about_step(8) == {
+        "version": module.VERSION,
+        "config": {"seed": 3},
+        "loss": 4.0,
+    }
 
 
 def test_what_a_kill_leaves_is_no_checkpoint(saved):

@@ -2,13 +2,24 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
+import jax
 import pytest
+
+from score_sde_jax.errors import RunError, StoppedError
 
 ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = "--config=configs/digits.py:debug"
+
+
+QUICK = {  # the runs are short, and compiling them takes the time
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+}
 
 
 def main(*arguments, **environment):
@@ -16,7 +27,7 @@ def main(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "main.py", *arguments],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, **QUICK, **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -58,8 +69,8 @@ def run(tmp_path, monkeypatch, capfd):
             arguments = [argument.replace(word, path) for argument in arguments]
         monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
         flags.FLAGS.unparse_flags()
-        for name in ("config", "mode", "workdir", "num_images", "seed", "checkpoint", "output", "files"):
-            flags.FLAGS[name].unparse()
+        for flag in flags.FLAGS.get_flags_for_module(entry):
+            flag.unparse()
         with pytest.raises(SystemExit) as ended:
             entry.run()
         told = capfd.readouterr()
@@ -88,6 +99,21 @@ CELEBA_HERE = "--config=ROOT/configs/celeba.py:debug"
         ([DIGITS_HERE, "more"], "more: unknown flag or argument"),
         ([DIGITS_HERE, "--num_images=many"], "--num_images=many"),
         ([DIGITS_HERE, "--num_images=0"], "sampler.num_images=0: at least 1"),
+        (
+            [DIGITS_HERE, "--mode=sample", "--checkpoint=last"],
+            "--checkpoint=last: give the step of a checkpoint, or best",
+        ),
+        ([DIGITS_HERE, "--profile=5"], "--profile=5: give the first and the last step, such as --profile=10:12"),
+        ([DIGITS_HERE, "--distributed=maybe"], "--distributed=maybe: choose one of auto, on, off"),
+        ([DIGITS_HERE, "--num_processes=2"], "--coordinator_address, --process_id missing"),
+        ([DIGITS_HERE, "--config.parallel.name=xmap"], "parallel.name=xmap: choose one of jit, pmap"),
+        ([DIGITS_HERE, "--config.parallel.name=pmap", "--config.parallel.fully_sharded=True"], "fully_sharded"),
+        ([DIGITS_HERE, "--config.train.microbatches=3"], "train.batch_size=8 must be a positive multiple of the 1"),
+        (
+            [DIGITS_HERE, "--config.train.steps_per_call=3"],
+            "train.steps=4 must be a multiple of config.train.steps_per",
+        ),
+        ([DIGITS_HERE, "--workdir=nowhere://run"], "--workdir=nowhere://run: nothing here knows"),
         ([DIGITS_HERE, "--config.train.steps"], "--config.train.steps: a value is missing"),
         ([DIGITS_HERE, "--config.train.steps=1.5"], "config.train.steps=1.5: expected an integer"),
         ([DIGITS_HERE, "--config.train.stesp=5"], "config.train.stesp: train has no such key; did you mean steps"),
@@ -137,6 +163,24 @@ def test_ctrl_c_is_told_in_one_line(run, monkeypatch):
     assert code == 130 and err == "interrupted; the same command goes on from the last checkpoint\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (RunError("the disk is full"), 1, "error: the disk is full\n"),
+        (StoppedError("stopped after step 3", signal.SIGTERM), 143, "stopped after step 3\n"),
+    ],
+)
+def test_faults_and_signals_have_a_status_of_their_own(run, monkeypatch, error, status, told):
+    import score_sde_jax.train
+
+    def ended(*_):
+        raise error
+
+    monkeypatch.setattr(score_sde_jax.train, "train", ended)
+    code, err, _ = run(DIGITS_HERE)
+    assert code == status and err == told
+
+
 def test_flags_reach_the_drivers(run, monkeypatch, tmp_path):
     """The default workdir is runs/NAME, and overrides may be written with = or a space."""
     import score_sde_jax.sample
@@ -168,3 +212,32 @@ def test_a_batch_that_the_devices_cannot_share(tmp_path):
     refused = main(DIGITS, f"--workdir={tmp_path / 'run'}", "--config.train.batch_size=7", **two)
     assert refused.returncode == 2 and not (tmp_path / "run").exists()
     assert refused.stderr == "error: config.train.batch_size=7 must be a positive multiple of the 2 devices\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_a_signal_saves_and_the_run_goes_on_from_there(tmp_path, number, status):
+    """The process that a user or a scheduler stops; what it leaves is compared in benchmarks/reliability.py."""
+    workdir = tmp_path / "run"
+    command = [sys.executable, "main.py", DIGITS, f"--workdir={workdir}", "--config.train.steps=100000"]
+    command += ["--config.train.log_every=50", "--config.train.preview_every=0", "--config.checkpoint.every=100000"]
+    environment = {**os.environ, **QUICK}
+    training = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in training.stdout:
+        if line.startswith("step "):
+            break
+    training.send_signal(number)
+    began = time.monotonic()
+    _, err = training.communicate(timeout=60)
+    assert training.returncode == status and time.monotonic() - began < 30, err
+    (saved,) = (int(path.name) for path in (workdir / "checkpoints").iterdir())
+    first, second = err.splitlines()
+    assert first == f"{number.name}: saving, then ending; once more ends at once"
+    assert second.startswith(f"stopped by {number.name} after step {saved:,}, which is saved")
+    resumed = main(
+        DIGITS, f"--workdir={workdir}", f"--config.train.steps={saved + 50}", "--config.train.preview_every=0"
+    )
+    assert resumed.returncode == 0 and f"from the checkpoint of step {saved:,}\n" in resumed.stdout, resumed.stderr

@@ -200,3 +200,20 @@ def test_time_and_noise_are_drawn_independently():
     score_matching_loss(noise_fn, EDM(), batch_keys(1024), jnp.zeros((1024, 1, 1, 1)))
     correlation = np.corrcoef([np.ravel(t[0]), np.ravel(size[0]), np.ravel(size[0]) ** 2])
     assert np.max(np.abs(correlation[0, 1:])) < 4 / np.sqrt(1024)
+
+
+@pytest.mark.parametrize("name", SDE_CASES)
+def test_noise_level_is_where_the_loss_looked(name):
+    """Even in log sigma / alpha between its values at t_min and t_max, at the very times of the loss."""
+    sde, seen = SDE_CASES[name][0], []
+
+    def recording(x, t):
+        seen.append(np.asarray(t).ravel())
+        return x
+
+    x0 = jax.random.normal(jax.random.key(4), SHAPE)
+    score_matching_loss(recording, sde, batch_keys(), x0, times=losses.uniform)
+    found = losses.noise_level(sde, batch_keys(), times=losses.uniform)
+    ratio = [np.log(sde.sigma(t) / sde.alpha(t)) for t in map(jnp.asarray, (sde.t_min, seen[0], sde.t_max))]
+    np.testing.assert_allclose(found, (ratio[1] - ratio[0]) / (ratio[2] - ratio[0]), rtol=1e-4, atol=1e-5)
+    assert found.min() >= -1e-5 and found.max() <= 1 + 1e-5 and np.ptp(found) > 0.1

@@ -71,7 +71,7 @@ def test_a_gif_shows_every_frame_in_order_and_rests_on_the_last(tmp_path, num, e
 def plotted(monkeypatch):
     """The axes that the next picture is drawn on."""
     made, figure_of = [], pictures._figure
-    monkeypatch.setattr(pictures, "_figure", lambda *size: made.append(figure_of(*size)) or made[-1])
+    monkeypatch.setattr(pictures, "_figure", lambda *size, **more: made.append(figure_of(*size, **more)) or made[-1])
     return made
 
 
@@ -79,9 +79,17 @@ def plotted(monkeypatch):
 def test_a_loss_curve_shows_the_rows_and_their_moving_mean(monkeypatch, num):
     made = plotted(monkeypatch)
     loss = np.random.default_rng(0).uniform(1.0, 2.0, num)
-    rows = [{"step": 5 * (i + 1), "loss": float(value)} for i, value in enumerate(loss)]
+    levels = [[float(value), None, 3.0] for value in loss]
+    rows = [
+        {"step": 5 * (i + 1), "loss": float(value), "level_loss": level}
+        for i, (value, level) in enumerate(zip(loss, levels, strict=True))
+    ]
     assert pictures.loss_curve(rows).mode == "RGB"
-    lines = made[0][1].get_lines()
+    whole, per_level = made[0][1]
+    lines = whole.get_lines()
+    assert len(per_level.get_lines()) == (3 if num else 0)
+    for line, value in zip(per_level.get_lines(), (loss, np.full(num, np.nan), np.full(num, 3.0)), strict=False):
+        np.testing.assert_array_equal(line.get_ydata(), value)
     assert len(lines) == (num > 0) + (num > 10)
     if num:
         np.testing.assert_array_equal(lines[0].get_xydata(), [[row["step"], row["loss"]] for row in rows])

@@ -7,7 +7,17 @@ import pytest
 
 from score_sde_jax import reporting
 from score_sde_jax.errors import UserError
-from score_sde_jax.reporting import MetricsLog, Progress, duration, read_metrics, write_atomically
+from score_sde_jax.reporting import (
+    MetricsLog,
+    Profile,
+    Progress,
+    Stopwatch,
+    TensorBoard,
+    WeightsAndBiases,
+    duration,
+    read_metrics,
+    write_atomically,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +56,14 @@ def test_speed_leaves_out_what_is_excluded(monkeypatch):
 
 
 def test_a_resumed_run_has_every_step_once_in_order(tmp_path):
-    log = MetricsLog(tmp_path, 0, tensorboard=False)
+    log = MetricsLog(tmp_path, 0)
     for step in (1, 2, 3):
         log.write(step, {"loss": float(step)})
     log.close()
     with log.path.open("a") as file:
         file.write('{"step": 4, "lo')  # a kill
     assert [row["step"] for row in read_metrics(log.path)] == [1, 2, 3]
-    log = MetricsLog(tmp_path, 2, tensorboard=False)
+    log = MetricsLog(tmp_path, 2)
     for step in (3, 4):
         log.write(step, {"loss": -float(step)})
     rows = [json.loads(line) for line in log.path.read_text().splitlines()]
@@ -67,7 +77,7 @@ def test_no_metrics_yet(tmp_path):
 def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match=r"config\.train\.tensorboard=True needs: pip install"):
-        MetricsLog(tmp_path, 0, tensorboard=True)
+        TensorBoard(tmp_path, 0)
 
 
 def test_tensorboard_gets_every_value(tmp_path, monkeypatch):
@@ -86,8 +96,78 @@ def test_tensorboard_gets_every_value(tmp_path, monkeypatch):
     module = type(sys)("tensorboardX")
     module.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    log = MetricsLog(tmp_path, 6, tensorboard=True)
-    log.write(7, {"loss": 1.5, "grad_norm": 2.5})
+    log = MetricsLog(tmp_path, 6, [TensorBoard(tmp_path, 6)])
+    log.write(7, {"loss": 1.5, "level_loss": [0.5, None, 2.0]})
     log.close()
     directory = str(tmp_path / "tensorboard")
-    assert written == [(directory, 7), ("loss", 1.5, 7), ("grad_norm", 2.5, 7), "closed"]
+    assert written == [(directory, 7), ("loss", 1.5, 7), ("level_loss/0", 0.5, 7), ("level_loss/2", 2.0, 7), "closed"]
+
+
+def test_weights_and_biases_is_one_run_after_a_resume(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        def log(self, values, step):
+            calls.append((values, step))
+
+        def finish(self):
+            calls.append("finished")
+
+    def init(**keywords):
+        calls.append(keywords)
+        return Run()
+
+    module = type(sys)("wandb")
+    module.util = type(sys)("wandb.util")
+    module.util.generate_id = iter("ab").__next__
+    module.init = init
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    for step in (0, 3):
+        logger = WeightsAndBiases(tmp_path, step)
+        logger.write(step + 1, {"loss": 2.0, "level_loss": [None, 1.0]})
+        logger.close()
+    started = dict(id="a", resume="allow", name=tmp_path.name, dir=str(tmp_path))
+    assert calls == [
+        started,
+        ({"loss": 2.0, "level_loss/1": 1.0}, 1),
+        "finished",
+        started,
+        ({"loss": 2.0, "level_loss/1": 1.0}, 4),
+        "finished",
+    ]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"config\.train\.wandb=True needs: pip install"):
+        WeightsAndBiases(tmp_path, 0)
+
+
+def test_a_stopwatch_splits_the_time(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: clock[0])
+    watch = Stopwatch()
+    for seconds in (1.0, 2.5):
+        with watch.timed("data"):
+            clock[0] += seconds
+        clock[0] += 10
+    with watch.timed("save"):
+        clock[0] += 4
+    assert watch.report() == {"data": 3.5, "save": 4.0} and watch.report() == {"data": 0.0, "save": 0.0}
+
+
+@pytest.mark.parametrize("asked", ["3", "0:2", "5:4", "a:b", "1:2:3", ":"])
+def test_a_profile_that_makes_no_sense(tmp_path, asked):
+    with pytest.raises(UserError, match=rf"--profile={asked}: give the first and the last step"):
+        Profile(asked, tmp_path)
+
+
+@pytest.mark.parametrize(("asked", "traced"), [("2:3", [2, 3]), ("1:1", [1]), ("4:9", [4, 5]), ("", [])])
+def test_a_profile_traces_the_steps_asked_for(tmp_path, monkeypatch, asked, traced):
+    began, ended = [], []
+    monkeypatch.setattr(reporting.jax.profiler, "start_trace", lambda directory: began.append((step, directory)))
+    monkeypatch.setattr(reporting.jax.profiler, "stop_trace", lambda: ended.append(step))
+    profile = Profile(asked, tmp_path)
+    for step in range(1, 6):
+        profile.before(step)
+        profile.after(step, None)
+    profile.close()
+    assert began == ([(traced[0], str(tmp_path / "profile"))] if traced else [])
+    assert ended == ([traced[-1]] if traced else [])

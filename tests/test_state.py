@@ -8,7 +8,7 @@ import pytest
 
 from score_sde_jax import keys as prng
 from score_sde_jax.optimizer import OPTIMIZERS, learning_rate_schedule
-from score_sde_jax.state import init_state, training_step
+from score_sde_jax.state import NUM_BINS, init_state, several_steps, training_step
 
 RATE, DECAY = 0.1, 0.9
 
@@ -55,6 +55,86 @@ def test_the_average_of_many_steps(decay):
         path.append(float(state.params["w"]))
     expected = decay**5 * 2.0 + (1 - decay) * sum(decay ** (4 - k) * w for k, w in enumerate(path))
     assert float(state.ema_params["w"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_several_steps_in_a_call_are_the_steps_one_by_one():
+    state, root = init_state({"w": jnp.asarray(2.0)}, optax.adam(RATE)), jax.random.key(3)
+    batches = jax.random.normal(jax.random.key(1), (3, 4, 1))
+    step = training_step(loss_fn, optax.adam(RATE), DECAY)
+    together, metrics = jax.jit(several_steps(step))(state, batches, root)
+    for i, x0 in enumerate(batches):
+        state, one = jax.jit(step)(state, x0, root)
+        for stacked, alone in zip(metrics, one, strict=True):
+            np.testing.assert_array_equal(stacked[i], alone)
+    jax.tree.map(np.testing.assert_array_equal, together, state)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 6])
+def test_microbatches_add_up_to_the_batch(parts, x64):
+    x0, root = jnp.arange(6.0).reshape(6, 1), jax.random.key(3)
+    results = []
+    for microbatches in (1, parts):
+        state = init_state({"w": jnp.asarray(2.0)}, optax.sgd(RATE))
+        step = training_step(
+            loss_fn, optax.sgd(RATE), DECAY, lambda keys: jnp.linspace(0, 0.99, len(keys)), microbatches
+        )
+        results.append(jax.jit(step)(state, x0, root))
+    (state, metrics), (again, split) = results
+    np.testing.assert_allclose(again.params["w"], state.params["w"], rtol=1e-12)
+    np.testing.assert_allclose(split.loss, metrics.loss, rtol=1e-12)
+
+
+@pytest.mark.parametrize("options", [dict(steps=3), dict(microbatches=2)])
+def test_no_convolution_in_a_loop_on_a_cpu(options):
+    """Its gradient would be 70 times slower there."""
+
+    def conv_loss(params, keys, x0):
+        out = jax.lax.conv_general_dilated(x0, params["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.mean(out**2, axis=(1, 2, 3))
+
+    step = training_step(conv_loss, optax.sgd(RATE), DECAY, microbatches=options.get("microbatches", 1))
+    state = init_state({"w": jnp.ones((3, 3, 2, 2))}, optax.sgd(RATE))
+    batches = jnp.ones((options.get("steps", 1), 4, 8, 8, 2))
+    text = jax.jit(several_steps(step)).lower(state, batches, jax.random.key(0)).as_text()
+    assert "stablehlo.convolution" in text and "stablehlo.while" not in text
+
+
+def test_loss_per_noise_level_by_hand():
+    levels = np.array([0.0, 0.05, 0.1, 0.55, 0.999, 1.0, -0.001])
+    losses = np.arange(1.0, 8.0)
+    step = training_step(
+        lambda params, keys, x0: params["w"] * x0[:, 0], optax.sgd(RATE), DECAY, lambda keys: jnp.asarray(levels)
+    )
+    _, metrics = step(init_state({"w": jnp.asarray(1.0)}, optax.sgd(RATE)), losses[:, None], jax.random.key(0))
+    sums, counts = np.zeros(NUM_BINS), np.zeros(NUM_BINS)
+    for bin_, loss in zip([0, 0, 1, 5, 9, 9, 0], losses, strict=True):
+        sums[bin_] += loss
+        counts[bin_] += 1
+    np.testing.assert_allclose(metrics.level_loss, sums)
+    np.testing.assert_allclose(metrics.level_count, counts)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])  # the last one overflows in the gradient
+def test_an_update_that_is_not_finite_is_left_out(bad):
+    optimizer = optax.adam(RATE)
+    state = init_state({"w": jnp.asarray(2.0)}, optimizer)
+    step = jax.jit(training_step(loss_fn, optimizer, DECAY))
+    state, _ = step(state, jnp.ones((2, 1)), jax.random.key(0))
+    after, metrics = step(state, jnp.asarray([[1.0], [bad]]), jax.random.key(0))
+    assert int(after.step) == 2 and int(after.skipped) == int(metrics.skipped) == 1
+    for part in ("params", "ema_params", "opt_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, part), getattr(state, part))
+    again, metrics = step(after, jnp.ones((2, 1)), jax.random.key(0))
+    assert int(metrics.skipped) == 1 and again.params["w"] != after.params["w"]
+
+
+def test_norms_by_hand():
+    params = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray(4.0)}
+    step = training_step(lambda p, keys, x0: x0[:, 0] * (p["a"].sum() + 2 * p["b"]), optax.sgd(RATE), DECAY)
+    _, metrics = step(init_state(params, optax.sgd(RATE)), jnp.ones((2, 1)), jax.random.key(0))
+    np.testing.assert_allclose(metrics.param_norm, 5.0)
+    np.testing.assert_allclose(metrics.grad_norm, np.sqrt(1 + 1 + 4))
+    np.testing.assert_allclose(metrics.update_norm, RATE * np.sqrt(6), rtol=1e-6)
 
 
 def adam_by_hand(w, gradients, rate, *, beta1, beta2, eps, weight_decay, clip):

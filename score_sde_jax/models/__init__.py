@@ -3,12 +3,13 @@
 `condition` is one number per image that tells the noise level, or None where the network is told nothing.
 """
 
+from score_sde_jax.models.layers import BLOCK_OUTPUT
 from score_sde_jax.models.mlp import MLP
 from score_sde_jax.models.ncsn import NCSN
 from score_sde_jax.models.ncsnv2 import NCSNv2, NCSNv2Deeper, NCSNv2Deepest
 from score_sde_jax.models.small_unet import SmallUNet
 
-__all__ = ["MLP", "MODELS", "NCSN", "NCSNv2", "NCSNv2Deeper", "NCSNv2Deepest", "SmallUNet"]
+__all__ = ["BLOCK_OUTPUT", "MLP", "MODELS", "NCSN", "NCSNv2", "NCSNv2Deeper", "NCSNv2Deepest", "SmallUNet"]
 
 MODELS = {
     "ncsn": NCSN,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -17,6 +18,14 @@ Image = Float[Array, "batch height width channels"]
 Condition = Int[Array, " batch"] | None
 
 Conv = functools.partial(nn.Conv, conv_general_dilated=convolve)
+
+BLOCK_OUTPUT = "block_output"
+"""Name of the activations that are kept where all others are computed again in the backward pass."""
+
+
+def block_output(x: Image) -> Image:
+    """`x`, marked as the output of a block."""
+    return checkpoint_name(x, BLOCK_OUTPUT)
 
 
 def conv(

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from score_sde_jax.errors import UserError
-from score_sde_jax.models.layers import Condition, Image, conv, mean_pool_2x2, resize_bilinear
+from score_sde_jax.models.layers import Condition, Image, block_output, conv, mean_pool_2x2, resize_bilinear
 
 Norm = Callable[..., nn.Module]  # called with `name`; gives a module (x, condition) -> x
 Pool = Callable[[Image], Image]
@@ -59,7 +59,7 @@ class ResidualBlock(nn.Module):
         else:
             h = dilated(h, self.features, name="conv2")
             x = dilated(x, self.features, name="shortcut") if self.project else x
-        return x + h
+        return block_output(x + h)
 
 
 class ResidualConvUnits(nn.Module):
@@ -84,7 +84,7 @@ class ResidualConvUnits(nn.Module):
                     dtype=self.dtype,
                     name=f"{unit}_{stage}_conv",
                 )
-            x = x + h
+            x = block_output(x + h)
         return x
 
 
@@ -124,7 +124,7 @@ class ChainedResidualPooling(nn.Module):
                 link = self.norm(name=f"norms_{i}")(link, condition)
             link = self.pool(link)
             link = conv(link, x.shape[-1], use_bias=False, dtype=self.dtype, name=f"convs_{i}")
-            x = x + link
+            x = block_output(x + link)
         return x
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Num
 
 from score_sde_jax.errors import UserError
 from score_sde_jax.models.embedding import sinusoidal_features
-from score_sde_jax.models.layers import Conv
+from score_sde_jax.models.layers import Conv, block_output
 
 
 def to_patches(
@@ -49,7 +49,7 @@ class ResidualBlock(nn.Module):
         h = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(nn.silu(h))
         if x.shape[-1] != self.width:
             x = nn.Dense(self.width, dtype=self.dtype)(x)
-        return x + h
+        return block_output(x + h)
 
 
 class SmallUNet(nn.Module):
