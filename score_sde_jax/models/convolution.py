@@ -64,8 +64,8 @@ def convolve(
     if rhs.shape[:2] == (1, 1) and not np.any(padding):
         return lax.platform_dependent(lhs, rhs, cpu=pointwise, default=native)
     if rhs.shape[:2] == (TAPS, TAPS) and min(rhs.shape[2:]) >= MIN_CHANNELS:
-        # The gradient's residuals are the operands, as XLA's are, and not their larger transforms.
-        fast = jax.checkpoint(functools.partial(winograd, pads=padding, dilation=dilation), prevent_cse=False)
+        pads = tuple((before, after) for before, after in padding)
+        fast = functools.partial(checkpointed_winograd, pads=pads, dilation=dilation)
         return lax.platform_dependent(lhs, rhs, cpu=fast, default=native)
     return native(lhs, rhs)
 
@@ -75,6 +75,17 @@ def pointwise(
 ) -> Float[Array, "batch height width out"]:
     """Correlate `x` with `w` at stride 1 as a product of matrices."""
     return jnp.dot(x, w[0, 0])
+
+
+@functools.partial(jax.jit, static_argnames=("pads", "dilation"))
+def checkpointed_winograd(
+    x: Float[Array, "batch height width in"], w: Float[Array, "3 3 in out"], pads: Pads, dilation: tuple[int, int]
+) -> Float[Array, "batch out_height out_width out"]:
+    """Return `winograd`, whose gradient keeps the operands, as XLA's does, and not their larger transforms.
+
+    Compiled for itself only in that the convolutions of one shape are traced once.
+    """
+    return jax.checkpoint(functools.partial(winograd, pads=pads, dilation=dilation), prevent_cse=False)(x, w)
 
 
 def winograd(

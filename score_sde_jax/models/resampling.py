@@ -1,0 +1,90 @@
+"""Halving and doubling the resolution of images, as sums of shifted slices: no gather, scatter or grouped convolution.
+
+The FIR filter (1, 3, 3, 1) is that of StyleGAN2 (arXiv 1912.04958), as NCSN++ uses it (arXiv 2011.13456, Appendix H).
+Beyond the border are zeros.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Image = Float[Array, "batch height width channels"]
+
+TAPS = 4
+"""Length of the filter."""
+
+HEIGHT, WIDTH = 1, 2
+
+
+def mean_down(x: Image) -> Image:
+    """Halve the resolution by the mean of 2x2 pixels."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def nearest_up(x: Image) -> Image:
+    """Double the resolution by repeating every pixel 2x2 times."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def fir_down(x: Image) -> Image:
+    """Halve the resolution: filter with (1, 3, 3, 1) / 8 along both axes, the taps centred on each pair of pixels."""
+    for axis in (HEIGHT, WIDTH):
+        even, odd = _pairs(x, axis)
+        x = (_moved(odd, 1, axis) + 3 * even + 3 * odd + _moved(even, -1, axis)) * 0.125
+    return x
+
+
+def fir_up(x: Image, border: int = 0) -> Image:
+    """Double the resolution: put zeros between pixels and filter with (1, 3, 3, 1) / 4 along both axes.
+
+    An output pixel sees the two nearest inputs, with weights 3/4 and 1/4. `border` = 1 gives one more pixel on every
+    side, where the filter still reaches the image.
+    """
+    for axis in (HEIGHT, WIDTH):
+        even = (_moved(x, 1, axis) + 3 * x) * 0.25
+        odd = (3 * x + _moved(x, -1, axis)) * 0.25
+        y = _interleaved(even, odd, axis)
+        if border:
+            first, last = (lax.slice_in_dim(x, i, i + 1, axis=axis) * 0.25 for i in (0, x.shape[axis] - 1))
+            y = jnp.concatenate([first, y, last], axis)
+        x = y
+    return x
+
+
+def fir_blur(x: Image) -> Image:
+    """Filter with (1, 3, 3, 1) / 8 along both axes at every place that two or more taps reach: one pixel more a side.
+
+    A 3x3 convolution without padding at stride 2 then halves the resolution.
+    """
+    for axis in (HEIGHT, WIDTH):
+        padded = _padded(x, axis, 2, 2)
+        size = x.shape[axis] + 1
+        a, b, c, d = (lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(TAPS))
+        x = (a + 3 * b + 3 * c + d) * 0.125
+    return x
+
+
+def _pairs(x: Image, axis: int) -> tuple[Image, Image]:
+    """Pixels of even and of odd number along `axis`."""
+    shape = (*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+    even, odd = lax.split(x.reshape(shape), (1, 1), axis + 1)
+    return lax.squeeze(even, (axis + 1,)), lax.squeeze(odd, (axis + 1,))
+
+
+def _interleaved(even: Image, odd: Image, axis: int) -> Image:
+    """Inverse of `_pairs`."""
+    shape = (*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :])
+    return jnp.stack([even, odd], axis + 1).reshape(shape)
+
+
+def _moved(x: Image, steps: int, axis: int) -> Image:
+    """Pixel i of the result is pixel i - steps of `x` along `axis`, or zero beyond the border."""
+    return _padded(x, axis, steps, -steps)
+
+
+def _padded(x: Image, axis: int, before: int, after: int) -> Image:
+    """Zeros along `axis`; negative numbers cut pixels off."""
+    config = [(before, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
