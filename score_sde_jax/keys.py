@@ -7,14 +7,14 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Shaped
 
-Purpose = Literal["init", "train", "sample"]
+Purpose = Literal["init", "train", "sample", "evaluate"]
 
 
 def root(seed: int, purpose: Purpose) -> Key[Array, ""]:
     """Key of one use of a seed; no two uses share noise."""
-    return jax.random.split(jax.random.key(seed), len(get_args(Purpose)))[get_args(Purpose).index(purpose)]
+    return jax.random.fold_in(jax.random.key(seed), get_args(Purpose).index(purpose))
 
 
 def per_image(key: Key[Array, ""], indices: Int[Array, " batch"]) -> Key[Array, " batch"]:
@@ -43,6 +43,11 @@ def uniform(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> F
     return jax.vmap(lambda key: jax.random.uniform(key, like.shape[1:], like.dtype))(keys)
 
 
-def bcast(values: Float[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "..."]:
+def signs(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """-1 or 1, each in half of all draws, of the shape and type of `like`; row i depends on keys[i] alone."""
+    return jax.vmap(lambda key: jax.random.rademacher(key, like.shape[1:], like.dtype))(keys)
+
+
+def bcast(values: Shaped[Array, " batch"], like: Float[Array, "batch *shape"]) -> Shaped[Array, "..."]:
     """One value per image, shaped (batch, 1, ..., 1) so that it multiplies images without broadcasting ranks."""
     return jnp.reshape(values, (-1,) + (1,) * (like.ndim - 1))

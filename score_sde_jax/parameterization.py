@@ -8,13 +8,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from score_sde_jax.sdes import SDE, Time
 
 NoiseFn = Callable[[Float[Array, "batch *shape"], Time], Float[Array, "batch *shape"]]
+LogProbabilities = Callable[[Float[Array, "batch *shape"], Time], Float[Array, "batch classes"]]
 Condition = Callable[[SDE, Time], "Time | Int[Array, '...'] | None"]
+Network = Callable[..., Shaped[Array, "batch ..."]]
 
 
 class Coefficients(NamedTuple):
@@ -89,7 +92,7 @@ def scaled_time(sde: SDE, t: Time, *, scale: float = 999.0) -> Time:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parameterization:
-    """How x, t enter the network and how its output becomes a noise prediction.
+    """How x, t enter the network and how its output becomes a noise prediction, or the probabilities of the classes.
 
     `center` is the image value that the network sees as 0 and `input_scale` multiplies what is left: data in [0, 1] and
     networks that compute 2 x - 1 have center 0.5 and input_scale 2.
@@ -100,18 +103,37 @@ class Parameterization:
     center: float = 0.0
     input_scale: float = 1.0
 
-    def noise_fn(self, network: Callable[..., Shaped[Array, "batch *shape"]], sde: SDE) -> NoiseFn:
+    def noise_fn(self, network: Network, sde: SDE) -> NoiseFn:
         """(x, t) -> eps_hat; `network` takes (x, condition) with one condition per image or None."""
 
         def noise_fn(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:
-            skip, output, scale = self.coefficients(sde, t)
-            centered = x - sde.alpha(t) * self.center
-            told = self.condition(sde, t)
-            if told is not None:
-                told = jnp.broadcast_to(jnp.reshape(told, -1), (len(x),))
-            return skip * centered + output * network(self.input_scale * scale * centered, told)
+            skip, output, _ = self.coefficients(sde, t)
+            return skip * self._centered(sde, x, t) + output * network(*self.inputs(sde, x, t))
 
         return noise_fn
+
+    def log_probabilities(self, network: Network, sde: SDE) -> LogProbabilities:
+        """(x, t) -> log p(class | x_t = x) of every class; `network` is a classifier, and returns logits.
+
+        It sees what a network that predicts the noise would see; `skip` and `output` are of no use to it.
+        """
+
+        def log_probabilities(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch classes"]:
+            return jax.nn.log_softmax(network(*self.inputs(sde, x, t)))
+
+        return log_probabilities
+
+    def inputs(
+        self, sde: SDE, x: Float[Array, "batch *shape"], t: Time
+    ) -> tuple[Float[Array, "batch *shape"], Shaped[Array, " batch"] | None]:
+        """What the network sees of x_t = x, and what it is told about the noise of each image."""
+        told = self.condition(sde, t)
+        if told is not None:
+            told = jnp.broadcast_to(jnp.reshape(told, -1), (len(x),))
+        return self.input_scale * self.coefficients(sde, t).input * self._centered(sde, x, t), told
+
+    def _centered(self, sde: SDE, x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:
+        return x - sde.alpha(t) * self.center
 
 
 PARAMETERIZATIONS = {"score": score, "scaled_score": scaled_score, "noise": noise, "edm": edm}

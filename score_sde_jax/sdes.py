@@ -72,6 +72,12 @@ class SDE(abc.ABC):
         """E[x_0 | x_t = x] from eps = E[eps | x_t = x] (Tweedie), eq. (5)."""
         return (x - self.sigma(t) * eps) / self.alpha(t)
 
+    def velocity(
+        self, x: Float[Array, "batch *shape"], eps: Float[Array, "batch *shape"], t: Time
+    ) -> Float[Array, "batch *shape"]:
+        """dx/dt of the probability flow from eps = E[eps | x_t = x], eq. (14)."""
+        return self.drift(t) * x - 0.5 * self.diffusion_squared(t) * self.score(eps, t)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VE(SDE):

@@ -1,5 +1,7 @@
 """Keys: one per image, and nothing that depends on the batch."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +26,15 @@ def test_the_uses_of_a_seed_and_the_seeds_share_no_noise():
     drawn = [
         np.asarray(jax.random.normal(prng.root(seed, purpose), (NUM,)))
         for seed in (0, 1)
-        for purpose in ("init", "train", "sample")
+        for purpose in get_args(prng.Purpose)
     ]
     assert all(abs(correlation(a, b)) < 4 / np.sqrt(NUM) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+def test_a_new_use_of_a_seed_leaves_the_others_as_they_were():
+    for number, purpose in enumerate(("init", "train", "sample")):
+        old = jax.random.split(jax.random.key(5), 3)[number]
+        np.testing.assert_array_equal(jax.random.key_data(prng.root(5, purpose)), jax.random.key_data(old))
 
 
 def test_the_key_of_an_image_is_a_function_of_its_number_alone(keys):

@@ -2,24 +2,32 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
-from jaxtyping import Array, Float, Key
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
-Move = Callable[
-    [Key[Array, " batch"], Float[Array, "batch *shape"], Float[Array, ""], Float[Array, ""]],
-    Float[Array, "batch *shape"],
-]
+Keys = Key[Array, " batch"]
+Images = Float[Array, "batch *shape"]
+Scalar = Float[Array, ""]
+Counts = Int[Array, " batch"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A sampler's step (keys, x, t, s) -> x and how often it evaluates the network."""
+    """A sampler's step (keys, x, t, s) -> x and how often it evaluates the network for every image.
 
-    move: Move
-    evaluations: int
+    Where the images decide how often, `evaluations` is None and `move` returns (x, evaluations of each image).
+    """
 
-    def __call__(
-        self, keys: Key[Array, " batch"], x: Float[Array, "batch *shape"], t: Float[Array, ""], s: Float[Array, ""]
-    ) -> Float[Array, "batch *shape"]:
+    move: Callable[[Keys, Images, Scalar, Scalar], Any]
+    evaluations: int | None
+
+    def __call__(self, keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
         """Move the images x from time t to time s."""
-        return self.move(keys, x, t, s)
+        return self.counted(keys, x, t, s)[0]
+
+    def counted(self, keys: Keys, x: Images, t: Scalar, s: Scalar) -> tuple[Images, Counts]:
+        """Move the images x from time t to time s, and say how often the network was evaluated for each."""
+        moved = self.move(keys, x, t, s)
+        return moved if self.evaluations is None else (moved, jnp.full(len(x), self.evaluations, jnp.int32))

@@ -5,16 +5,13 @@ docs/theory.md.
 from typing import Literal
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
 
 from score_sde_jax import keys as prng
+from score_sde_jax import ode
 from score_sde_jax.parameterization import NoiseFn
-from score_sde_jax.samplers.layers import Step
+from score_sde_jax.samplers.flow import solve
+from score_sde_jax.samplers.layers import Counts, Images, Keys, Scalar, Step
 from score_sde_jax.sdes import SDE
-
-Keys = Key[Array, " batch"]
-Images = Float[Array, "batch *shape"]
-Scalar = Float[Array, ""]
 
 
 def _transition(sde: SDE, t: Scalar, s: Scalar) -> tuple[Scalar, Scalar]:
@@ -36,13 +33,18 @@ def euler_maruyama(sde: SDE, noise_fn: NoiseFn) -> Step:
     return Step(move, evaluations=1)
 
 
-def reverse_diffusion(sde: SDE, noise_fn: NoiseFn) -> Step:
-    """The reverse SDE discretized exactly as the forward one, eq. (16) (arXiv 2011.13456, Appendix E)."""
+def reverse_diffusion(sde: SDE, noise_fn: NoiseFn, *, probability_flow: bool = False) -> Step:
+    """The reverse SDE discretized exactly as the forward one, eq. (16) (arXiv 2011.13456, Appendix E).
+
+    With `probability_flow` it discretizes the flow instead: half the score, and no noise, eq. (24).
+    """
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
         scale, variance = _transition(sde, t, s)
-        mean = (2 - scale) * x + variance * sde.score(noise_fn(x, t), t)
-        return mean + jnp.sqrt(variance) * prng.normal(keys, x)
+        change = variance * sde.score(noise_fn(x, t), t)
+        if probability_flow:
+            return (2 - scale) * x + 0.5 * change
+        return (2 - scale) * x + change + jnp.sqrt(variance) * prng.normal(keys, x)
 
     return Step(move, evaluations=1)
 
@@ -81,11 +83,21 @@ def ddim(sde: SDE, noise_fn: NoiseFn) -> Step:
     return Step(move, evaluations=1)
 
 
+def euler(sde: SDE, noise_fn: NoiseFn) -> Step:
+    """Euler's step on the probability flow, eq. (14): Euler-Maruyama without noise and with half the score."""
+
+    def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
+        del keys
+        return x + (s - t) * sde.velocity(x, noise_fn(x, t), t)
+
+    return Step(move, evaluations=1)
+
+
 def heun(sde: SDE, noise_fn: NoiseFn) -> Step:
     """Heun's second-order step on the probability flow, eq. (14) (arXiv 2206.00364, Algorithm 1 without churn)."""
 
     def velocity(x: Images, t: Scalar) -> Images:
-        return sde.drift(t) * x - 0.5 * sde.diffusion_squared(t) * sde.score(noise_fn(x, t), t)
+        return sde.velocity(x, noise_fn(x, t), t)
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
         del keys
@@ -93,6 +105,26 @@ def heun(sde: SDE, noise_fn: NoiseFn) -> Step:
         return x + 0.5 * (s - t) * (v + velocity(x + (s - t) * v, s))
 
     return Step(move, evaluations=2)
+
+
+def dormand_prince(
+    sde: SDE, noise_fn: NoiseFn, *, rtol: float = 1e-5, atol: float = 1e-5, max_evaluations: int = 10000
+) -> Step:
+    """The probability flow of eq. (14) from t to s by an adaptive solver, every image with steps of its own.
+
+    With a uniform grid of num_steps = 1 it is the whole way (arXiv 2011.13456, Section 4.3); with more it passes
+    through their times, so that frames show the way. `max_evaluations` is that of one step; an image that would need
+    more is not a number from there on. Raises ValueError as `ode.check_options`.
+    """
+    ode.check_options(rtol=rtol, atol=atol, max_evaluations=max_evaluations)
+
+    def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> tuple[Images, Counts]:
+        del keys
+        found = solve(sde, noise_fn, x, t, s, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
+        # What the solver left on its way is no image of time s: let nobody take it for one.
+        return jnp.where(prng.bcast(found.converged, x), found.state, jnp.nan), found.evaluations
+
+    return Step(move, evaluations=None)
 
 
 def none(sde: SDE, noise_fn: NoiseFn) -> Step:
@@ -106,6 +138,8 @@ PREDICTORS = {
     "reverse_diffusion": reverse_diffusion,
     "ancestral": ancestral,
     "ddim": ddim,
+    "euler": euler,
     "heun": heun,
+    "dormand_prince": dormand_prince,
     "none": none,
 }

@@ -1,5 +1,7 @@
 """Langevin dynamics: the size of its steps, what it leaves invariant, and by how much it misses."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,6 +155,49 @@ def test_adaptive_step_has_the_signal_to_noise_ratio_of_every_image(x64):
         ratio = signal * np.linalg.norm(score[i]) / (noise * np.linalg.norm(z[i]))
         assert noise == pytest.approx(np.sqrt(2 * signal))
         assert ratio == pytest.approx(0.16)
+
+
+def test_lengths_averaged_over_the_batch_are_those_of_the_paper(x64):
+    """ArXiv 2011.13456, Algorithm 4, as released: one size from the mean lengths."""
+    sde, t = VE(), jnp.asarray(0.5)
+    keys = prng.per_image(jax.random.key(0), jnp.arange(4))
+    x = jnp.asarray([0.01, 1.0, 10.0, 300.0])[:, None] * jnp.ones((4, 5))
+    moved = langevin(sde, lambda x, t: x, snr=0.16, norms="batch")(keys, x, t, t)
+    z, score = np.asarray(prng.normal(prng.fold_in(keys, 0), x)), np.asarray(sde.score(x, t))
+    lengths = [np.mean([np.linalg.norm(image) for image in part]) for part in (z, score)]
+    size = 2 * (0.16 * lengths[0] / lengths[1]) ** 2
+    np.testing.assert_allclose(moved, x + size * score + np.sqrt(2 * size) * z, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["annealed_langevin", "langevin"])
+def test_shrunken_sizes_are_those_of_the_released_code(name, x64):
+    """On VP 1 - beta_i times the size, i counting 1000 levels; on VE no change."""
+    keys = prng.per_image(jax.random.key(0), jnp.arange(1))
+    x, t, s = jnp.ones((1, 3)), jnp.asarray(0.7), jnp.asarray(0.699)
+    z = np.asarray(prng.normal(prng.fold_in(keys, 0), x))
+    for sde, factor in ((VP(), 1 - (0.1 + 0.7 * 19.9) / 1000), (VE(), 1.0)):
+        sizes = []
+        for shrink in (False, True):
+            moved = CORRECTORS[name](sde, network, num_steps=1, shrink=shrink)(keys, x, t, s)
+            score = np.asarray(sde.score(network(x, t), t))
+            strengths = np.linalg.lstsq(np.stack([score[0], z[0]], axis=1), np.asarray(moved - x)[0], rcond=None)[0]
+            assert strengths[1] == pytest.approx(np.sqrt(2 * strengths[0]))
+            sizes.append(strengths[0])
+        assert sizes[1] / sizes[0] == pytest.approx(factor, rel=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"),
+    [
+        (langevin, {"snr": 0.0}),
+        (langevin, {"num_steps": 0}),
+        (langevin, {"norms": "layer"}),
+        (annealed_langevin, {"num_steps": 0}),
+    ],
+)
+def test_options_without_sense_are_refused(make, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        inspect.unwrap(make)(VE(), network, **wrong)  # beneath the check of annotations
 
 
 @pytest.mark.parametrize("step_size", [0.0, -0.1, 2.0])

@@ -59,6 +59,8 @@ ROWS = {
     "ncsn++": Row(VE(), UNIFORM, "reverse_diffusion", CORRECTORS["langevin"], corrector_steps=1),
     "ddpm++": Row(VP(), UNIFORM, "euler_maruyama"),
     "ddpm++ flow": Row(VP(), UNIFORM, "ddim"),
+    "ddpm++ flow, Euler": Row(VP(), UNIFORM, "euler"),
+    "ddpm++ flow, adaptive": Row(VP(), grid("uniform", num_steps=1), "dormand_prince"),
     "sub-vp": Row(SubVP(), UNIFORM, "euler_maruyama"),
     "edm": Row(EDM(), grid("karras", num_steps=17), "heun", bias=0.1),
     "edm, 4 times the steps": Row(EDM(), grid("karras", num_steps=68), "heun"),
@@ -90,7 +92,7 @@ def test_method_recovers_a_skewed_mixture(name):
     sampler = Sampler(sde=row.sde, prior=PRIORS[row.prior], step=step, times=times, denoise=row.ends_denoised)
     keys = prng.per_image(jax.random.key(9), jnp.arange(128))
     draw = jax.jit(functools.partial(sampler, SKEWED.noise_fn(row.sde)))
-    images, _ = draw(keys, jnp.zeros((128, 8, 8, 1)))
+    images, *_ = draw(keys, jnp.zeros((128, 8, 8, 1)))
     target = SKEWED if row.ends_denoised else SKEWED.at(row.sde, float(times[-1]))
     assert_moments(images, target, bias=row.bias)
     between_the_modes = -0.2

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from closed_forms import GAUSSIAN, SDE_CASES, Mixture
 from probing import affine, apply, propagate
+from scipy.integrate import solve_ivp
 
 from score_sde_jax import keys as prng
 from score_sde_jax.samplers import PREDICTORS
-from score_sde_jax.samplers.predictors import ancestral, ddim, heun, reverse_diffusion
+from score_sde_jax.samplers.predictors import ancestral, ddim, dormand_prince, euler, heun, reverse_diffusion
 from score_sde_jax.sdes import DDPM, EDM, VE, VP
 
 POINTS = np.array([-1.3, 0.2, 2.0])
@@ -48,6 +49,20 @@ def ddim_formula(x, eps, z, t, s, beta, bar):
     return np.sqrt(bar(s)) * x0 + np.sqrt(1 - bar(s)) * eps(x, t)
 
 
+def euler_formula(x, eps, z, t, s, beta, bar):
+    """Euler's method on arXiv 2011.13456, eq. 13: eq. 6 with half the score and no noise."""
+    return x + (beta(t) * x / 2 - beta(t) / 2 * eps(x, t) / np.sqrt(1 - bar(t))) * (t - s)
+
+
+def dormand_prince_formula(x, eps, z, t, s, beta, bar):
+    """What scipy makes of the same equation, with its steps and so with its errors."""
+
+    def velocity(t, x):
+        return -beta(t) / 2 * (x - eps(x, t) / np.sqrt(1 - bar(t)))
+
+    return solve_ivp(velocity, (t, s), x, method="RK45", rtol=1e-5, atol=1e-5).y[:, -1]
+
+
 def heun_formula(x, eps, z, t, s, beta, bar):
     """The trapezoidal rule on dx/dt = -beta / 2 (x - eps / sigma), arXiv 2011.13456, eq. 13."""
 
@@ -58,13 +73,15 @@ def heun_formula(x, eps, z, t, s, beta, bar):
     return x + (s - t) * (velocity(x, t) + velocity(guess, s)) / 2
 
 
-# name: (formula on a VP diffusion, order of convergence of mean and standard deviation)
+# name: (formula on a VP diffusion, order of convergence of mean and standard deviation where steps are fixed)
 CASES = {
     "euler_maruyama": (euler_maruyama_formula, 1),
     "reverse_diffusion": (reverse_diffusion_formula, 1),
     "ancestral": (ancestral_formula, 1),
     "ddim": (ddim_formula, 1),
+    "euler": (euler_formula, 1),
     "heun": (heun_formula, 2),
+    "dormand_prince": (dormand_prince_formula, None),
     "none": (lambda x, *rest: x, None),
 }
 
@@ -102,6 +119,40 @@ def test_step_is_the_formula_of_the_paper_on_the_ladder(name, monkeypatch, x64):
     np.testing.assert_allclose(found, mean + std * 0.8, rtol=1e-9)
 
 
+@pytest.mark.parametrize("sde_name", SDE_CASES)
+def test_reverse_diffusion_of_the_flow_has_half_the_score_and_no_noise(sde_name, monkeypatch, x64):
+    """ArXiv 2011.13456, Appendix D.3, from the step with noise: x_s + (mean - (2 - a) x) / 2."""
+    sde, t, s = SDE_CASES[sde_name]
+    times = jnp.asarray([t, s])
+    found = apply(monkeypatch, reverse_diffusion(sde, network, probability_flow=True), times, POINTS, z=0.8)[0]
+    mean = apply(monkeypatch, reverse_diffusion(sde, network), times, POINTS, z=0.0)[0]
+    linear = (2 - float(sde.alpha(times[0]) / sde.alpha(times[1]))) * POINTS
+    np.testing.assert_allclose(found, (mean + linear) / 2, rtol=1e-9)
+
+
+def test_adaptive_flow_is_as_exact_as_it_is_told(x64):
+    """For Gaussian data the flow is x_s - E x_s = std_s / std_t (x_t - E x_t)."""
+    sde, t, s = SDE_CASES["subvp"]
+    before, after = GAUSSIAN.at(sde, t), GAUSSIAN.at(sde, s)
+    x = jnp.asarray(POINTS)[:, None]
+    want = after.mean() + after.std() / before.std() * (POINTS - before.mean())
+    keys = prng.per_image(jax.random.key(0), jnp.arange(3))
+    counts = []
+    for tolerance in (1e-4, 1e-8):
+        step = dormand_prince(sde, GAUSSIAN.noise_fn(sde), rtol=tolerance, atol=tolerance)
+        found, evaluations = step.counted(keys, x, jnp.asarray(t), jnp.asarray(s))
+        np.testing.assert_allclose(found[:, 0], want, rtol=1e-6, atol=10 * tolerance)
+        counts.append(int(evaluations.max()))
+    assert counts[0] < counts[1]
+
+
+def test_an_image_that_runs_out_of_evaluations_is_not_a_number():
+    step = dormand_prince(VP(), lambda x, t: jnp.sin(40 * x), max_evaluations=50)
+    keys = prng.per_image(jax.random.key(0), jnp.arange(2))
+    x, evaluations = step.counted(keys, jnp.asarray([[0.0], [1.0]]), jnp.asarray(1.0), jnp.asarray(1e-3))
+    assert np.isfinite(x[0, 0]) and np.isnan(x[1, 0]) and np.all(evaluations <= 50)
+
+
 @pytest.mark.parametrize("variance", ["posterior", "transition"])
 def test_ancestral_on_the_ddpm_table_is_ddpm(variance, monkeypatch, x64):
     """ArXiv 2006.11239, Algorithm 2, with either of its two choices of the variance."""
@@ -119,7 +170,7 @@ def test_ancestral_on_the_ddpm_table_is_ddpm(variance, monkeypatch, x64):
 
 
 @pytest.mark.parametrize("sde_name", SDE_CASES)
-@pytest.mark.parametrize("name", [name for name in PREDICTORS if name != "none"])
+@pytest.mark.parametrize("name", [name for name in PREDICTORS if CASES[name][1]])
 def test_order_of_convergence_to_the_moments_of_p_t(name, sde_name, monkeypatch, x64):
     sde, t, s = SDE_CASES[sde_name]
     step = PREDICTORS[name](sde, GAUSSIAN.noise_fn(sde))
@@ -146,7 +197,10 @@ def test_order_of_convergence_to_the_moments_of_p_t(name, sde_name, monkeypatch,
 
 
 @pytest.mark.parametrize("sde_name", ["vp", "edm"])
-@pytest.mark.parametrize(("make", "order"), [(ddim, 1), (heun, 2)])
+@pytest.mark.parametrize(
+    ("make", "order"),
+    [(ddim, 1), (functools.partial(reverse_diffusion, probability_flow=True), 1), (euler, 1), (heun, 2)],
+)
 def test_probability_flow_steps_follow_the_flow_itself(make, order, sde_name, monkeypatch, x64):
     """For Gaussian data the flow is x_s - E x_s = std_s / std_t (x_t - E x_t), and it has no noise."""
     sde, t, s = SDE_CASES[sde_name]
@@ -227,3 +281,9 @@ def test_a_step_that_goes_nowhere_adds_no_noise(name, sde):
 def test_unknown_variance_is_refused():
     with pytest.raises(ValueError, match="'posterior' and 'transition'"):
         inspect.unwrap(ancestral)(VP(), network, variance="learned")  # beneath the check of annotations
+
+
+@pytest.mark.parametrize("wrong", [{"rtol": 0.0}, {"atol": -1.0}, {"max_evaluations": 3}])
+def test_options_of_the_adaptive_flow_without_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        dormand_prince(VP(), network, **wrong)

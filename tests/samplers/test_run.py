@@ -1,5 +1,6 @@
 """Running and composing steps: frames, keys, batches, compilation, and the count of network evaluations."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -37,7 +38,7 @@ def test_frames_are_the_states_on_the_way():
     for i, (t, s) in enumerate(itertools.pairwise(TIMES)):
         states.append(walk(prng.fold_in(keys, i), states[-1] if states else x, jnp.asarray(t), jnp.asarray(s)))
     for num_frames, shown in ((0, []), (2, [2, 4]), (3, [1, 3, 4]), (9, [0, 1, 2, 3, 4])):
-        last, frames = run(Step(walk, 0), jnp.asarray(TIMES), keys, x, num_frames=num_frames)
+        last, frames, _ = run(Step(walk, 0), jnp.asarray(TIMES), keys, x, num_frames=num_frames)
         np.testing.assert_allclose(last, states[-1], rtol=1e-5)
         np.testing.assert_allclose(frames, np.reshape([states[i] for i in shown], (-1, 2, 3)), rtol=1e-5)
 
@@ -76,11 +77,22 @@ def test_number_of_evaluations_is_that_of_the_network(name):
     two = chain(step, step)
     with jax.disable_jit():
         x, t, s = jnp.ones((1, 2)), jnp.asarray(0.5), jnp.asarray(0.4)
-        step(image_keys(1), x, t, s)
-        assert len(calls) == step.evaluations
-        two(image_keys(1), x, t, s)
-    assert len(calls) == 3 * step.evaluations
-    assert two.evaluations == 2 * step.evaluations
+        _, (count,) = step.counted(image_keys(1), x, t, s)
+        assert len(calls) == count and step.evaluations in (None, count)
+        calls.clear()
+        _, (count,) = two.counted(image_keys(1), x, t, s)
+    assert len(calls) == count
+    assert two.evaluations == (None if step.evaluations is None else 2 * step.evaluations)
+
+
+def test_evaluations_are_summed_over_the_steps_for_every_image():
+    """A step that evaluates as often as the image says, chained with one of 3 evaluations."""
+    images_decide = Step(lambda keys, x, t, s: (x, x[:, 0].astype(jnp.int32)), None)
+    three = Step(lambda keys, x, t, s: x, 3)
+    x, keys = jnp.asarray([[1.0], [5.0]]), image_keys(2)
+    found = run(chain(images_decide, three), jnp.asarray(TIMES), keys, x)
+    np.testing.assert_array_equal(found.evaluations, [5 * (1 + 3), 5 * (5 + 3)])
+    np.testing.assert_array_equal(run(three, jnp.asarray(TIMES), keys, x).evaluations, 15)
 
 
 def test_chain_applies_its_steps_in_order_with_independent_keys():
@@ -96,7 +108,7 @@ def test_chain_applies_its_steps_in_order_with_independent_keys():
 def test_every_step_of_a_run_has_new_noise():
     step = PREDICTORS["euler_maruyama"](VE(), lambda x, t: jnp.zeros_like(x))
     keys, times = image_keys(512), jnp.asarray(TIMES)
-    x, _ = run(step, times, keys, jnp.zeros((512, 8)))
+    x, *_ = run(step, times, keys, jnp.zeros((512, 8)))
     # Brownian motion: the variances of independent steps add up.
     variance = float(jnp.sum(VE().diffusion_squared(times[:-1]) * (times[:-1] - times[1:])))
     assert float(x.var()) == pytest.approx(variance, rel=4 * np.sqrt(2 / x.size))
@@ -142,11 +154,12 @@ def test_sampler_is_prior_then_run_then_denoise(denoised):
     )
     keys, like = image_keys(4), jnp.zeros((4, 3))
     with jax.disable_jit():
-        images, frames = sampler(noise_fn, keys, like)
+        images, frames, evaluations = sampler(noise_fn, keys, like)
+    np.testing.assert_array_equal(evaluations, len(calls))
     assert len(calls) == sampler.evaluations() == (5 if denoised else 4)
     # The start has a key of its own, which no step uses again.
     start, way = prng.split(keys, 2)
-    x, states = run(PREDICTORS["heun"](sde, noise_fn), times, way, prng.uniform(start, like), num_frames=2)
+    x, states, _ = run(PREDICTORS["heun"](sde, noise_fn), times, way, prng.uniform(start, like), num_frames=2)
     np.testing.assert_allclose(frames, states, rtol=1e-5)
     np.testing.assert_allclose(images, x - 0.5 * jnp.tanh(x) if denoised else x, rtol=1e-5)
 
@@ -160,5 +173,34 @@ def test_noise_of_the_steps_is_not_that_of_the_start():
         times=jnp.asarray([1.0, 0.75, 0.5]),
         denoise=False,
     )
-    images, _ = sampler(lambda x, t: x, image_keys(512), jnp.zeros((512, 8)))
+    images, *_ = sampler(lambda x, t: x, image_keys(512), jnp.zeros((512, 8)))
     assert float(images.var()) == pytest.approx(3, abs=4 * 3 * np.sqrt(2 / images.size))
+
+
+def test_start_is_given_or_the_prior_times_the_temperature():
+    sampler = Sampler(
+        sde=VP(),
+        prior=PRIORS["gaussian"],
+        step=PREDICTORS["euler_maruyama"],
+        times=jnp.asarray(TIMES[:3]),
+        temperature=0.5,
+    )
+    warm = dataclasses.replace(sampler, temperature=1.0)
+    noise_fn, keys, like = GAUSSIAN.noise_fn(VP()), image_keys(4), jnp.zeros((4, 3))
+    prior = VP().prior(prng.split(keys, 2)[0], like)
+    with jax.disable_jit():
+        cold = sampler(noise_fn, keys, like).images
+        np.testing.assert_allclose(sampler(noise_fn, keys, like, start=0.5 * prior).images, cold, rtol=1e-6)
+        told = warm(noise_fn, keys, like, start=prior).images
+        np.testing.assert_array_equal(warm(noise_fn, keys, like).images, told)
+    assert not np.allclose(told, cold)
+
+
+def test_adaptive_sampler_leaves_the_number_of_evaluations_to_the_images():
+    sampler = Sampler(
+        sde=VP(), prior=PRIORS["gaussian"], step=PREDICTORS["dormand_prince"], times=jnp.asarray([1.0, 0.5, 1e-3])
+    )
+    assert sampler.evaluations() is None
+    found = sampler(SKEWED.noise_fn(VP()), image_keys(8), jnp.zeros((8, 1)))
+    assert len(set(np.asarray(found.evaluations).tolist())) > 1
+    np.testing.assert_array_equal((found.evaluations - 1) % 6, 4)  # 2 and some 6 for each of 2 ways, and to denoise
