@@ -5,24 +5,24 @@ schema maps the dotted path of each section to a `Section`, from which keys, typ
 constructors' signatures.
 """
 
-import ast
 import dataclasses
 import difflib
 import importlib.util
 import inspect
 import json
 import sys
-import types
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from score_sde_jax import values
 from score_sde_jax.errors import UserError
 
 AUTO = "auto"
+CONFIGS = "configs"
+"""Folder that holds the config files of a project, some in folders of their own."""
 MISSING = inspect.Parameter.empty
 
 
@@ -30,18 +30,25 @@ MISSING = inspect.Parameter.empty
 class Section:
     """Keys of a config section: arguments of the choice that `name` picks, and of `options` whatever the choice.
 
-    `auto` names the keys that may also be "auto"; `default` is the choice where a config names none.
+    `auto` names the keys that may also be "auto"; `default` is the choice where a config names none; `elsewhere` names
+    the arguments of the choices that other sections give; an `optional` section may be left out with all inside it.
     """
 
     choices: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     options: Callable[..., Any] | None = None
     auto: tuple[str, ...] = ()
     default: str | None = None
+    elsewhere: tuple[str, ...] = ()
+    optional: bool = False
 
     def parameters(self, name: str | None) -> dict[str, inspect.Parameter]:
         """Parameter of each key that the section takes when `name` is chosen."""
         found = arguments(self.options) if self.options else {}
-        return found | (arguments(self.choices[name]) if name is not None else {})
+        return found | (self.own(name) if name is not None else {})
+
+    def own(self, name: str) -> dict[str, inspect.Parameter]:
+        """Parameter of each key that a choice takes for itself."""
+        return {key: kind for key, kind in arguments(self.choices[name]).items() if key not in self.elsewhere}
 
 
 Schema = Mapping[str, Section]
@@ -61,19 +68,20 @@ def arguments(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def load(argument: str) -> ConfigDict:
     """Config of `path/to/file.py` or `path/to/file.py:variant`, as the file's `get_config(variant)` returns it.
 
-    The file may import its neighbours, such as `configs.families`, wherever the command is run from.
+    The file may lie in a folder below `configs`, and may import `configs.families`, wherever the command is run from.
     Raises UserError for a file that is not there, not a config or fails, and for an unknown variant.
     """
     path, _, variant = argument.partition(":")
     file = Path(path)
     if not file.is_file():
-        others = sorted(str(other) for other in file.parent.glob("*.py"))
+        others = sorted(str(other) for other in file.parent.rglob("*.py"))
         raise UserError(f"--config={path}: no such file{_suggest(path, others)}")
     spec = importlib.util.spec_from_file_location("experiment_config", file)
     if spec is None or spec.loader is None:
         raise UserError(f"--config={path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    root = str(file.resolve().parent.parent)
+    folders = file.resolve().parents
+    root = str(next((folder.parent for folder in folders if folder.name == CONFIGS), folders[0].parent))
     sys.path.insert(0, root)
     try:
         spec.loader.exec_module(module)
@@ -87,6 +95,13 @@ def load(argument: str) -> ConfigDict:
         return module.get_config(variant)
     except ValueError as error:
         raise UserError(f"--config={argument}: {error}") from error
+
+
+def run_name(argument: str) -> str:
+    """Name of the run of a config file: its path below the folder `configs`, or its own name, without the suffix."""
+    file = Path(argument.partition(":")[0])
+    above = [folder for folder in file.parents if folder.name == CONFIGS]
+    return (file.relative_to(above[0]) if above else Path(file.name)).with_suffix("").as_posix()
 
 
 def override(config: ConfigDict, schema: Schema, assignments: Sequence[str]) -> None:
@@ -105,15 +120,14 @@ def override(config: ConfigDict, schema: Schema, assignments: Sequence[str]) -> 
             _rename(section, section_path, schema, text)
             continue
         _check_known(section_path, key, schema[section_path], section)
-        value = _literal(text)
         wanted = schema[section_path].parameters(section.get("name"))[key].annotation
         with section.ignore_type():
-            section[key] = float(value) if wanted is float and type(value) is int else value
+            section[key] = values.parse(text, wanted)
 
 
 def complete(config: ConfigDict, schema: Schema) -> None:
     """Fill in every key that has a default, in place, so that all of them can be read, overridden and saved."""
-    for path, spec in schema.items():
+    for path, spec in _present(config, schema):
         section = _descend(config, path, create=True)
         if section is None:
             raise UserError(f"config.{path}: expected a section")
@@ -129,7 +143,7 @@ def complete(config: ConfigDict, schema: Schema) -> None:
 def check(config: ConfigDict, schema: Schema) -> None:
     """Raise UserError for an unknown section, name or key, a missing key, or a value of the wrong type."""
     nested = set(schema)
-    for path, spec in schema.items():
+    for path, spec in _present(config, schema):
         section = _descend(config, path)
         if section is None:
             raise UserError(f"config.{path}: the section is missing")
@@ -141,10 +155,12 @@ def check(config: ConfigDict, schema: Schema) -> None:
                 _check_known(path, key, spec, section)
         for key, parameter in parameters.items():
             if key not in section:
-                raise UserError(f"config.{_join(path, key)} is missing: expected {_describe(parameter.annotation)}")
+                raise UserError(
+                    f"config.{_join(path, key)} is missing: expected {values.describe(parameter.annotation)}"
+                )
             value = section[key]
-            if not (value == AUTO and key in spec.auto) and not _matches(value, parameter.annotation):
-                expected = _describe(parameter.annotation) + (' or "auto"' if key in spec.auto else "")
+            if not (value == AUTO and key in spec.auto) and not values.matches(value, parameter.annotation):
+                expected = values.describe(parameter.annotation) + (' or "auto"' if key in spec.auto else "")
                 raise UserError(f"config.{_join(path, key)}={value!r}: expected {expected}")
 
 
@@ -152,8 +168,8 @@ def construct(config: ConfigDict, schema: Schema, path: str, *args: Any, **extra
     """Call the choice of a section with the section's keys; a ValueError becomes a UserError that names the section."""
     section = _descend(config, path)
     assert section is not None, path
-    constructor = schema[path].choices[section.name]
-    return _call(path, constructor, section, *args, **extra)
+    keywords = {key: section[key] for key in schema[path].own(section.name) if key in section}
+    return _call(path, schema[path].choices[section.name], *args, **keywords, **extra)
 
 
 def options(config: ConfigDict, schema: Schema, path: str) -> Any:
@@ -161,7 +177,7 @@ def options(config: ConfigDict, schema: Schema, path: str) -> Any:
     section = _descend(config, path)
     constructor = schema[path].options
     assert section is not None and constructor is not None, path
-    return _call(path, constructor, section)
+    return _call(path, constructor, **{key: section[key] for key in arguments(constructor) if key in section})
 
 
 def to_json(config: ConfigDict) -> str:
@@ -184,6 +200,11 @@ def section(config: ConfigDict, path: str) -> ConfigDict:
     for key in path.split("."):
         config = config[key]
     return config
+
+
+def has(config: ConfigDict, path: str) -> bool:
+    """Whether there is a section at a dotted path."""
+    return _descend(config, path) is not None
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -218,6 +239,14 @@ def _descend(config: ConfigDict, path: str, create: bool = False) -> ConfigDict 
     return found
 
 
+def _present(config: ConfigDict, schema: Schema) -> Iterator[tuple[str, Section]]:
+    """The sections of the schema, without the optional ones that the config leaves out and those inside them."""
+    absent = [path for path, spec in schema.items() if spec.optional and _descend(config, path) is None]
+    for path, spec in schema.items():
+        if not any(path == left_out or path.startswith(f"{left_out}.") for left_out in absent):
+            yield path, spec
+
+
 def _check_name(path: str, section: ConfigDict, spec: Section) -> None:
     name = section.get("name")
     if name not in spec.choices:
@@ -240,58 +269,14 @@ def _rename(section: ConfigDict, path: str, schema: Schema, name: str) -> None:
         raise UserError(f"--config.{path}.name={name}: choose one of {', '.join(spec.choices)}")
     if name == section.get("name"):
         return
-    for key in set(arguments(spec.choices[section.name])) & set(section):
+    for key in set(spec.own(section.name)) & set(section):
         del section[key]
     section.name = name
     complete(section, {"": spec})
 
 
-def _literal(text: str) -> Any:
-    lowered = {"true": True, "false": False, "none": None}
-    if text.lower() in lowered:
-        return lowered[text.lower()]
+def _call(path: str, constructor: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
     try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
-
-
-def _call(path: str, constructor: Callable[..., Any], section: ConfigDict, *args: Any, **extra: Any) -> Any:
-    keywords = {key: section[key] for key in arguments(constructor) if key in section}
-    try:
-        return constructor(*args, **keywords, **extra)
+        return constructor(*args, **keywords)
     except ValueError as error:
         raise UserError(f"config.{path}: {error}") from error
-
-
-def _matches(value: Any, annotation: Any) -> bool:
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is Any:
-        return True
-    if origin is typing.Literal:
-        return value in args
-    if origin in (typing.Union, types.UnionType):
-        return any(_matches(value, arg) for arg in args)
-    if origin is tuple:
-        if not isinstance(value, tuple | list) or (args[-1] is not ... and len(value) != len(args)):
-            return False
-        return all(_matches(item, args[0]) for item in value)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if annotation in (None, types.NoneType):
-        return value is None
-    return isinstance(value, annotation)
-
-
-def _describe(annotation: Any) -> str:
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, args))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_describe, args))
-    if origin is tuple:
-        return f"a tuple such as ({', '.join(['1'] * max(2, len(args)))})"
-    words = {float: "a number", int: "an integer", bool: "True or False", str: "a string", types.NoneType: "None"}
-    return words.get(annotation, str(annotation))

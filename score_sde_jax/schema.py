@@ -15,6 +15,7 @@ from score_sde_jax.parameterization import CONDITIONS, PARAMETERIZATIONS
 from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS
 from score_sde_jax.sdes import SDES
 from score_sde_jax.sharding import PARALLEL
+from score_sde_jax.tasks import TASKS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,16 +97,45 @@ class CheckpointOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerOptions:
-    """Sampling around its steps: start, final denoising step, order, how many images, in batches of how many, frames of
-    the GIF.
+    """Sampling around its steps: the start and a factor on it, the final denoising step, the order, how many images, in
+    batches of how many, frames of the GIF.
     """
 
     prior: Literal["gaussian", "uniform"] = "gaussian"
+    temperature: float = 1.0
     denoise: bool = True
     order: Literal["corrector_predictor", "predictor_corrector"] = "corrector_predictor"
     num_images: int = 64
     batch_size: int = 64
     num_frames: int = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Measurements of held-out images with the averaged parameters.
+
+    loss: the training loss and the loss of every noise level, each image seen `draws` times, also of as many training
+        images. bits_per_dim: the likelihood of the probability flow, `repeats` times over the images.
+    split: of the data set ("test" where it has any); dir: where the held-out images lie, if elsewhere; num_images: how
+    many of them, 0 for all, in batches of `batch_size`.
+    divergence, num_probes, rtol, atol, t_min, max_evaluations: how the flow is followed (likelihood.py); t_min is that
+        of the SDE where not given.
+    """
+
+    loss: bool = True
+    bits_per_dim: bool = False
+    split: str | None = None
+    dir: str | None = None
+    num_images: int = 0
+    batch_size: int = 64
+    draws: int = 10
+    repeats: int = 1
+    divergence: Literal["rademacher", "gaussian", "exact"] = "rademacher"
+    num_probes: int = 1
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    t_min: float | None = None
+    max_evaluations: int = 10_000
 
 
 SCHEMA: Schema = {
@@ -115,17 +145,21 @@ SCHEMA: Schema = {
     "sde": Section(SDES, auto=("sigma_max",)),
     "parameterization": Section(PARAMETERIZATIONS, options=AffineOptions),
     "parameterization.condition": Section(CONDITIONS, auto=("num_levels",)),
-    "loss": Section(options=LossOptions),
+    "loss": Section(
+        losses.LOSSES, options=LossOptions, default="denoising", elsewhere=("times", "weight", "reduction")
+    ),
     "loss.times": Section(losses.TIMES, auto=("num_levels",)),
     "loss.weight": Section(losses.WEIGHTS),
     "optimizer": Section(OPTIMIZERS, options=ScheduleOptions),
     "train": Section(options=TrainOptions),
     "parallel": Section(PARALLEL, default="jit"),
     "checkpoint": Section(options=CheckpointOptions),
-    "sampler": Section(options=SamplerOptions),
+    "sampler": Section(options=SamplerOptions, optional=True),
     "sampler.times": Section(GRIDS, auto=("num_levels",)),
     "sampler.predictor": Section(PREDICTORS),
     "sampler.corrector": Section(CORRECTORS, auto=("step_size",)),
+    "task": Section(TASKS, default="none"),
+    "eval": Section(options=EvalOptions),
 }
 LEVELS = ("model", "parameterization.condition", "loss.times", "sampler.times")
 """Sections that may hold a number of ladder levels."""

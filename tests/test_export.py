@@ -1,35 +1,41 @@
 """Every config's training step and sampler lower for GPUs and TPUs, none of which is needed for that."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import pytest
+from experiments import NAMES, finished
 
-from score_sde_jax import build, config
+from score_sde_jax import build
 from score_sde_jax.data import declared_shape
 from score_sde_jax.sharding import Jit
 
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "families")
 GIVEN = ["sde.sigma_max=50.0", "loss.times.num_levels=3", "sampler.corrector.step_size=0.1"]  # where data decide
-QUICK = ("digits", "fashion_mnist", "toy")  # the gradient of a RefineNet takes half a minute to trace
+QUICK = (
+    "digits",
+    "digits_classifier",
+    "fashion_mnist",
+    "toy",
+)  # the gradient of a RefineNet takes half a minute to trace
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_lowers_for_cuda_and_tpu(name):
-    chosen = build.finish(config.load(str(CONFIGS / f"{name}.py")), GIVEN if name == "image_folder" else [])
+    chosen = finished(name, *(GIVEN if name == "image_folder" else []), variant="")
     section = chosen.data
     shape = declared_shape(section.name, section.get("image_size"), section.get("channels"))
     experiment, parallel = build.experiment(chosen, shape), Jit()
     state = parallel.abstract(experiment.init, jax.random.key(0))
     key, flags = jax.random.key(0), parallel.flags(False)
-    batches = jax.ShapeDtypeStruct((1, 4, *shape), jnp.float32, sharding=parallel.batches)
+    batches = {
+        "image": jax.ShapeDtypeStruct((1, 4, *shape), jnp.float32, sharding=parallel.batches),
+        "label": jax.ShapeDtypeStruct((1, 4), jnp.int32, sharding=parallel.batches),
+    }
     indices = jax.ShapeDtypeStruct((4,), jnp.int32, sharding=parallel.batched)
     lowered = {
         "step": (parallel.train(experiment.steps(), state), (state, batches, key, flags)),
-        "sampler": (parallel.sampler(experiment.sample), (state.params, indices, key)),
     }
+    if experiment.sampler:
+        lowered["sampler"] = (parallel.per_example(experiment.sample), (state.params, indices, key, {}))
     for what, (function, arguments) in lowered.items():
         exported = jax.export.export(function, platforms=["cuda", "tpu"])(*arguments)
         assert exported.platforms == ("cuda", "tpu"), what

@@ -106,9 +106,12 @@ def variant(config: ConfigDict, name: str, **tiny_model: Any) -> ConfigDict:
         raise ValueError(f"unknown variant {name!r}; the only one is debug")
     if name == "debug":
         config.model.update(tiny_model)
-        config.loss.times.num_levels = 3  # the sections that share it follow
+        if "num_levels" in config.loss.times:
+            config.loss.times.num_levels = 3  # the sections that share it follow
         config.train.update(dict(steps=4, batch_size=8, log_every=1, preview_every=2))
         config.checkpoint.update(dict(every=2, keep=2))
+        if "sampler" not in config:
+            return config
         config.sampler.update(dict(num_images=8, batch_size=8))
         for section, few in ((config.sampler.corrector, 1), (config.sampler.times, 3)):
             if "num_steps" in section:

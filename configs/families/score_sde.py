@@ -1,0 +1,136 @@
+"""What the published configurations of score-SDE share (arXiv 2011.13456 and the files released with it)."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.families import levels, variant
+
+CIFAR10 = dict(name="cifar10", dir=None, flip=True)
+DIGITS = dict(name="digits", split="train", dequantize=True)
+DEEP = dict(num_blocks=8)
+DDPM_256 = dict(name="ddpm", multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0)
+NCSNPP_256 = dict(
+    name="ncsnpp",
+    multipliers=(1, 1, 2, 2, 2, 2, 2),
+    num_blocks=2,
+    progressive_input="skip",
+    progressive_output="skip",
+    dropout=0.0,
+)
+NCSNPP_1024 = NCSNPP_256 | dict(width=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), num_blocks=1)
+
+
+def folder(image_size: int) -> dict[str, Any]:
+    """A folder or zip file of images."""
+    return dict(name="image_folder", dir=None, image_size=image_size, flip=True)
+
+
+def ve(
+    data: dict[str, Any],
+    model: dict[str, Any],
+    *,
+    sigma_max: float = 50.0,
+    num_levels: int | None = None,
+    num_steps: int = 1000,
+    snr: float = 0.16,
+) -> ConfigDict:
+    """Variance exploding, at num_levels levels or (None) in continuous time; predictor-corrector sampling."""
+    config = _common(data, model, value_range=(0.0, 1.0), ema_decay=0.999)
+    shared = levels(num_levels or 0)
+    config.sde = ConfigDict(dict(name="ve", sigma_min=0.01, sigma_max=sigma_max))
+    config.parameterization = ConfigDict(dict(name="scaled_score", center=0.5, input_scale=2.0))  # told 2 x - 1
+    config.loss = ConfigDict(dict(weight=dict(name="simple"), reduction="half_sum"))
+    if num_levels is None:
+        config.sde.t_min = 1e-5
+        config.parameterization.condition = ConfigDict(dict(name="log_sigma"))
+        config.loss.times = ConfigDict(dict(name="uniform"))
+        config.sampler.times = ConfigDict(dict(name="uniform", num_steps=num_steps))
+    else:
+        config.parameterization.condition = ConfigDict(dict(name="level_index", num_levels=shared))
+        config.loss.times = ConfigDict(dict(name="ladder", num_levels=shared))
+        config.sampler.times = ConfigDict(dict(name="ladder", num_levels=shared))
+    # The released code averages the norms of the corrector's step over the batch (norms="batch").
+    config.sampler.corrector = ConfigDict(dict(name="langevin", snr=snr))
+    config.sampler.predictor = ConfigDict(dict(name="reverse_diffusion"))
+    return config
+
+
+def vp(data: dict[str, Any], model: dict[str, Any], *, sde: str = "vp") -> ConfigDict:
+    """Variance preserving ("vp", or "subvp") in continuous time; Euler-Maruyama sampling."""
+    config = _common(data, model, value_range=(-1.0, 1.0), ema_decay=0.9999)
+    config.sde = ConfigDict(dict(name=sde, beta_min=0.1, beta_max=20.0))
+    config.parameterization = ConfigDict(dict(name="noise", condition=dict(name="scaled_time")))
+    config.loss = ConfigDict(dict(times=dict(name="uniform"), weight=dict(name="simple"), reduction="mean"))
+    config.sampler.times = ConfigDict(dict(name="uniform", num_steps=1000, t_end=1e-3))
+    config.sampler.corrector = ConfigDict(dict(name="none"))
+    config.sampler.predictor = ConfigDict(dict(name="euler_maruyama"))
+    return config
+
+
+def ddpm(data: dict[str, Any], model: dict[str, Any]) -> ConfigDict:
+    """The 1000 levels of DDPM (arXiv 2006.11239); ancestral sampling with the variance of the transition."""
+    config = vp(data, model)
+    config.sde = ConfigDict(dict(name="ddpm", beta_min=1e-4, beta_max=0.02, num_levels=1000))
+    config.loss.times = ConfigDict(dict(name="ladder", num_levels=1000))
+    config.sampler.times = ConfigDict(dict(name="ladder", num_levels=1000))
+    config.sampler.predictor = ConfigDict(dict(name="ancestral", variance="transition"))
+    return config
+
+
+def deep(config: ConfigDict) -> ConfigDict:
+    """The deep networks are trained for fewer steps."""
+    config.train.steps = 950_000
+    return config
+
+
+def large(config: ConfigDict, *, batch_size: int = 64) -> ConfigDict:
+    """Images of 256 or 1024 pixels."""
+    config.train.update(dict(steps=2_400_000, batch_size=batch_size))
+    config.checkpoint.every = 5_000
+    config.sampler.update(dict(num_images=16, batch_size=16))
+    return config
+
+
+def tiny(config: ConfigDict, name: str) -> ConfigDict:
+    """The config itself for "", or for "debug" the same experiment in seconds on a CPU."""
+    config = variant(config, name, width=8, multipliers=(1, 1), num_blocks=1)
+    if name == "debug":
+        config.optimizer.warmup_steps = 2
+        if config.data.name == "image_folder":
+            config.data.image_size = 32
+    return config
+
+
+def _common(
+    data: dict[str, Any], model: dict[str, Any], *, value_range: tuple[float, float], ema_decay: float
+) -> ConfigDict:
+    return ConfigDict(
+        dict(
+            seed=42,
+            data=data | dict(value_range=value_range),
+            model=model,
+            optimizer=dict(name="adam", learning_rate=2e-4, warmup_steps=5000, gradient_clip=1.0),
+            train=dict(steps=1_300_000, batch_size=128, ema_decay=ema_decay, log_every=50, preview_every=50_000),
+            checkpoint=dict(every=10_000, keep=2, keep_every=50_000),
+            sampler=dict(prior="gaussian", denoise=True),
+        )
+    )
+
+
+def digits(config: ConfigDict, name: str, *, center: float, sigma_data: float) -> ConfigDict:
+    """The 8 x 8 digits by a small network of the family, in as many minutes as NCSN takes for them.
+
+    center and sigma_data: mean and standard deviation of the pixels, with which the network's inputs and targets have
+    unit variance. Dequantised, so that the likelihood of the whole numbers is bounded.
+    """
+    config.model.update(dict(width=32, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0))
+    condition = config.parameterization.condition
+    config.parameterization = ConfigDict(dict(name="edm", center=center, sigma_data=sigma_data, condition=condition))
+    config.loss.reduction = "mean"
+    config.optimizer.update(dict(learning_rate=2e-3, warmup_steps=100, decay="cosine"))
+    config.train.update(dict(steps=1500, batch_size=128, ema_decay=0.995, log_every=50, preview_every=500))
+    config.checkpoint = ConfigDict(dict(every=500, keep=2))
+    config.sampler.update(dict(num_images=100, batch_size=100))
+    config.sampler.times.num_steps = 100
+    return tiny(config, name)

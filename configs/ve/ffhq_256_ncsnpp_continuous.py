@@ -1,0 +1,13 @@
+"""NCSN++ on FFHQ at 256 pixels, continuous VE: 65,574,421 parameters (arXiv 2011.13456). Several GPUs, weeks.
+
+python main.py --config=configs/ve/ffhq_256_ncsnpp_continuous.py --mode=train --config.data.dir=FOLDER
+"""
+
+from ml_collections import ConfigDict
+
+from configs.families.score_sde import NCSNPP_256, folder, large, tiny, ve
+
+
+def get_config(name: str = "") -> ConfigDict:
+    """The experiment, or with "debug" a few seconds of it."""
+    return tiny(large(ve(folder(256), NCSNPP_256, sigma_max=348.0, num_steps=2000, snr=0.075)), name)

@@ -1,0 +1,16 @@
+"""NCSN++ on FFHQ at 1024 pixels, continuous VE: 105,785,880 parameters (arXiv 2011.13456). Several GPUs, weeks.
+
+python main.py --config=configs/ve/ffhq_ncsnpp_continuous.py --mode=train --config.data.dir=FOLDER
+"""
+
+from ml_collections import ConfigDict
+
+from configs.families.score_sde import NCSNPP_1024, folder, large, tiny, ve
+
+
+def get_config(name: str = "") -> ConfigDict:
+    """The experiment, or with "debug" a few seconds of it."""
+    config = large(ve(folder(1024), NCSNPP_1024, sigma_max=1348.0, num_steps=2000, snr=0.15), batch_size=8)
+    config.train.ema_decay = 0.9999
+    config.loss.reduction = "mean"
+    return tiny(config, name)
