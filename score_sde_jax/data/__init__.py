@@ -5,7 +5,7 @@ keys of the config section `data`.
 """
 
 from score_sde_jax.data.dataset import Dataset
-from score_sde_jax.data.declared import declared_length, declared_shape
+from score_sde_jax.data.declared import declared_length, declared_levels, declared_shape
 from score_sde_jax.data.digits import digits
 from score_sde_jax.data.folder import image_folder
 from score_sde_jax.data.idx import fashion_mnist, mnist
@@ -20,6 +20,7 @@ __all__ = [
     "Dataset",
     "all_images",
     "declared_length",
+    "declared_levels",
     "declared_shape",
     "examples",
     "training_batches",

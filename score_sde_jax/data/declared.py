@@ -2,6 +2,7 @@
 
 IMAGE_SIZES = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "celeb_a": 64}
 CHANNELS = {"digits": 1, "mnist": 1, "fashion_mnist": 1, "cifar10": 3, "celeb_a": 3, "image_folder": 3}
+LEVELS = {"digits": 17}
 TRAIN_IMAGES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "celeb_a": 162_770}
 
 
@@ -16,3 +17,8 @@ def declared_shape(name: str, image_size: int | None, channels: int | None) -> t
 def declared_length(name: str, split: str | None) -> int | None:
     """Published number of images of the training split, or None where there is none."""
     return TRAIN_IMAGES.get(name) if split == "train" else None
+
+
+def declared_levels(name: str) -> int:
+    """Number of quantisation levels of the values of an image."""
+    return LEVELS.get(name, 256)

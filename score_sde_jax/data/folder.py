@@ -1,8 +1,10 @@
-"""A folder of one's own images, of any size, format and mode."""
+"""A folder, or a zip file, of one's own images of any size, format and mode."""
 
+import io
 import logging
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ def image_folder(
     labels: bool = False,
     cache_bytes: int = CACHE_BYTES,
 ) -> Dataset:
-    """Every image below a folder: uint8 (image_size, image_size, channels).
+    """Every image below a folder or in a zip file: uint8 (image_size, image_size, channels).
 
     The largest central square, resized by area, in the order of the sorted paths. With `labels`,
     the folders directly below are the classes, in sorted order. A file that cannot be read is
@@ -30,11 +32,18 @@ def image_folder(
     """
     images.check_size(image_size, channels)
     root = Path(dir or "").expanduser()
-    if not dir or not root.is_dir():
-        raise UserError(f"data.dir={dir!r}: not a folder; give yours with --config.data.dir=FOLDER")
-    paths = _image_paths(root)
+    if dir and root.is_dir():
+        names, opened = _names_below(root), lambda name: str(root / name)
+    elif dir and zipfile.is_zipfile(root):
+        archive = zipfile.ZipFile(root)
+        names, opened = archive.namelist(), lambda name: io.BytesIO(archive.read(name))
+    else:
+        raise UserError(
+            f"data.dir={dir!r}: neither a folder nor a zip file of images; give yours with --config.data.dir=FOLDER"
+        )
+    paths = _image_paths(root, names)
     class_of, num_classes = _classes(root, paths) if labels else ([0] * len(paths), 0)
-    reader = _Reader(paths, image_size, channels)
+    reader = _Reader(root, paths, opened, image_size, channels)
     reader.read(0)  # a folder of broken files fails here, and not in a thread of the first batch
 
     def decode(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
@@ -45,15 +54,17 @@ def image_folder(
     return DecodedDataset("image_folder", decode, len(paths), shape, num_classes, cache_bytes)
 
 
-def _image_paths(root: Path) -> list[Path]:
-    """Files below a folder whose name ends like an image's, sorted; UserError if there is none."""
+def _names_below(root: Path) -> list[str]:
+    """Paths of all files below a folder, relative to it."""
+    below = [Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
+    return [path.relative_to(root).as_posix() for path in below]
+
+
+def _image_paths(root: Path, names: list[str]) -> list[Path]:
+    """Those files whose name ends like an image's, sorted; UserError if there is none."""
     suffixes = Image.registered_extensions()
-    found = [
-        Path(folder, name)
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in suffixes and not name.startswith(".")
-    ]
+    paths = map(Path, names)
+    found = [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
     if not found:
         raise UserError(f"{root}: no image in this folder or below it")
     return sorted(found)
@@ -61,19 +72,27 @@ def _image_paths(root: Path) -> list[Path]:
 
 def _classes(root: Path, paths: list[Path]) -> tuple[list[int], int]:
     """Class of each path, and the number of classes."""
-    parts = [path.relative_to(root).parts for path in paths]
-    loose = [path for path, part in zip(paths, parts, strict=True) if len(part) == 1]
+    loose = [path for path in paths if len(path.parts) == 1]
     if loose:
-        raise UserError(f"data.labels=True: {loose[0]} lies in no class's folder")
-    number = {name: i for i, name in enumerate(sorted({part[0] for part in parts}))}
-    return [number[part[0]] for part in parts], len(number)
+        raise UserError(f"data.labels=True: {root / loose[0]} lies in no class's folder")
+    number = {name: i for i, name in enumerate(sorted({path.parts[0] for path in paths}))}
+    return [number[path.parts[0]] for path in paths], len(number)
 
 
 class _Reader:
     """Decodes files, passing over those that cannot be read."""
 
-    def __init__(self, paths: list[Path], image_size: int, channels: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        paths: list[Path],
+        opened: Callable[[str], str | io.BytesIO],
+        image_size: int,
+        channels: int,
+    ) -> None:
+        self._root = root
         self._paths = paths
+        self._opened = opened
         self._image_size = image_size
         self._channels = channels
         self._unreadable: set[int] = set()
@@ -85,14 +104,14 @@ class _Reader:
             if position in self._unreadable:
                 continue
             try:
-                image = images.decode(str(self._paths[position]), self._channels)
+                image = images.decode(self._opened(self._paths[position].as_posix()), self._channels)
             except Exception as error:  # broken files make Pillow raise nearly anything
                 self._report(position, error)
             else:
                 return images.resize(images.centre_crop(image), self._image_size), position
-        raise UserError(f"{self._paths[0].parent}: none of its {num} image files can be read")
+        raise UserError(f"{self._root}: none of its {num} image files can be read")
 
     def _report(self, position: int, error: Exception) -> None:
         if position not in self._unreadable:  # another thread may have met it meanwhile
             self._unreadable.add(position)
-            logging.warning("%s: skipped, not readable (%s)", self._paths[position], error)
+            logging.warning("%s: skipped, not readable (%s)", self._root / self._paths[position], error)

@@ -52,7 +52,7 @@ def celeb_a(
     source = open_source("celeb_a", dir, split)
 
     def decode(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
-        for example in source.__getitems__(indices):
+        for example in _read(source, indices):
             image = images.decode(io.BytesIO(example["image"]), channels)
             yield images.resize(images.centre_crop(image, crop), image_size), 0
 
@@ -69,7 +69,7 @@ def labelled(name: str, dir: str | None, split: str, hint: str = "") -> Dataset:
     features = source.dataset_info.features
 
     def decode(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
-        for example in source.__getitems__(indices):
+        for example in _read(source, indices):
             image = images.decode(io.BytesIO(example["image"]), features["image"].shape[-1])
             yield image, int(example["label"])
 
@@ -80,8 +80,8 @@ def labelled(name: str, dir: str | None, split: str, hint: str = "") -> Dataset:
 def open_source(name: str, dir: str | None, split: str, hint: str = "") -> Any:
     """TFDS's random access to a split, with its images left encoded.
 
-    Raises UserError where the data or the split is missing, or is in a format that only TensorFlow
-    reads.
+    Raises UserError where the data or the split is missing, a file of it is damaged, or is in a
+    format that only TensorFlow reads.
     """
     import tensorflow_datasets as tfds  # a second to import, and of no use to the other data sets
 
@@ -91,8 +91,7 @@ def open_source(name: str, dir: str | None, split: str, hint: str = "") -> Any:
     if not versions:
         raise UserError(
             f"{name}: no data in {data_dir}; {hint}download its archives into a directory "
-            f"ARCHIVES and run `python -m score_sde_jax.data.prepare --dataset={name} "
-            f"--archives=ARCHIVES --data_dir={data_dir}`"
+            f"ARCHIVES and run {_prepare(name, data_dir)}"
         )
     builder = tfds.builder_from_directory(max(versions, key=lambda p: tfds.core.Version(p.name)))
     if split.partition("[")[0] not in builder.info.splits:
@@ -100,11 +99,42 @@ def open_source(name: str, dir: str | None, split: str, hint: str = "") -> Any:
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
             f"{builder.data_dir}: only TensorFlow reads {builder.info.file_format.value} files; "
-            f"remove the directory and run `python -m score_sde_jax.data.prepare --dataset={name} "
-            f"--archives=ARCHIVES --data_dir={data_dir}`"
+            f"remove the directory and run {_prepare(name, data_dir)}"
         )
+    _check_shards(builder.info, split.partition("[")[0])
     decoders = {"image": tfds.decode.SkipDecoding()}
     return builder.as_data_source(split=split, decoders=decoders)
+
+
+def _check_shards(info: Any, split: str) -> None:
+    """Raise UserError for a file of a split that is missing, cut short, or not the one that was written."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    written = info.splits[split]
+    for path, length in zip(written.filepaths, written.shard_lengths, strict=True):
+        found = ArrayRecordReader(os.fspath(path)).num_records()  # 0 of a file that is missing or cut short
+        if found != length:
+            raise _damaged(info, f"{path} holds {found:,} of {length:,} examples")
+
+
+def _read(source: Any, indices: list[int]) -> list[dict[str, Any]]:
+    """Examples of a source, images left encoded; UserError where their bytes are not those that were written."""
+    try:
+        return source.__getitems__(indices)
+    except Exception as error:  # array_record and protobuf raise each their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise _damaged(source.dataset_info, reason) from error
+
+
+def _damaged(info: Any, reason: str) -> UserError:
+    directory = Path(info.data_dir)
+    again = _prepare(info.name, directory.parent.parent)
+    return UserError(f"{info.name}: damaged data ({reason}); remove {directory} and run {again}")
+
+
+def _prepare(name: str, data_dir: Path) -> str:
+    """The command that prepares a data set."""
+    return f"`python -m score_sde_jax.data.prepare --dataset={name} --archives=ARCHIVES --data_dir={data_dir}`"
 
 
 def tfds_dir(dir: str | None) -> Path:

@@ -4,6 +4,7 @@ import gzip
 import io
 import itertools
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -219,6 +220,39 @@ def test_damaged_idx_files(archives, tmp_path):
     images.unlink()
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte.*missing"):
         DATASETS["mnist"](dir=str(tmp_path))
+
+
+@pytest.fixture
+def shard(data_dir, tmp_path):
+    """A copy of the prepared CIFAR-10 in tmp_path; the first of the two files of its split "train"."""
+    shutil.copytree(data_dir / "cifar10", tmp_path / "cifar10")
+    return min(tmp_path.glob("cifar10/*/cifar10-train.array_record-*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "removed", "overwritten"])
+def test_a_damaged_shard_is_refused_before_any_work(shard, damage, tmp_path):
+    whole = shard.read_bytes()
+    shard.write_bytes({"cut": whole[: len(whole) // 2], "overwritten": b"text" * 50_000}.get(damage, b""))
+    if damage == "removed":
+        shard.unlink()
+    with pytest.raises(UserError) as error:
+        DATASETS["cifar10"](dir=str(tmp_path))
+    assert f"{shard} holds 0 of 25 examples" in str(error.value) and "\n" not in str(error.value)
+    assert f"remove {shard.parent} and run `python -m score_sde_jax.data.prepare --dataset=cifar10" in str(error.value)
+    assert len(DATASETS["cifar10"](dir=str(tmp_path), split="test")) == 10  # the other split is whole
+
+
+def test_flipped_bytes_of_a_shard_are_seen_when_they_are_read(shard, tmp_path):
+    damaged = bytearray(shard.read_bytes())
+    at = damaged.index(b"IDAT") + 100  # in an image; between records there is padding, which no one reads
+    damaged[at] ^= 1
+    shard.write_bytes(bytes(damaged))
+    dataset = DATASETS["cifar10"](dir=str(tmp_path))
+    with pytest.raises(UserError, match=rf"^cifar10: damaged data \(.+\); remove {shard.parent} and run"):
+        all_images(dataset)
+    batches = training_batches(DATASETS["cifar10"](dir=str(tmp_path)), batch_size=50, seed=0)
+    with pytest.raises(UserError, match=r"^cifar10: damaged data \(.+\)"):  # in a thread of the pipeline too
+        next(batches)
 
 
 GOOD = np.zeros((4, 6, 6, 3), np.uint8)

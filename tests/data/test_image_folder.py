@@ -1,6 +1,7 @@
 """A folder of images with everything that goes wrong in one."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -40,6 +41,14 @@ def test_every_format_in_order(folder):
     assert dataset.image_shape == (4, 4, 3)
     assert greys(dataset) == [10, 20, 30, 40, 50]
     assert dataset.num_classes == 0
+
+
+def test_a_zip_file_is_the_folder_that_it_holds(folder, tmp_path_factory):
+    archive = tmp_path_factory.mktemp("zip") / "images"
+    shutil.make_archive(str(archive), "zip", folder)
+    zipped, plain = (image_folder(dir=str(p), image_size=4, labels=True) for p in (archive.with_suffix(".zip"), folder))
+    np.testing.assert_array_equal(all_images(zipped), all_images(plain))
+    assert zipped.gather(np.arange(5))[1].tolist() == [0, 0, 1, 1, 2] and zipped.num_classes == 3
 
 
 def test_labels_are_the_folders_directly_below(folder):
