@@ -1,4 +1,4 @@
-"""Train, sample or describe a score-based generative model.
+"""Train, sample, evaluate or describe a score-based generative model.
 
 python main.py --config=configs/digits.py --mode=train [--workdir=DIR] [--config.section.key=value ...]
 """
@@ -6,25 +6,27 @@ python main.py --config=configs/digits.py --mode=train [--workdir=DIR] [--config
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import Literal
 
 from absl import app, flags, logging
 
 from score_sde_jax.errors import RunError, StoppedError, UserError
 
-MODES = ("train", "sample", "info")
+MODES = ("train", "sample", "eval", "info")
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "config", None, "Config file, or file:variant; --config.section.key=value overrides one of its values."
 )
 flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.")
 flags.DEFINE_string("workdir", None, "Directory of the run; runs/NAME for configs/NAME.py where not given.")
-flags.DEFINE_integer("num_images", None, "sample: how many images there shall be (sampler.num_images of the config).")
-flags.DEFINE_integer("seed", None, "sample: seed of the images (seed of the config).")
-flags.DEFINE_string("checkpoint", None, "sample: step of the checkpoint, or best (the latest).")
+flags.DEFINE_integer(
+    "num_images", None, "sample, eval: how many images there shall be (sampler.num_images, eval.num_images)."
+)
+flags.DEFINE_integer("seed", None, "sample, eval: seed of the images, of the noise (seed of the config).")
+flags.DEFINE_string("checkpoint", None, "sample, eval: step of the checkpoint, or best (the latest).")
 flags.DEFINE_string("output", None, "sample: directory for the images (WORKDIR/samples/STEP).")
 flags.DEFINE_bool("files", False, "sample: also write every image as a PNG file.")
+flags.DEFINE_integer("neighbours", None, "sample: find this many nearest training images for every image.")
 flags.DEFINE_string("profile", "", "train: FIRST:LAST, steps to write a trace of into WORKDIR/profile.")
 flags.DEFINE_string("distributed", "auto", "Several processes: auto (TPU pods, SLURM, a coordinator given), on, off.")
 flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, the same in every process.")
@@ -44,11 +46,12 @@ def main(argv: list[str]) -> None:
     if FLAGS.config is None:
         raise UserError("--config is missing: name a file, such as --config=configs/digits.py")
     if FLAGS.num_images is not None:
-        assignments.append(f"sampler.num_images={FLAGS.num_images}")
+        assignments.append(f"{'eval' if FLAGS.mode == 'eval' else 'sampler'}.num_images={FLAGS.num_images}")
     checkpoint = _checkpoint(FLAGS.checkpoint)
     experiment = build.finish(config.load(FLAGS.config), assignments)
-    name = Path(FLAGS.config.partition(":")[0]).stem
-    directory = workdir.locate(FLAGS.workdir or f"runs/{name}")
+    if FLAGS.mode != "sample" and experiment.task.name != "none":
+        raise UserError(f"config.task.name={experiment.task.name}: only --mode=sample has tasks, not {FLAGS.mode}")
+    directory = workdir.locate(FLAGS.workdir or f"runs/{config.run_name(FLAGS.config)}")
     processes.start(FLAGS.distributed, FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
     say = _say if processes.is_first() else _keep_quiet
     if FLAGS.mode == "train":
@@ -63,9 +66,14 @@ def main(argv: list[str]) -> None:
             seed=FLAGS.seed,
             output=workdir.locate(FLAGS.output) if FLAGS.output else None,
             files=FLAGS.files,
+            neighbours=FLAGS.neighbours,
             command=shlex.join(["python", *sys.argv]),
         )
         sample(experiment, directory, request, say)
+    elif FLAGS.mode == "eval":
+        from score_sde_jax.evaluate import evaluate
+
+        evaluate(experiment, directory, checkpoint, FLAGS.seed, say)
     else:
         from score_sde_jax.info import info
 

@@ -29,13 +29,11 @@ def choose_automatic(config: ConfigDict, data: Dataset) -> list[str]:
     sigma_min, sigma_max = (float(sde.sigma(jnp.asarray(t))) for t in (sde.t_min, sde.t_max))
     dimension = int(np.prod(data.image_shape))
     for path in LEVELS:
-        section = configs.section(config, path)
-        if section.get("num_levels") == AUTO:
+        if configs.has(config, path) and (section := configs.section(config, path)).get("num_levels") == AUTO:
             with section.ignore_type():
                 section.num_levels = techniques.num_levels(dimension, sigma_min, sigma_max)
             told.append(f"{path}.num_levels = {section.num_levels} (technique 2: overlapping levels)")
-    corrector = config.sampler.corrector
-    if corrector.get("step_size") == AUTO:
+    if "sampler" in config and (corrector := config.sampler.corrector).get("step_size") == AUTO:
         ratio = (sigma_max / sigma_min) ** (1 / (len(build.sampling_times(config, sde)) - 2))
         with corrector.ignore_type():
             corrector.step_size = float(f"{techniques.langevin_step_size(ratio, corrector.num_steps):.4g}")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from score_sde_jax.build import Experiment
+from score_sde_jax.experiment import Experiment
 
 
 def flops(function: Callable[..., Any], *args: Any) -> float:
@@ -22,9 +22,8 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
 def training_flops(experiment: Experiment) -> float:
     """Floating-point operations of the loss of one image and its gradient; nothing is computed."""
     params = jax.eval_shape(experiment.init, jax.random.key(0)).params
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    x0 = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
-    return flops(jax.value_and_grad(lambda *args: jnp.mean(experiment.loss_fn(*args))), params, keys, x0)
+    batch, keys = experiment.batch_shapes(1)
+    return flops(jax.value_and_grad(lambda *args: jnp.mean(experiment.loss_fn(*args))), params, keys, batch)
 
 
 PEAK_FLOPS = {

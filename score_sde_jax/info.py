@@ -13,6 +13,9 @@ from score_sde_jax.costs import residual_bytes, training_flops
 from score_sde_jax.data import declared_length, declared_shape
 from score_sde_jax.drawing import Say
 from score_sde_jax.errors import UserError
+from score_sde_jax.models import trainable
+from score_sde_jax.samplers import Sampler
+from score_sde_jax.schema import TrainOptions
 from score_sde_jax.sharding import bytes_per_device
 
 MIB = 2**20
@@ -26,10 +29,14 @@ def info(config: ConfigDict, directory: Path, say: Say = print) -> None:
     experiment = build.experiment(config, image_shape)
     options = build.train_options(config)
     state = jax.eval_shape(experiment.init, jax.random.key(0))
-    say(f"parameters: {sum(leaf.size for leaf in jax.tree.leaves(state.params))}")
+    learned = jax.tree.map(lambda leaf, trained: leaf.size * trained, state.params, trainable(state.params))
+    number = sum(jax.tree.leaves(learned))
+    say(f"parameters: {number}")
+    if fixed := sum(leaf.size for leaf in jax.tree.leaves(state.params)) - number:
+        say(f"numbers that are drawn once and not trained: {fixed}")
     _say_cost(experiment, state, options, say)
-    _say_noise(experiment, say)
-    say(f"network evaluations per image (NFE): {experiment.sampler.evaluations()}")
+    if experiment.sampler:
+        _say_noise(experiment, experiment.sampler, say)
     epochs = f"{options.steps * options.batch_size / length:,.4g}" if length else "an unknown number of"
     say(f"run: {options.steps:,} steps of {options.batch_size} images, {epochs} epochs")
 
@@ -53,20 +60,19 @@ def _look_at_data(config: ConfigDict, say: Say) -> tuple[tuple[int, ...], int | 
     return data.image_shape, len(data)
 
 
-def _say_cost(experiment: build.Experiment, state: PyTree, options: build.TrainOptions, say: Say) -> None:
+def _say_cost(experiment: build.Experiment, state: PyTree, options: TrainOptions, say: Say) -> None:
     say(
         f"FLOPs per training image: {training_flops(experiment):.4g} "
         "(matrix products and convolutions, forward and backward)"
     )
     devices = jax.device_count()
     batch = max(1, options.batch_size // (devices * options.microbatches))
-    x0 = jax.ShapeDtypeStruct((batch, *experiment.image_shape), jnp.float32)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
 
-    def loss(params: PyTree, keys: jax.Array, x0: jax.Array) -> jax.Array:
-        return jnp.mean(experiment.loss_fn(params, keys, x0))
+    def loss(params: PyTree, keys: jax.Array, images: PyTree) -> jax.Array:
+        return jnp.mean(experiment.loss_fn(params, keys, images))
 
-    activations = residual_bytes(loss, state.params, keys, x0)
+    images, keys = experiment.batch_shapes(batch)
+    activations = residual_bytes(loss, state.params, keys, images)
     held = bytes_per_device(state, 1, False)
     # the gradient lives beside the state while the optimizer runs
     gradient = bytes_per_device(state.params, 1, False)
@@ -84,8 +90,8 @@ def _say_cost(experiment: build.Experiment, state: PyTree, options: build.TrainO
         say(f"  {name:24}" + "".join(f"{size / MIB:>9,.1f}" for size in sizes))
 
 
-def _say_noise(experiment: build.Experiment, say: Say) -> None:
-    sde, times = experiment.sde, experiment.sampler.times
+def _say_noise(experiment: build.Experiment, sampler: Sampler, say: Say) -> None:
+    sde, times = experiment.sde, sampler.times
     sigmas = np.asarray(jax.vmap(sde.sigma)(times[:-1]))
     shown = [f"{sigma:.4g}" for sigma in (sigmas if len(sigmas) <= 12 else [*sigmas[:4], *sigmas[-4:]])]
     if len(sigmas) > 12:
@@ -94,3 +100,5 @@ def _say_noise(experiment: build.Experiment, say: Say) -> None:
     steps = experiment.step_sizes(sigmas)
     if steps is not None:
         say(f"Langevin step sizes: {steps[0]:.4g} at the first level to {steps[-1]:.4g} at the last")
+    evaluations = sampler.evaluations()
+    say(f"network evaluations per image (NFE): {'the images decide' if evaluations is None else evaluations}")

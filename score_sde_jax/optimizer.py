@@ -4,6 +4,8 @@ from typing import Literal
 
 import optax
 
+from score_sde_jax.models import trainable
+
 
 def learning_rate_schedule(
     learning_rate: float, num_steps: int, *, warmup_steps: int = 0, decay: Literal["constant", "cosine"] = "constant"
@@ -27,9 +29,10 @@ def adam(
     gradient_clip: float | None = None,
 ) -> optax.GradientTransformation:
     """Adam (arXiv 1412.6980), with decoupled weight decay (arXiv 1711.05101) and clipping by the global norm where
-    given.
+    given. Parameters that are not trained do not decay.
     """
-    optimizer = optax.adamw(schedule, b1=beta1, b2=beta2, eps=eps, weight_decay=weight_decay)
+    mask = trainable if weight_decay else None  # a mask is part of the state, and of older checkpoints it was not
+    optimizer = optax.adamw(schedule, b1=beta1, b2=beta2, eps=eps, weight_decay=weight_decay, mask=mask)
     if gradient_clip is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(gradient_clip), optimizer)

@@ -17,24 +17,53 @@ MIN_TILE = 32
 
 
 def to_uint8(
-    images: Float[np.ndarray, "*batch height width channels"], value_range: tuple[float, float]
+    images: Float[np.ndarray, "*batch height width channels"],
+    value_range: tuple[float, float],
+    levels: int | None = None,
 ) -> UInt8[np.ndarray, "*batch height width channels"]:
-    """Grey levels 0 to 255 of images whose darkest and brightest values are `value_range`."""
+    """Grey levels 0 to 255 of images whose darkest and brightest values are `value_range`.
+
+    `levels` undoes dequantisation: a value is one of so many levels that part the range, and that level's grey.
+    """
     low, high = value_range
-    return np.round(255 * np.clip((images - low) / (high - low), 0.0, 1.0)).astype(np.uint8)
+    unit = np.clip((images - low) / (high - low), 0.0, 1.0)
+    if levels is not None:
+        unit = np.minimum(np.floor(levels * unit), levels - 1) / (levels - 1)
+    return np.round(255 * unit).astype(np.uint8)
 
 
-def grid(images: UInt8[np.ndarray, "num height width channels"]) -> Image.Image:
-    """All images in rows, nearly square, one pixel apart on white."""
-    num, height, width, channels = images.shape
-    zoom = max(1, -(-MIN_TILE // max(height, width)))
-    columns = math.ceil(math.sqrt(num))
+def grid(images: UInt8[np.ndarray, "num height width channels"], columns: int | None = None) -> Image.Image:
+    """All images in rows, nearly square unless the number of columns is given, one pixel apart on white."""
+    return _picture(_laid(_zoomed(images), columns or math.ceil(math.sqrt(len(images))), gap=1))
+
+
+def strips(images: UInt8[np.ndarray, "num length height width channels"], columns: int | None = None) -> Image.Image:
+    """Strips of images that belong together, side by side, nearly square unless the number of columns is given."""
+    num, length = images.shape[:2]
+    laid = np.stack([_laid(_zoomed(strip), length, gap=1) for strip in images])
+    return _picture(_laid(laid, columns or math.ceil(math.sqrt(num / length)), gap=3))
+
+
+def _zoomed(images: UInt8[np.ndarray, "num height width channels"]) -> UInt8[np.ndarray, "num rows columns channels"]:
+    zoom = max(1, -(-MIN_TILE // max(images.shape[1:3])))
+    return images.repeat(zoom, 1).repeat(zoom, 2)
+
+
+def _laid(
+    tiles: UInt8[np.ndarray, "num height width channels"], columns: int, gap: int
+) -> UInt8[np.ndarray, "rows columns channels"]:
+    """Tiles in rows on white, with a gap between them and around all."""
+    num, height, width, channels = tiles.shape
     rows = math.ceil(num / columns)
-    canvas = np.full((rows * (zoom * height + 1) + 1, columns * (zoom * width + 1) + 1, channels), 255, np.uint8)
-    for i, image in enumerate(images):
-        top, left = 1 + i // columns * (zoom * height + 1), 1 + i % columns * (zoom * width + 1)
-        canvas[top : top + zoom * height, left : left + zoom * width] = image.repeat(zoom, 0).repeat(zoom, 1)
-    return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = tile
+    return canvas
+
+
+def _picture(canvas: UInt8[np.ndarray, "rows columns channels"]) -> Image.Image:
+    return Image.fromarray(canvas[..., 0] if canvas.shape[-1] == 1 else canvas)
 
 
 def save_png(path: Path, image: Image.Image) -> None:
@@ -121,3 +150,26 @@ def _rendered(figure) -> Image.Image:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def histogram(values: Float[np.ndarray, " num"], label: str) -> Image.Image:
+    """How often a number has which value, with its mean."""
+    figure, axes = _figure(6.0, 4.0)
+    axes.hist(values, bins=min(50, max(5, math.isqrt(len(values)))), color="tab:blue", alpha=0.7)
+    axes.axvline(values.mean(), color="tab:red", label=f"mean {values.mean():.4g}")
+    axes.set(xlabel=label, ylabel="images")
+    axes.legend()
+    return _rendered(figure)
+
+
+def level_curves(curves: dict[str, Sequence[float | None]], label: str) -> Image.Image:
+    """A number for each bin of noise levels, from the smallest to the largest noise; None is left out."""
+    figure, axes = _figure(6.0, 4.0)
+    for name, values in curves.items():
+        found = np.array(values, dtype=float)
+        at = (np.arange(len(found)) + 0.5) / len(found)
+        axes.plot(at[np.isfinite(found)], found[np.isfinite(found)], marker="o", label=name)
+    axes.set(xlabel="noise level, from the smallest to the largest in log sigma / alpha", ylabel=label)
+    _log_scale(axes, np.concatenate([np.array(values, dtype=float) for values in curves.values()]))
+    axes.legend()
+    return _rendered(figure)

@@ -4,13 +4,16 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
 from score_sde_jax.errors import UserError
+
+Say = Callable[[str], None]
+"""Where a driver's lines go."""
 
 
 def duration(seconds: float) -> str:

@@ -5,17 +5,24 @@ import hashlib
 import json
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from score_sde_jax import build, drawing, workdir
 from score_sde_jax import keys as prng
-from score_sde_jax.checkpoint import Checkpoints
-from score_sde_jax.drawing import Artist, SampleSet, Say
+from score_sde_jax.drawing import Artist, SampleSet
 from score_sde_jax.errors import UserError
+from score_sde_jax.given import Given, classifier
+from score_sde_jax.neighbours import leave_neighbours
 from score_sde_jax.processes import is_first
-from score_sde_jax.state import TrainState
+from score_sde_jax.reporting import Say
+from score_sde_jax.sharding import Parallel
+from score_sde_jax.tasks import ClassConditional
+
+LEFT = (".png", ".gif", ".npz")
+"""Files that are named when all is drawn."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,38 +30,41 @@ class SampleRequest:
     """What the command line asks for; None stands for what the config says.
 
     checkpoint: its step, or "best" (the latest); seed; output: directory; files: one PNG for every image beside the
-    archive; command: how to repeat it.
+    archive; neighbours: how many nearest training images are found for each; command: how to repeat it.
     """
 
     checkpoint: int | Literal["best"] | None = None
     seed: int | None = None
     output: Path | None = None
     files: bool = False
+    neighbours: int | None = None
     command: str = ""
 
 
 def sample(config: ConfigDict, directory: Path, request: SampleRequest, say: Say = print) -> Path:
     """Draw images until `sampler.num_images` are there, from the run in `directory`; the directory they lie in."""
-    saved = workdir.saved_config(directory)
-    if saved is None:
-        raise _nothing_to_sample(directory)
-    workdir.adopt_automatic(config, saved)
-    workdir.refuse_another_run(directory, config, saved)
+    if "sampler" not in config:
+        raise UserError("config.sampler is missing: --mode=sample draws with it, and a classifier draws nothing")
+    image_shape = workdir.adopt_run(directory, config)
+    if request.neighbours is not None and len(image_shape) != 3:
+        raise UserError(f"--neighbours={request.neighbours}: only images have them, not points of shape {image_shape}")
     parallel, options = build.parallel(config), build.sampler_options(config)
-    experiment = build.experiment(config, tuple(saved[workdir.IMAGE_SHAPE]))
-    artist = Artist(experiment, parallel, options.batch_size, config.data.value_range or (0.0, 1.0))
+    value_range = config.data.value_range or (0.0, 1.0)
+    experiment, given, more_params = _with_task(config, build.experiment(config, image_shape), parallel)
+    artist = Artist(config, experiment, parallel, given)
 
-    step, state = _restore(directory, request.checkpoint, parallel.abstract(experiment.init, prng.root(0, "init")))
+    abstract = parallel.abstract(experiment.init, prng.root(0, "init"))
+    step, state = workdir.restore(directory, request.checkpoint, abstract)
+    params = (state.ema_params, *more_params) if more_params else state.ema_params
     say(f"sampling from the checkpoint of step {step:,} in {directory}")
 
     seed = config.seed if request.seed is None else request.seed
-    samples = SampleSet(
-        _output(config, directory, request, step, seed), drawing.description(config, step, seed), artist.are_images
-    )
+    described = drawing.description(config, step, seed, given.description)
+    output = request.output or _output(directory / "samples" / str(step), described)
+    samples = SampleSet(output, described, artist.are_images)
     had, began = len(samples), time.monotonic()
-    evaluations = experiment.sampler.evaluations()
-    facts = {"network_evaluations_per_image": evaluations, "command": request.command}
-    drawing.extend(samples, artist, state.ema_params, seed, options.num_images, facts, say)
+    facts = {"command": request.command}
+    drawing.extend(samples, artist, params, seed, options.num_images, facts, say)
     if request.files and artist.are_images and is_first():
         samples.save_files()
     if len(samples) == had:
@@ -62,40 +72,39 @@ def sample(config: ConfigDict, directory: Path, request: SampleRequest, say: Say
     else:
         drawn, seconds = len(samples) - had, time.monotonic() - began
         say(
-            f"drew images {had:,} to {len(samples) - 1:,} of seed {seed}: {evaluations:,} network evaluations each, "
+            f"drew images {had:,} to {len(samples) - 1:,} of seed {seed}, "
             f"{drawn / seconds:.3g} images/s with compilation"
         )
-    say(f"{samples.directory}: grid.png, {samples.archive.name}, annealing.gif\nrepeat: {request.command}")
+    if "errors" in samples.beside:
+        say(f"mean absolute error of the round trip: {samples.beside['errors'].mean():.3g} of 255 grey levels")
+    if request.neighbours is not None:
+        assert samples.stored is not None
+        data = build.dataset(config)
+        leave_neighbours(samples.directory, samples.stored, data, value_range, request.neighbours, say)
+    named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in LEFT))
+    say(f"{samples.directory}: {named}\nrepeat: {request.command}")
     return samples.directory
 
 
-def _restore(directory: Path, checkpoint: int | Literal["best"] | None, abstract: TrainState) -> tuple[int, TrainState]:
-    """Step and state of the checkpoint that was asked for."""
-    folder = directory / ("best" if checkpoint == "best" else "checkpoints")
-    if not folder.is_dir():
-        if checkpoint == "best":
-            raise UserError(f"{directory} keeps no best checkpoint; train with --config.checkpoint.keep_best=True")
-        raise _nothing_to_sample(directory)
-    checkpoints = Checkpoints(folder)
-    if isinstance(checkpoint, int):
-        return checkpoint, checkpoints.restore(checkpoint, abstract)
-    restored = checkpoints.restore_latest(abstract)
-    if restored is None:
-        raise _nothing_to_sample(directory)
-    return restored
+def _with_task(
+    config: ConfigDict, experiment: build.Experiment, parallel: Parallel
+) -> tuple[build.Experiment, Given, list[PyTree]]:
+    """The experiment for section `task`, what is given to its images, and the parameters that it has in addition."""
+    task = build.task(config, experiment.image_shape)
+    found = None
+    if isinstance(task, ClassConditional):
+        found = classifier(config, workdir.locate(task.classifier), experiment, parallel)
+    given = Given(config, task, experiment, found)
+    experiment = dataclasses.replace(experiment, task=task, classifier=found.experiment if found else None)
+    return experiment, given, [found.params] if found else []
 
 
-def _nothing_to_sample(directory: Path) -> UserError:
-    return UserError(f"{directory} holds no checkpoint to sample from; train first, with --mode=train")
-
-
-def _output(config: ConfigDict, directory: Path, request: SampleRequest, step: int, seed: int) -> Path:
-    """Directory for a seed and sampler: samples/<step> for those of the run itself, a folder inside for any other."""
-    if request.output is not None:
-        return request.output
-    base, ours = directory / "samples" / str(step), drawing.description(config, step, seed)
-    record = base / "samples.json"
-    if not record.exists() or json.loads(record.read_text())["description"] == json.loads(json.dumps(ours)):
+def _output(base: Path, described: dict[str, Any]) -> Path:
+    """Directory for a task, seed and sampler: `base` for those of the run itself, a folder inside for any other."""
+    record, task = base / "samples.json", described.get("task")
+    if not task and (
+        not record.exists() or json.loads(record.read_text())["description"] == json.loads(json.dumps(described))
+    ):
         return base
-    digest = hashlib.sha256(json.dumps(ours, sort_keys=True).encode()).hexdigest()[:8]
-    return base / f"seed{seed}-{digest}"
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+    return base / (f"{task['name']}-{digest}" if task else f"seed{described['seed']}-{digest}")

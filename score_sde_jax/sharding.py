@@ -19,6 +19,8 @@ from score_sde_jax.errors import UserError
 from score_sde_jax.state import Replica
 
 AXIS = "data"
+FRAMES = "frames"
+"""Name of the result of a sampler that has one row for every frame before that for every image."""
 MIN_SHARDED_SIZE = 1024
 """Leaves below this many elements stay whole: a message for each would cost more than the memory it saves."""
 
@@ -66,9 +68,9 @@ class Parallel:
             needs = f"the {devices} devices" + (f" times {parts} microbatches" if parts > 1 else "")
             raise UserError(f"{name}={batch_size} must be a positive multiple of {needs}")
 
-    def shard(self, batches: np.ndarray) -> jax.Array:
-        """Global array (steps, batch, ...) from this process's rows (steps, rows, ...)."""
-        return jax.make_array_from_process_local_data(self.batches, batches)
+    def shard(self, batches: PyTree) -> PyTree:
+        """Global arrays (steps, batch, ...) from this process's rows (steps, rows, ...)."""
+        return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, self.batches), batches)
 
     def flags(self, value: bool) -> jax.Array:
         """The value of this process in a vote, on each of its devices."""
@@ -97,7 +99,7 @@ class Parallel:
             self.placement(shapes),
         )
 
-    def compiled(self, step: TrainStep, state: PyTree, batches: jax.Array, key: jax.Array) -> CompiledStep:
+    def compiled(self, step: TrainStep, state: PyTree, batches: PyTree, key: jax.Array) -> CompiledStep:
         """(state, batches, key, flags) -> (state, metrics, any flag), compiled for arguments like these.
 
         The old state is given up. The vote rides in the step, so that all processes learn its result for the same step
@@ -109,8 +111,13 @@ class Parallel:
         """The jitted function that `compiled` compiles."""
         raise NotImplementedError
 
-    def sampler(self, sample: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """Jitted (params, indices, key) -> (images, frames); every process gets all of them."""
+    def per_example(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """Jitted function(params, indices, key, given), whose results every process gets whole.
+
+        `indices` number the examples and `given` is a tree of arrays with one row for each; both are split over the
+        devices. Every result has one row for each example too, except one named `frames`, whose rows are on its second
+        axis.
+        """
         raise NotImplementedError
 
 
@@ -129,7 +136,7 @@ class Jit(Parallel):
         """The jitted function that `compiled` compiles."""
         place = self.placement(state)
 
-        def with_vote(state: PyTree, batches: jax.Array, key: jax.Array, flags: jax.Array) -> tuple:
+        def with_vote(state: PyTree, batches: PyTree, key: jax.Array, flags: jax.Array) -> tuple:
             return *step(state, batches, key), flags.any()
 
         return jax.jit(
@@ -139,12 +146,14 @@ class Jit(Parallel):
             donate_argnums=0,
         )
 
-    def sampler(self, sample: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """Jitted (params, indices, key) -> (images, frames); every process gets all of them."""
+    def per_example(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """Jitted function(params, indices, key, given), whose results every process gets whole."""
 
-        @functools.partial(jax.jit, in_shardings=(None, self.batched, None), out_shardings=self.replicated)
-        def split(params: PyTree, indices: jax.Array, key: jax.Array) -> PyTree:
-            return sample(params, indices, key)
+        @functools.partial(
+            jax.jit, in_shardings=(None, self.batched, None, self.batched), out_shardings=self.replicated
+        )
+        def split(params: PyTree, indices: jax.Array, key: jax.Array, given: PyTree) -> PyTree:
+            return function(params, indices, key, given)
 
         return split
 
@@ -160,39 +169,45 @@ class Pmap(Parallel):
         del state
         mean = functools.partial(jax.lax.pmean, axis_name=AXIS)
 
-        def with_vote(state: PyTree, batches: jax.Array, key: jax.Array, flag: jax.Array) -> tuple:
+        def with_vote(state: PyTree, batches: PyTree, key: jax.Array, flag: jax.Array) -> tuple:
             replica = Replica(mean, jax.lax.axis_index(AXIS))
             return *step(state, batches, key, replica), jax.lax.pmax(flag, AXIS)
 
         mapped = jax.pmap(with_vote, AXIS, in_axes=(None, 1, None, 0), out_axes=None)
 
         @functools.partial(jax.jit, donate_argnums=0)
-        def over_devices(state: PyTree, batches: jax.Array, key: jax.Array, flags: jax.Array) -> tuple:
+        def over_devices(state: PyTree, batches: PyTree, key: jax.Array, flags: jax.Array) -> tuple:
             return mapped(state, _split(batches, axis=1), key, flags)
 
         return over_devices
 
-    def sampler(self, sample: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """Jitted (params, indices, key) -> (images, frames); every process gets all of them."""
+    def per_example(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """Jitted function(params, indices, key, given), whose results every process gets whole."""
 
-        def gathered(params: PyTree, indices: jax.Array, key: jax.Array) -> tuple:
-            images, frames = sample(params, indices, key)
-            gather = functools.partial(jax.lax.all_gather, axis_name=AXIS, tiled=True)
-            return gather(images, axis=0), gather(frames, axis=1)
+        def gathered(params: PyTree, indices: jax.Array, key: jax.Array, given: PyTree) -> PyTree:
+            def gather(path: tuple, leaf: jax.Array) -> jax.Array:
+                rows = 1 if jax.tree_util.keystr(path, simple=True).endswith(FRAMES) else 0
+                return jax.lax.all_gather(leaf, AXIS, axis=rows, tiled=True)
 
-        mapped = jax.pmap(gathered, AXIS, in_axes=(None, 0, None), out_axes=None)
+            return jax.tree.map_with_path(gather, function(params, indices, key, given))
 
-        @functools.partial(jax.jit, in_shardings=(None, self.batched, None))
-        def over_devices(params: PyTree, indices: jax.Array, key: jax.Array) -> tuple:
-            return mapped(params, _split(indices, axis=0), key)
+        mapped = jax.pmap(gathered, AXIS, in_axes=(None, 0, None, 0), out_axes=None)
+
+        @functools.partial(jax.jit, in_shardings=(None, self.batched, None, self.batched))
+        def over_devices(params: PyTree, indices: jax.Array, key: jax.Array, given: PyTree) -> PyTree:
+            return mapped(params, _split(indices, axis=0), key, _split(given, axis=0))
 
         return over_devices
 
 
-def _split(array: jax.Array, axis: int) -> jax.Array:
+def _split(tree: PyTree, axis: int) -> PyTree:
     """The axis of a batch as (devices, rows of each)."""
-    shape = array.shape
-    return array.reshape(*shape[:axis], jax.device_count(), -1, *shape[axis + 1 :])
+
+    def split(array: jax.Array) -> jax.Array:
+        shape = array.shape
+        return array.reshape(*shape[:axis], jax.device_count(), -1, *shape[axis + 1 :])
+
+    return jax.tree.map(split, tree)
 
 
 PARALLEL: dict[str, type[Parallel]] = {"jit": Jit, "pmap": Pmap}

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from score_sde_jax import keys as prng
 
-LossFn = Callable[[PyTree, Key[Array, " batch"], Float[Array, "batch *shape"]], Float[Array, " batch"]]
+LossFn = Callable[[PyTree, Key[Array, " batch"], PyTree], Float[Array, " batch"]]
 NoiseLevel = Callable[[Key[Array, " batch"]], Float[Array, " batch"]]
 NUM_BINS = 10
 """Noise levels are binned into this many for the loss per level."""
@@ -68,26 +68,29 @@ def training_step(
     noise_level: NoiseLevel | None = None,
     microbatches: int = 1,
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
-    """(state, images, root key[, replica]) -> (next state, metrics), a pure function over the global batch.
+    """(state, batch, root key[, replica]) -> (next state, metrics), a pure function over the global batch.
 
-    `loss_fn(params, keys, images)` gives the loss of each image and `noise_level(keys)` where between the smallest (0)
+    A batch is any tree of arrays with one row for every example. `loss_fn(params, keys, batch)` gives the loss of each
+    example and `noise_level(keys)` where between the smallest (0)
     and the largest noise (1) it was taken. Row i of the batch of step n always has the same key. The gradient is that
     of the mean over the batch, summed over `microbatches` equal parts of it. An update that is not finite is left out
     and counted.
     """
 
-    def objective(params: PyTree, keys: Any, x0: Any) -> tuple[Array, tuple[Array, Array]]:
-        losses = loss_fn(params, keys, x0)
+    def objective(params: PyTree, keys: Any, batch: PyTree) -> tuple[Array, tuple[Array, Array]]:
+        losses = loss_fn(params, keys, batch)
         return jnp.mean(losses), _per_level(losses, noise_level(keys) if noise_level else jnp.zeros(len(losses)))
 
-    def step(state: TrainState, x0: Any, key: Any, replica: Replica = ALONE) -> tuple[TrainState, StepMetrics]:
-        rows = replica.number * len(x0) + jnp.arange(len(x0))
+    def step(state: TrainState, batch: PyTree, key: Any, replica: Replica = ALONE) -> tuple[TrainState, StepMetrics]:
+        length = len(jax.tree.leaves(batch)[0])
+        rows = replica.number * length + jnp.arange(length)
         keys = prng.per_image(jax.random.fold_in(key, state.step), rows)
         part = functools.partial(jax.value_and_grad(objective, has_aux=True), state.params)
-        (loss, levels), gradients = replica.all_mean(_mean_over_parts(part, microbatches, keys, x0))
+        (loss, levels), gradients = replica.all_mean(_mean_over_parts(part, microbatches, keys, batch))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
+        # In this form the average of what never changes is exactly it, and without averaging that of the last step.
+        ema_params = jax.tree.map(lambda new, old: new + ema_decay * (old - new), params, state.ema_params)
         grad_norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         updated = TrainState(state.step + 1, params, ema_params, opt_state, state.skipped)
@@ -110,9 +113,9 @@ def training_step(
 def several_steps(step: Callable[..., tuple[TrainState, StepMetrics]]) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """(state, batches, key[, replica]) -> (state, metrics) of one step for each of the stacked batches."""
 
-    def steps(state: TrainState, batches: Any, key: Any, replica: Replica = ALONE) -> tuple[TrainState, StepMetrics]:
-        def body(state: TrainState, x0: Any) -> tuple[TrainState, StepMetrics]:
-            return step(state, x0, key, replica)
+    def steps(state: TrainState, batches: PyTree, key: Any, replica: Replica = ALONE) -> tuple[TrainState, StepMetrics]:
+        def body(state: TrainState, batch: PyTree) -> tuple[TrainState, StepMetrics]:
+            return step(state, batch, key, replica)
 
         return _loop(body, state, batches)
 
@@ -127,19 +130,19 @@ def _per_level(losses: Float[Array, " batch"], levels: Float[Array, " batch"]) -
     return counted.sum(0), indicator.sum(0)
 
 
-def _mean_over_parts(function: Callable[..., PyTree], parts: int, *batched: Any) -> PyTree:
+def _mean_over_parts(function: Callable[..., PyTree], parts: int, *batched: PyTree) -> PyTree:
     """Mean of function(*part) over equal parts of the batch.
 
     Part j takes rows j, j + parts, ...: rows of one device stay on it.
     """
     if parts == 1:
         return function(*batched)
-    stacked = [jnp.moveaxis(array.reshape(-1, parts, *array.shape[1:]), 1, 0) for array in batched]
+    stacked = jax.tree.map(lambda rows: jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0), batched)
 
-    def body(total: PyTree, part: list[Any]) -> tuple[PyTree, tuple]:
+    def body(total: PyTree, part: tuple[PyTree, ...]) -> tuple[PyTree, tuple]:
         return jax.tree.map(jnp.add, total, function(*part)), ()
 
-    shapes = jax.eval_shape(function, *(array[0] for array in stacked))
+    shapes = jax.eval_shape(function, *jax.tree.map(lambda parts: parts[0], stacked))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     total, _ = _loop(body, zeros, stacked)
     return jax.tree.map(lambda leaf: leaf / parts, total)

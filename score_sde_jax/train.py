@@ -53,7 +53,7 @@ def train(config: ConfigDict, directory: Path, say: Say = print, profile: str = 
         say(line)
     workdir.refuse_another_run(directory, config, saved)
     experiment = build.experiment(config, data.image_shape)
-    artist = drawing_artist(config, experiment, parallel)
+    artist = Artist(config, experiment, parallel) if experiment.sampler else None
     tracing = Profile(profile if is_first() else "", directory)
     if len(data) < options.batch_size:
         say(f"note: a batch of {options.batch_size} is more than the {len(data)} images of {data.name}")
@@ -65,11 +65,6 @@ def train(config: ConfigDict, directory: Path, say: Say = print, profile: str = 
         run.train(data, tracing)
 
 
-def drawing_artist(config: ConfigDict, experiment: build.Experiment, parallel: Parallel) -> Artist:
-    """The artist of a config's sampler section."""
-    return Artist(experiment, parallel, build.sampler_options(config).batch_size, config.data.value_range or (0.0, 1.0))
-
-
 class _Run:
     """One run in its directory: state, steps, and what surrounds them."""
 
@@ -78,7 +73,7 @@ class _Run:
         config: ConfigDict,
         directory: Path,
         experiment: build.Experiment,
-        artist: Artist,
+        artist: Artist | None,
         parallel: Parallel,
         say: Say,
     ) -> None:
@@ -136,12 +131,12 @@ class _Run:
             self.best.close()
 
     def _loop(
-        self, state: TrainState, window: Window, batches: Iterator[np.ndarray], stop: Stop, tracing: Profile
+        self, state: TrainState, window: Window, batches: Iterator[Any], stop: Stop, tracing: Profile
     ) -> TrainState:
         """The steps from that of the state to train.steps, several in each call."""
         options, key, start = self.options, prng.root(self.config.seed, "train"), int(state.step)
         log, began = self._metrics_log(start), time.monotonic()
-        sharded: Iterator[jax.Array] = map(self.parallel.shard, batches)
+        sharded: Iterator[Any] = map(self.parallel.shard, batches)
         first = next(sharded)
         compiled = self.parallel.compiled(self.experiment.steps(), state, first, key)
         self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
@@ -169,8 +164,8 @@ class _Run:
                     self._save(step, state, window, log)
             if stopped:
                 raise stop.error(step)
-            if options.preview_every and step % options.preview_every == 0 and not last:
-                self._preview(step, state)
+            if self.artist and options.preview_every and step % options.preview_every == 0 and not last:
+                self._preview(self.artist, step, state)
             progress.exclude(time.monotonic() - pause)
         tracing.close()
         if log:
@@ -220,17 +215,19 @@ class _Run:
         if log:
             pictures.save_png(self.directory / "loss.png", pictures.loss_curve(read_metrics(log.path)))
 
-    def _preview(self, step: int, state: TrainState) -> None:
+    def _preview(self, artist: Artist, step: int, state: TrainState) -> None:
         began = time.monotonic()
-        stored, _ = self.artist.draw(state.ema_params, prng.root(self.config.seed, "sample"), 0)
+        stored = artist.draw(state.ema_params, prng.root(self.config.seed, "sample"), 0)[0]
         if is_first():
             path = self.directory / "samples" / str(step) / "grid.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pictures.save_png(path, self.artist.picture(stored))
+            pictures.save_png(path, artist.picture(stored))
             self.say(f"preview {path} in {duration(time.monotonic() - began)}")
 
     def _final_set(self, state: TrainState) -> None:
         """The set of images that the finished run leaves, or what is missing of it."""
+        if not self.artist:
+            return
         options, step = build.sampler_options(self.config), int(state.step)
         samples = SampleSet(
             self.directory / "samples" / str(step),
@@ -239,16 +236,14 @@ class _Run:
         )
         if len(samples) >= options.num_images:
             return
-        self.say(
-            f"drawing {options.num_images:,} images, {self.experiment.sampler.evaluations():,} network evaluations each"
-        )
+        self.say(f"drawing {options.num_images:,} images")
         drawing.extend(samples, self.artist, state.ema_params, self.config.seed, options.num_images, {}, self.say)
         self.say(
             f"look at {samples.directory / 'grid.png'}, annealing.gif beside it, and {self.directory / 'loss.png'}"
         )
 
 
-def _stacked(batches: Iterator[Any], steps: int) -> Iterator[np.ndarray]:
-    """Images of `steps` batches at a time, stacked."""
+def _stacked(batches: Iterator[Any], steps: int) -> Iterator[Any]:
+    """`steps` batches at a time, stacked."""
     while True:
-        yield np.stack([next(batches)["image"] for _ in range(steps)])
+        yield jax.tree.map(lambda *rows: np.stack(rows), *itertools.islice(batches, steps))

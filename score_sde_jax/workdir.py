@@ -6,11 +6,13 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from etils import epath
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from score_sde_jax.checkpoint import Checkpoints
 from score_sde_jax.config import AUTO, differences, to_json
 from score_sde_jax.errors import UserError
 from score_sde_jax.reporting import is_local, write_atomically
@@ -69,6 +71,42 @@ def refuse_another_run(workdir: Path, config: ConfigDict, saved: dict[str, Any] 
         old_section, new_section = ({k: v for k, v in c.get(section, {}).items() if k != "dir"} for c in (saved, new))
         for difference in differences(old_section, new_section, section):
             raise UserError(f"{workdir} holds another run ({difference}); choose another --workdir")
+
+
+def adopt_run(workdir: Path, config: ConfigDict) -> tuple[int, ...]:
+    """Make the config that of the trained run in `workdir`, in place; the shape of its images.
+
+    Raises UserError where there is no run, or one with another model or data.
+    """
+    saved = saved_config(workdir)
+    if saved is None:
+        raise _untrained(workdir)
+    adopt_automatic(config, saved)
+    refuse_another_run(workdir, config, saved)
+    return tuple(saved[IMAGE_SHAPE])
+
+
+def restore(workdir: Path, checkpoint: int | Literal["best"] | None, abstract: PyTree) -> tuple[int, PyTree]:
+    """Step and state of the checkpoint of that step, of the best one, or of the latest.
+
+    `abstract` has the state's shapes and placement. Raises UserError where there is no such checkpoint.
+    """
+    folder = workdir / ("best" if checkpoint == "best" else "checkpoints")
+    if not folder.is_dir():
+        if checkpoint == "best":
+            raise UserError(f"{workdir} keeps no best checkpoint; train with --config.checkpoint.keep_best=True")
+        raise _untrained(workdir)
+    checkpoints = Checkpoints(folder)
+    if isinstance(checkpoint, int):
+        return checkpoint, checkpoints.restore(checkpoint, abstract)
+    restored = checkpoints.restore_latest(abstract)
+    if restored is None:
+        raise _untrained(workdir)
+    return restored
+
+
+def _untrained(workdir: Path) -> UserError:
+    return UserError(f"{workdir} holds no checkpoint; train first, with --mode=train")
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # Every annotation of the numerical core is checked at run time, in the tests only.
-CHECKED = ["keys", "sdes", "parameterization", "losses", "samplers", "likelihood", "techniques"]
+CHECKED = ["keys", "sdes", "ode", "parameterization", "losses", "samplers", "likelihood", "techniques"]
+CHECKED += ["conditioning", "tasks"]
 install_import_hook([f"score_sde_jax.{module}" for module in CHECKED], "beartype.beartype")
 
 

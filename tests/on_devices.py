@@ -6,6 +6,7 @@ The step is clipped gradient descent with rate 1, so that the change of the para
 would hide a factor.
 """
 
+import dataclasses
 import pathlib
 import sys
 
@@ -18,6 +19,7 @@ from score_sde_jax import build, config
 from score_sde_jax import keys as prng
 from score_sde_jax.sharding import Jit, Parallel, Pmap, bytes_per_device
 from score_sde_jax.state import init_state, several_steps, training_step
+from score_sde_jax.tasks import ClassConditional, Inpainting
 
 CLIP = 0.05
 DIGITS = str(pathlib.Path(__file__).parent.parent / "configs" / "digits.py:debug")
@@ -47,7 +49,7 @@ def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: i
 
     x0 = np.random.default_rng(0).uniform(size=(1, 16, 8, 8, 1)).astype(np.float32)
     rows = slice(16 * jax.process_index() // jax.process_count(), 16 * (jax.process_index() + 1) // jax.process_count())
-    batches = parallel.shard(x0[:, rows])
+    batches = parallel.shard({"image": x0[:, rows]})
     state, key = parallel.init(init, jax.random.key(0)), jax.random.key(1)
     sizes = [shard.data.nbytes for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards[:1]]
     expected = bytes_per_device(state, jax.device_count(), parallel.fully_sharded)
@@ -62,9 +64,26 @@ def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: i
     assert not vote and compiled(state, batches, key, parallel.flags(jax.process_index() == 0))[2]
     if microbatches > 1:
         return found
-    sample, indices = parallel.sampler(experiment.sample), jnp.arange(16)
-    images, frames = sample(params, indices, prng.root(0, "sample"))
-    return found | {"images": np.asarray(images), "frames": np.asarray(frames)}
+    latents = np.random.default_rng(1).normal(size=(16, 8, 8, 1)).astype(np.float32)
+    for start, given in {"": {}, "given_": {"latents": latents}}.items():
+        sample = parallel.per_example(experiment.sample)
+        samples = sample(params, jnp.arange(16), prng.root(0, "sample"), given)
+        found |= {start + key: np.asarray(value) for key, value in samples._asdict().items()}
+    sample = parallel.per_example(dataclasses.replace(experiment, task=Inpainting(mask="random")).sample)
+    samples = sample(params, jnp.arange(16), prng.root(0, "sample"), {"observed": latents[:, None]})
+    found |= {"given_part_" + key: np.asarray(value) for key, value in samples._asdict().items()}
+    return found | {"given_class_images": classes(parallel, experiment, params)}
+
+
+def classes(parallel: Parallel, experiment: build.Experiment, params) -> np.ndarray:
+    """Images of every class, by a classifier that was never trained."""
+    chosen = build.finish(config.load(DIGITS.replace("digits.py", "digits_classifier.py")), [])
+    classifier = build.experiment(chosen, (8, 8, 1))
+    other = parallel.init(lambda key: jittered(classifier.init_params(key), key), jax.random.key(3))
+    guided = dataclasses.replace(experiment, task=ClassConditional(classifier=""), classifier=classifier)
+    given = {"label": np.arange(16, dtype=np.int32) % 10}
+    sample = parallel.per_example(guided.sample)
+    return np.asarray(sample((params, other), jnp.arange(16), prng.root(0, "sample"), given).images)
 
 
 def jittered(params, key: jax.Array):

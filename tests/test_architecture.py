@@ -10,20 +10,25 @@ PACKAGE = ROOT / "score_sde_jax"
 
 # From the bottom up. Modules of one layer do not import each other.
 LAYERS = (
-    {"errors", "keys"},
+    {"errors", "keys", "values"},
     {
         "sdes",
+        "ode",
         "models",
         "data",
         "metrics",
     },  # the networks know no diffusion, the diffusions no network
     {"parameterization"},
-    {"losses", "samplers", "likelihood", "techniques"},  # the mathematics ends here
+    {"losses", "samplers", "likelihood", "techniques", "conditioning"},
+    {"tasks"},  # the mathematics ends here
     {"state", "optimizer", "checkpoint", "processes", "reporting", "config"},
-    {"sharding", "window", "pictures", "workdir"},
+    {"sharding", "window", "pictures", "workdir", "results"},
     {"schema"},
+    {"options"},
+    {"contradictions", "experiment"},
     {"build"},
-    {"automatic", "drawing", "costs"},
+    {"given"},
+    {"automatic", "drawing", "measures", "costs", "neighbours"},
     {"train", "sample", "info", "evaluate"},  # the drivers
 )
 # main.py has the flags, a config to read, a mistake to print, and a driver to call.
@@ -32,11 +37,11 @@ MAIN_IMPORTS = {"errors", "config", "build", "processes", "workdir"} | LAYERS[-1
 # Inside a package, its files may import these (from the bottom up again), and __init__ every file.
 SHARED = {
     "data": ({"dataset", "images"}, {"tfds_source"}, {"idx"}, {"archives"}),
-    "models": ({"convolution", "embedding"}, {"layers"}, {"refinenet"}),
-    "samplers": ({"layers"},),
+    "models": ({"convolution", "embedding", "resampling"}, {"layers"}, {"refinenet", "unet_blocks"}),
+    "samplers": ({"layers"}, {"flow"}),
 }
 
-MATHEMATICS = {"keys", "sdes", "parameterization", "losses", "samplers", "likelihood"}
+MATHEMATICS = {"keys", "sdes", "ode", "parameterization", "losses", "samplers", "likelihood", "conditioning", "tasks"}
 DEVICES_AND_HOST = {
     "pmean",
     "psum",

@@ -44,7 +44,7 @@ def test_the_loss_of_a_config_is_denoising_score_matching_over_its_ladder():
     params = experiment.init(jax.random.key(1)).params
     x0 = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (64, 2)), jnp.float32)
     keys = prng.per_image(jax.random.key(5), jnp.arange(64))
-    losses = np.asarray(experiment.loss_fn(params, keys, x0))
+    losses = np.asarray(experiment.loss_fn(params, keys, {"image": x0}))
 
     sigmas = np.geomspace(4.0, 0.02, 3)
     noises = [np.asarray(prng.normal(part, x0)) for part in prng.split(keys, 2)]
@@ -160,12 +160,34 @@ def test_a_workdir_that_cannot_be_written_or_read(tmp_path):
         ("ffhq_ncsnv2", ["parameterization.condition.name=log_sigma"], ["model.name=ncsnv2_deepest", "none"]),
         ("toy", ["loss.times.name=log_normal"], ["log_normal", "config.sde.name=edm", "not ve"]),
         ("toy", ["sampler.corrector.name=none"], ["config.sampler", "both none"]),
+        ("digits_subvp", ["loss.times.name=ladder"], ["config.loss.times.name=ladder", "subvp has no levels"]),
+        (
+            "digits_ve",
+            ["loss.weight.name=likelihood_importance"],
+            ["needs config.loss.times.name=importance", "uniform"],
+        ),
+        (
+            "digits_vp",
+            ["loss.times.name=importance", "loss.weight.name=likelihood"],
+            ["loss.times.name=importance", "likelihood_importance"],
+        ),
+        ("digits_vp", ["model.embedding=fourier"], ["embedding=fourier needs", "log_sigma", "not scaled_time"]),
+        ("digits_ve", ["model.embedding=positional"], ["embedding=positional needs", "scaled_time", "not log_sigma"]),
+        ("digits_ve", ["model.embedding=none"], ["embedding=none needs", "condition.name=none"]),
+        ("digits_vp", ["parameterization.condition.name=none"], ["embedding=positional needs", "not none"]),
+        ("digits", ["sampler.corrector.snr=0.1"], ["sampler.corrector.snr", "annealed_langevin"]),
     ],
 )
 def test_sections_that_contradict_each_other(name, assignments, parts):
     with pytest.raises(UserError) as raised:
         finished(name, *assignments)
     assert all(part in str(raised.value) for part in parts), raised.value
+
+
+def test_an_image_that_the_network_cannot_halve():
+    experiment = build.experiment(finished("digits_ve", "model.multipliers=(1,1,1,1,1)"), (8, 8, 1))
+    with pytest.raises(UserError, match=r"model\.multipliers=\(1, 1, 1, 1, 1\) .* multiple of 16 pixels, not 8 by 8"):
+        jax.eval_shape(experiment.init, jax.random.key(0))
 
 
 def test_levels_that_differ_are_refused():
@@ -213,7 +235,7 @@ def gradient_of(chosen):
     x0 = jax.random.uniform(jax.random.key(2), (8, 8, 8, 1))
 
     def loss(params):
-        return jnp.mean(experiment.loss_fn(params, keys, x0))
+        return jnp.mean(experiment.loss_fn(params, keys, {"image": x0}))
 
     return jax.jit(jax.grad(loss))(params), residual_bytes(loss, params)
 
@@ -250,7 +272,7 @@ def test_the_same_for_refinenets(name, change, tolerance):
         params = experiment.init_params(jax.random.key(0))
         keys = prng.per_image(jax.random.key(1), jnp.arange(4))
         x0 = jax.random.uniform(jax.random.key(2), (4, 16, 16, 3))
-        return jax.jit(jax.grad(lambda p: jnp.mean(experiment.loss_fn(p, keys, x0))))(params)
+        return jax.jit(jax.grad(lambda p: jnp.mean(experiment.loss_fn(p, keys, {"image": x0}))))(params)
 
     assert relative_difference(gradient(change), gradient()) < tolerance
 

@@ -34,18 +34,22 @@ def main(*arguments, **environment):
     )
 
 
-def test_train_sample_and_info(tmp_path):
+def test_train_sample_eval_and_info(tmp_path):
     workdir = f"--workdir={tmp_path / 'run'}"
     trained = main(DIGITS, "--mode=train", workdir, "--config.train.steps", "1")
     assert trained.returncode == 0, trained.stderr
     assert "step 1/1  loss" in trained.stdout and "images/s" in trained.stdout and "left" in trained.stdout
     drawn = main(DIGITS, "--mode=sample", workdir, "--num_images=10", "--config.train.steps=1")
     assert drawn.returncode == 0, drawn.stderr
-    assert "images 8 to 9 of seed 0" in drawn.stdout and "network evaluations each" in drawn.stdout
+    assert "images 8 to 9 of seed 0" in drawn.stdout and "network evaluations for an image" in drawn.stdout
     assert f"repeat: python main.py {DIGITS} --mode=sample" in drawn.stdout
+    evaluated = main(DIGITS, "--mode=eval", workdir, "--num_images=5", "--config.eval.bits_per_dim=true")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "on 5 images of digits test" in evaluated.stdout and "\nbits/dim " in evaluated.stdout
+    assert (tmp_path / "run" / "eval" / "1" / "metrics.json").exists()
     described = main(DIGITS, "--mode=info")
     assert described.returncode == 0 and "\nparameters: " in described.stdout, described.stderr
-    for finished in (trained, drawn, described):
+    for finished in (trained, drawn, evaluated, described):
         assert finished.stderr == ""
 
 
@@ -94,7 +98,7 @@ CELEBA_HERE = "--config=ROOT/configs/celeba.py:debug"
         (["--config=ROOT/configs/digits.py:tiny"], "unknown variant 'tiny'; the only one is debug"),
         (["--config=TMP/failing.py"], "/failing.py: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         (["--config=TMP/bad.py"], "/bad.py: the file defines no get_config"),
-        ([DIGITS_HERE, "--mode=fly"], "--mode=fly: choose one of train, sample, info"),
+        ([DIGITS_HERE, "--mode=fly"], "--mode=fly: choose one of train, sample, eval, info"),
         ([DIGITS_HERE, "--bogus=1"], "--bogus=1: unknown flag"),
         ([DIGITS_HERE, "more"], "more: unknown flag or argument"),
         ([DIGITS_HERE, "--num_images=many"], "--num_images=many"),
@@ -129,7 +133,30 @@ CELEBA_HERE = "--config=ROOT/configs/celeba.py:debug"
         ([DIGITS_HERE, "--workdir=/proc/nothing"], "--workdir=/proc/nothing: cannot be written"),
         ([DIGITS_HERE, "--workdir=file/run"], "--workdir=file/run: cannot be written"),
         ([DIGITS_HERE, "--mode=sample", "--workdir=/nonexistent"], "train first, with --mode=train"),
-        ([DIGITS_HERE, "--mode=sample"], "runs/digits holds no checkpoint to sample from; train first"),
+        ([DIGITS_HERE, "--mode=eval"], "runs/digits holds no checkpoint; train first"),
+        (
+            [DIGITS_HERE, "--mode=eval", "--checkpoint=last"],
+            "--checkpoint=last: give the step of a checkpoint, or best",
+        ),
+        ([DIGITS_HERE, "--mode=eval", "--num_images=-1"], "config.eval.num_images=-1: at least 0"),
+        ([DIGITS_HERE, "--config.eval.repeats=0"], "config.eval.repeats=0: at least 1"),
+        ([DIGITS_HERE, "--config.eval.num_probes=0"], "config.eval.num_probes=0: at least 1"),
+        ([DIGITS_HERE, "--config.eval.batch_size=0"], "config.eval.batch_size=0: at least 1"),
+        ([DIGITS_HERE, "--config.eval.rtol=0.0"], "config.eval: rtol=0.0 and atol=1e-05 must be above 0"),
+        ([DIGITS_HERE, "--config.eval.max_evaluations=3"], "config.eval: max_evaluations=3: at least 8"),
+        (
+            [DIGITS_HERE, "--config.eval.t_min=1.0"],
+            "config.eval.t_min=1.0: from config.sde.t_min=0.0 to below t_max=1.0",
+        ),
+        ([DIGITS_HERE, "--config.eval.divergence=skilling"], "expected one of rademacher, gaussian, exact"),
+        (
+            ["--config=ROOT/configs/digits_classifier.py", "--config.eval.bits_per_dim=True"],
+            "config.eval.bits_per_dim=True: a classifier",
+        ),
+        ([DIGITS_HERE, "--mode=sample"], "runs/digits holds no checkpoint; train first"),
+        ([DIGITS_HERE, "--config.task.name=inpainting"], "config.task.name=inpainting: only --mode=sample has tasks"),
+        ([DIGITS_HERE, "--config.task.name=painting"], "config.task.name=painting: choose one of none, inpainting,"),
+        ([DIGITS_HERE, "--neighbours=few"], "--neighbours=few"),
         (["--config=ROOT/configs/image_folder.py", "--config.data.dir=EMPTY"], "no image in this folder"),
         (["--config=ROOT/configs/image_folder.py", "--config.data.dir=nowhere"], "nowhere"),
         ([CELEBA_HERE, "--config.data.dir=EMPTY"], "python -m score_sde_jax.data.prepare --dataset=celeb_a"),
@@ -144,9 +171,25 @@ def test_a_mistake_ends_in_one_line_and_status_2(run, arguments, part, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before  # no runs/digits either
 
 
+def test_flags_of_an_evaluation_reach_it(run, monkeypatch):
+    import score_sde_jax.evaluate
+
+    called = []
+
+    def driver(*args):
+        called.append(args)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(score_sde_jax.evaluate, "evaluate", driver)
+    run(DIGITS_HERE, "--mode=eval", "--workdir=here", "--num_images=5", "--seed=4", "--checkpoint=best")
+    ((chosen, directory, checkpoint, seed, _),) = called
+    assert (directory, checkpoint, seed, chosen.eval.num_images) == (pathlib.Path("here"), "best", 4, 5)
+    assert chosen.sampler.num_images == 8
+
+
 def test_a_broken_record_of_a_run(run, tmp_path):
     (tmp_path / "cwd" / "config.json").write_text('{"data": {')
-    for mode in ("train", "sample", "info"):
+    for mode in ("train", "sample", "eval", "info"):
         code, err, _ = run(DIGITS_HERE, f"--mode={mode}", "--workdir=.")
         assert code == 2 and err.startswith("error: config.json: not the config of a run") and err.count("\n") == 1
     assert (tmp_path / "cwd" / "config.json").read_text() == '{"data": {'
@@ -195,15 +238,15 @@ def test_flags_reach_the_drivers(run, monkeypatch, tmp_path):
     monkeypatch.setattr(score_sde_jax.train, "train", driver)
     monkeypatch.setattr(score_sde_jax.sample, "sample", driver)
     run(DIGITS_HERE, "--config.train.steps", "7", "--config.sampler.corrector.name=langevin", "--config.seed=3")
-    run(
-        DIGITS_HERE, "--mode=sample", "--workdir=here", "--num_images=5", "--seed=4", "--checkpoint=2", "--output=there"
-    )
+    flags = ["--num_images=5", "--seed=4", "--checkpoint=2", "--output=there", "--neighbours=3"]
+    run(DIGITS_HERE, "--mode=sample", "--workdir=here", *flags)
     trained, sampled = called
     assert trained[1] == pathlib.Path("runs/digits")
     assert (trained[0].train.steps, trained[0].sampler.corrector.name, trained[0].seed) == (7, "langevin", 3)
     assert sampled[1] == pathlib.Path("here") and sampled[0].sampler.num_images == 5
     request = sampled[2]
     assert (request.seed, request.checkpoint, request.output, request.files) == (4, 2, pathlib.Path("there"), False)
+    assert request.neighbours == 3
     assert request.command.startswith("python main.py --config=") and "--num_images=5" in request.command
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from score_sde_jax.metrics import frechet_distance, nearest_distances
+from score_sde_jax.metrics import frechet_distance, nearest_distances, nearest_neighbours
 
 
 def test_frechet_distance_of_commuting_gaussians():
@@ -52,3 +52,18 @@ def test_nearest_distances():
     grey = rng.integers(0, 256, (6, 9), np.uint8)  # squares of grey levels do not overflow
     brute = np.linalg.norm(grey[:3, None].astype(float) - grey[None, 3:], axis=2).min(1)
     np.testing.assert_allclose(nearest_distances(grey[:3], grey[3:]), brute, rtol=1e-9)
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_nearest_neighbours_are_those_of_brute_force(block):
+    rng = np.random.default_rng(0)
+    q, r = rng.integers(0, 256, (5, 9), np.uint8), rng.integers(0, 256, (40, 9), np.uint8)
+    r[30] = r[3]  # of equal ones the earlier comes first
+    apart = np.linalg.norm(q[:, None].astype(float) - r[None], axis=2)
+    numbers, distances = nearest_neighbours(q, (r[i : i + block] for i in range(0, 40, block)), 40)
+    np.testing.assert_array_equal(numbers, np.argsort(apart, axis=1, kind="stable"))
+    np.testing.assert_allclose(distances, np.sort(apart, axis=1), rtol=1e-9)
+    few, _ = nearest_neighbours(q, [r], 3)
+    np.testing.assert_array_equal(few, numbers[:, :3])
+    with pytest.raises(ValueError, match="41 neighbours are asked for, and there are 40"):
+        nearest_neighbours(q, [r], 41)

@@ -25,6 +25,20 @@ def test_grey_levels_are_the_nearest_ones():
     np.testing.assert_array_equal(pictures.to_uint8(outside, (low, high)).ravel(), [0, 255])
 
 
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_dequantisation_is_undone(levels):
+    """Whatever was added to a value below the next, its grey comes back; so does that of a value without noise."""
+    values = np.arange(levels)
+    for added in (0.01, 0.5, 0.99):
+        noisy = (-1 + 2 * (values + added) / levels).astype(np.float32).reshape(-1, 1, 1)
+        grey = pictures.to_uint8(noisy, (-1.0, 1.0), levels).ravel()
+        np.testing.assert_array_equal(grey, np.round(255 * values / (levels - 1)))
+    exact = (values / (levels - 1)).astype(np.float32).reshape(-1, 1, 1)
+    np.testing.assert_array_equal(
+        pictures.to_uint8(exact, (0.0, 1.0), levels).ravel(), np.round(255 * values / (levels - 1))
+    )
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("num", "height", "width", "zoom", "columns", "rows"),
@@ -43,6 +57,28 @@ def test_image_i_of_a_grid_lies_in_row_i_over_columns(num, height, width, zoom, 
                 np.testing.assert_array_equal(tile[y::zoom, x::zoom], image)
         left_over[top : top + zoom * height, left : left + zoom * width] = False
     assert (grid[left_over] == 255).all()
+
+
+@pytest.mark.parametrize(("num", "columns", "across"), [(7, None, 2), (4, 1, 1)])
+def test_strips_lie_side_by_side(num, columns, across):
+    """Image j of strip i, 8 by 8 pixels of 4 by 4: 3 strips of 3 are nearly square in 2 columns."""
+    images = random_images(num * 3, 8, 8, 3).reshape(num, 3, 8, 8, 3)
+    laid = np.asarray(pictures.strips(images, columns))
+    width, height = 3 * 33 + 1, 34
+    assert laid.shape == (3 + -(-num // across) * (height + 3), 3 + across * (width + 3), 3)
+    for i, strip in enumerate(images):
+        top, left = 3 + i // across * (height + 3) + 1, 3 + i % across * (width + 3) + 1
+        for j, image in enumerate(strip):
+            tile = laid[top : top + 32, left + 33 * j : left + 33 * j + 32]
+            np.testing.assert_array_equal(tile, image.repeat(4, 0).repeat(4, 1))
+            assert (laid[top : top + 32, left + 33 * j + 32] == 255).all()
+
+
+def test_a_grid_of_so_many_columns():
+    images = random_images(12, 32, 32, 1)
+    laid = np.asarray(pictures.grid(images, columns=10))
+    assert laid.shape == (2 * 33 + 1, 10 * 33 + 1)
+    np.testing.assert_array_equal(laid[34:66, 1:33], images[10, ..., 0])
 
 
 def test_a_png_gives_back_every_pixel(tmp_path):

@@ -1,0 +1,361 @@
+"""--mode=sample of every task, from seconds of training on the digits: what it leaves, continues and refuses."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from score_sde_jax import build, config, given, pictures
+from score_sde_jax.data import DATASETS
+from score_sde_jax.errors import UserError
+from score_sde_jax.reporting import read_metrics
+from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.train import train
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+TEST = DATASETS["digits"](split="test").gather(np.arange(359))[0]
+
+
+def finished(name, *assignments):
+    return build.finish(config.load(str(CONFIGS / f"{name}.py:debug")), list(assignments))
+
+
+def quiet(line):
+    pass
+
+
+def seen(digits):
+    """Digits of 17 levels as samples are stored."""
+    return pictures.to_uint8((digits / np.float32(16)).astype(np.float32), (0.0, 1.0))
+
+
+def archive(directory):
+    with np.load(directory / "images.npz") as loaded:
+        return dict(loaded)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Less optimisation: the runs are short, and compiling them takes the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A run of two steps on the digits."""
+    workdir = tmp_path_factory.mktemp("digits")
+    train(finished("digits", "train.steps=2", "train.preview_every=0"), workdir, quiet)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A classifier of two steps."""
+    workdir, lines = tmp_path_factory.mktemp("classifier"), []
+    train(finished("digits_classifier", "train.steps=2", "train.preview_every=0"), workdir, lines.append)
+    assert not (workdir / "samples").exists() and any(line.startswith("step 2/2  loss 2.") for line in lines)
+    return workdir
+
+
+@pytest.mark.parametrize("name", ["digits_classifier", "cifar10_classifier"])
+def test_classifiers_train_go_on_and_draw_nothing(name, tmp_path, data_dir):
+    where, lines = [] if name.startswith("digits") else [f"data.dir={data_dir}"], []
+    for steps in (2, 4, 4):
+        train(finished(name, f"train.steps={steps}", *where), tmp_path, lines.append)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert rows[0]["loss"] == pytest.approx(np.log(10), rel=1e-5)  # the last layer starts at zero
+    for row in rows:
+        levels = np.array(row["level_loss"], float)
+        assert np.nanmin(levels) - 1e-6 <= row["loss"] <= np.nanmax(levels) + 1e-6
+    assert not (tmp_path / "samples").exists() and any("step 2" in line and "resuming" in line for line in lines)
+    assert "finished run of 4 steps" in lines[-1]
+
+
+def drawn(workdir, *assignments, request=None, lines=None):
+    chosen = finished("digits", "train.steps=2", *assignments)
+    return sample(chosen, workdir, request or SampleRequest(), lines.append if lines is not None else quiet)
+
+
+def test_the_other_half_of_held_out_digits(digits):
+    """Image i completes test image i; what is known keeps its grey levels; more images go on where it stopped."""
+    task = ["task.name=inpainting", "task.mask=left"]
+    directory = drawn(digits, *task, "sampler.num_images=5")
+    assert directory.parent == digits / "samples" / "2" and directory.name.startswith("inpainting-")
+    first = archive(directory)
+    assert set(first) == {"images", "given"}
+    want = seen(TEST[:5])
+    np.testing.assert_array_equal(first["images"][:, :, 4:], want[:, :, 4:])
+    np.testing.assert_array_equal(first["given"][:, :, 4:], want[:, :, 4:])
+    assert (first["given"][:, :, :4] == 128).all() and not np.array_equal(first["images"], want)
+    described = json.loads((directory / "samples.json").read_text())["description"]["task"]
+    assert described["source"] == {"data": "digits", "split": "test"} and described["mask"] == "left"
+    strips = pictures.strips(np.stack([first["given"], first["images"], want], axis=1))
+    with Image.open(directory / "observed.png") as shown:
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(strips))
+
+    assert drawn(digits, *task, "sampler.num_images=11", "sampler.batch_size=4") == directory
+    more = archive(directory)
+    assert len(more["images"]) == len(more["given"]) == 11
+    np.testing.assert_array_equal(more["images"][:5], first["images"])
+    np.testing.assert_array_equal(more["images"][:, :, 4:], seen(TEST[:11])[:, :, 4:])
+
+
+def test_several_completions_of_a_digit_through_random_masks(digits):
+    task = ["task.name=inpainting", "task.mask=random", "task.fraction=0.3", "task.samples_per_image=3"]
+    found = archive(drawn(digits, *task, "sampler.num_images=7"))
+    want = seen(TEST[np.arange(7) // 3])
+    hidden = found["given"] == 128  # or one of the few known pixels of that grey
+    np.testing.assert_array_equal(found["given"][~hidden], want[~hidden])
+    np.testing.assert_array_equal(found["images"][~hidden], want[~hidden])
+    assert 0.2 < hidden.mean() < 0.4 and len({mask.tobytes() for mask in hidden}) == 7
+    other = archive(drawn(digits, *task, "sampler.num_images=3", "sampler.batch_size=3", request=SampleRequest(seed=1)))
+    assert not np.array_equal(other["given"], found["given"][:3])  # a mask is a function of the seed and the image
+
+
+def test_what_is_known_keeps_its_level_where_a_run_has_learned_dequantised_values(tmp_path):
+    assignments = ["data.dequantize=true", "train.preview_every=0", "sampler.num_images=4"]
+    train(finished("digits", "train.steps=2", *assignments), tmp_path, quiet)
+    found = archive(drawn(tmp_path, "task.name=inpainting", *assignments))
+    for array in found.values():
+        np.testing.assert_array_equal(array[:, :, :4], seen(TEST[:4])[:, :, :4])
+
+
+def test_tasks_do_not_mix_in_a_directory(digits, tmp_path):
+    base = drawn(digits, "sampler.num_images=4")
+    assert base == digits / "samples" / "2"
+    description = json.loads((base / "samples.json").read_text())["description"]
+    assert set(description) == {"checkpoint_step", "seed", "sampler"}  # as without tasks
+    places = {
+        drawn(digits, "task.name=inpainting", f"task.mask={mask}", "sampler.num_images=2") for mask in ("top", "bottom")
+    }
+    assert len(places) == 2
+    with pytest.raises(UserError, match="holds samples of another seed, sampler or checkpoint"):
+        drawn(digits, "task.name=super_resolution", request=SampleRequest(output=next(iter(places))))
+
+
+def test_images_of_files(digits, tmp_path):
+    """An image, a folder and an npz, of another size: cropped, resized, and seen in grey."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    (tmp_path / "folder").mkdir()
+    for i, image in enumerate(pixels):
+        large = Image.fromarray(image.repeat(3, 0).repeat(3, 1))
+        padded = Image.new("RGB", (30, 24))
+        padded.paste(large, (3, 0))
+        padded.save(tmp_path / "folder" / f"{i}.png")
+    np.savez(tmp_path / "images.npz", images=pixels[..., :1].repeat(2, 1).repeat(2, 2))
+    np.save(tmp_path / "mask.npy", np.arange(64).reshape(8, 8) % 3 == 0)
+    grey = np.stack([np.asarray(Image.fromarray(image).convert("L"))[..., None] for image in pixels])
+    hidden = np.arange(64).reshape(8, 8) % 3 == 0
+    for source, want in (("folder", grey), ("folder/1.png", grey[1:]), ("images.npz", pixels[..., :1])):
+        task = ["task.name=inpainting", f"task.mask={tmp_path / 'mask.npy'}", f"task.source={tmp_path / source}"]
+        found = archive(drawn(digits, *task, "sampler.num_images=4"))["images"]
+        want = np.resize(want, (4, 8, 8, 1))  # again from the first
+        np.testing.assert_array_equal(found[:, ~hidden], want[:, ~hidden])
+        assert not np.array_equal(found[:, hidden], want[:, hidden])
+    mask = Image.fromarray((255 * hidden).astype(np.uint8))
+    mask.save(tmp_path / "mask.png")
+    of_png = archive(drawn(digits, *task, f"task.mask={tmp_path / 'mask.png'}", "sampler.num_images=4"))["images"]
+    np.testing.assert_array_equal(of_png, found)
+
+
+def test_super_resolution_keeps_the_means(digits):
+    found = archive(drawn(digits, "task.name=super_resolution", "task.factor=4", "sampler.num_images=3"))
+
+    def means(images):
+        return images.reshape(3, 2, 4, 2, 4).mean((2, 4))
+
+    want = means(seen(TEST[:3])[..., 0])
+    np.testing.assert_allclose(found["given"][:, ::4, ::4, 0], want, atol=0.5)
+    values = found["images"][..., 0].astype(float)
+    inside = means((values > 0) & (values < 255)) == 1  # nothing was cut off there
+    np.testing.assert_allclose(means(values)[inside], want[inside], atol=0.51)
+
+
+def test_classes_are_asked_for_in_turn_and_kept_as_labels(digits, classifier):
+    task = ["task.name=class_conditional", f"task.classifier={classifier}", "sampler.num_images=12"]
+    directory = drawn(digits, *task)
+    found = archive(directory)
+    np.testing.assert_array_equal(found["labels"], np.arange(12) % 10)
+    with Image.open(directory / "classes.png") as shown:
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(pictures.grid(found["images"][:10], columns=10)))
+    described = json.loads((directory / "samples.json").read_text())["description"]["task"]
+    assert described["classifier_step"] == 2 and described["scale"] == 1.0
+    again = DATASETS["npz"](dir=str(directory))  # a data set with labels
+    assert again.num_classes == 10
+    threes = archive(drawn(digits, *task, "task.label=3"))
+    assert (threes["labels"] == 3).all()
+    np.testing.assert_array_equal(threes["images"][3], found["images"][3])  # image i is of (seed, i) and its class
+    unguided = archive(drawn(digits, *task, "task.scale=0.0"))["images"].astype(int)
+    plain = archive(drawn(digits, "sampler.num_images=12"))["images"]
+    assert np.abs(unguided - plain).max() <= 1
+    strong = archive(drawn(digits, *task, "task.scale=1000"))["images"].astype(int)
+    assert np.abs(strong - plain).max() > 1
+
+
+def test_round_trips_and_ways_between(digits):
+    loose = ["task.rtol=1e-3", "task.atol=1e-3", "task.max_evaluations=2000"]
+    lines = []
+    directory = drawn(digits, "task.name=reconstruction", *loose, "sampler.num_images=3", lines=lines)
+    found = archive(directory)
+    told = [line for line in lines if line.startswith("mean absolute error of the round trip")]
+    assert len(told) == 1 and found["errors"].shape == (3,) and (directory / "observed.png").exists()
+    stored = np.abs(found["images"].astype(float) - seen(TEST[:3])).mean((1, 2, 3))
+    assert (found["errors"] > 0).all() and (stored <= found["errors"] + 0.5).all()  # what is stored is cut to 0 .. 255
+    number = json.loads((directory / "samples.json").read_text())["network_evaluations_per_image"]
+    assert number > 14
+    directory = drawn(digits, "task.name=interpolation", "task.num_between=2", *loose, "sampler.num_images=6")
+    rows = archive(directory)["images"].reshape(-1, 8, 8, 1)
+    with Image.open(directory / "interpolation.png") as shown:
+        want = pictures.strips(np.concatenate([rows, np.full((2, 8, 8, 1), 255, np.uint8)]).reshape(2, 4, 8, 8, 1), 1)
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(want))
+    with pytest.raises(UserError, match=r"image 0 is not finite.*max_evaluations"):
+        drawn(digits, "task.name=reconstruction", "task.max_evaluations=10", "sampler.num_images=3")
+
+
+def test_neighbours_of_a_set_that_is_there(digits, tmp_path):
+    directory = drawn(digits, "sampler.num_images=4")
+    kept = (directory / "images.npz").read_bytes()
+    lines = []
+    assert drawn(digits, "sampler.num_images=4", request=SampleRequest(neighbours=3), lines=lines) == directory
+    assert (directory / "images.npz").read_bytes() == kept and any("already holds" in line for line in lines)
+    with np.load(directory / "neighbours.npz") as loaded:
+        indices, distances = loaded["indices"], loaded["distances"]
+    images = archive(directory)["images"]
+    training = seen(DATASETS["digits"](split="train").gather(np.arange(1438))[0])
+    apart = np.linalg.norm((images[:, None].astype(float) - training).reshape(len(images), 1438, 64) / 255, axis=2)
+    np.testing.assert_allclose(distances, np.sort(apart, axis=1)[:, :3], rtol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(apart, indices, axis=1), distances, rtol=1e-6)
+    with Image.open(directory / "neighbours.png") as shown:
+        want = pictures.strips(np.concatenate([images[:, None], training[indices]], axis=1))
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(want))
+    for number in (0, 1439):
+        with pytest.raises(UserError, match=rf"--neighbours={number}: from 1 to the 1,438 training images"):
+            drawn(digits, "sampler.num_images=4", request=SampleRequest(neighbours=number))
+
+
+# ------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("assignments", "part"),
+    [
+        (["task.name=inpaint"], "config.task.name=inpaint: choose one of none, inpainting"),
+        (["task.name=inpainting", "task.mask=rihgt"], "config.task.mask=rihgt: no such file, and none of left, right"),
+        (["task.name=inpainting", "task.mask=TMP/small.npy"], "of shape (2, 2); the images are (8, 8)"),
+        (["task.name=inpainting", "task.mask=TMP/none.npy"], "hides none of the pixels"),
+        (["task.name=inpainting", "task.mask=TMP/text.png"], "not a mask that can be read"),
+        (["task.name=inpainting", "task.fraction=1.5"], "config.task: fraction=1.5 must lie between 0 and 1"),
+        (["task.name=inpainting", "task.source=TMP/nothing"], "config.task.source=TMP/nothing: no such file or folder"),
+        (["task.name=inpainting", "task.source=TMP/text.png"], "not an image that can be read"),
+        (["task.name=inpainting", "task.source=TMP/empty"], "no image in this folder"),
+        (["task.name=colorization"], "config.task.name=colorization needs images of 3 channels, not 1"),
+        (["task.name=super_resolution", "task.factor=3"], "config.task.factor=3: at least 2, and a divisor"),
+        (["task.name=class_conditional"], "config.task.classifier is missing: expected a string"),
+        (["task.name=class_conditional", "task.classifier=TMP/nothing"], "nothing: no run there; train one"),
+        (["task.name=class_conditional", "task.classifier=DIGITS"], "not a classifier, but a run of config.loss.name="),
+        (
+            ["task.name=class_conditional", "task.classifier=CLASSIFIER", "task.label=10"],
+            "config.task.label=10: the classes are 0 to 9",
+        ),
+        (["task.name=interpolation", "task.num_between=0"], "config.task.num_between=0: at least 1"),
+        (["task.name=reconstruction", "task.label=3"], "config.task.label: task 'reconstruction' has no such key"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(digits, classifier, tmp_path, assignments, part):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no image")
+    np.save(tmp_path / "small.npy", np.eye(2))
+    np.save(tmp_path / "none.npy", np.zeros((8, 8)))
+    words = {"TMP": str(tmp_path), "DIGITS": str(digits), "CLASSIFIER": str(classifier)}
+    for word, path in words.items():
+        assignments = [assignment.replace(word, path) for assignment in assignments]
+        part = part.replace(word, path)
+    before = sorted((digits / "samples").rglob("*"))
+    with pytest.raises(UserError) as raised:
+        drawn(digits, *assignments)
+    assert part in str(raised.value) and "\n" not in str(raised.value)
+    assert sorted((digits / "samples").rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "part"),
+    [
+        ("sde", "sigma_max", 2.0, "trained with another noise (config.sde.sigma_max: 2.0 there, 1.0 here)"),
+        ("data", "value_range", [-1.0, 1.0], "for images of config.data.value_range=(-1.0, 1.0), not (0.0, 1.0)"),
+        (None, "image_shape", [16, 16, 1], "for images of shape (16, 16, 1), not (8, 8, 1)"),
+    ],
+)
+def test_a_classifier_that_does_not_fit(digits, classifier, tmp_path, section, key, value, part):
+    shutil.copytree(classifier, tmp_path / "other")
+    path = tmp_path / "other" / "config.json"
+    saved = json.loads(path.read_text())
+    (saved[section] if section else saved)[key] = value
+    path.write_text(json.dumps(saved))
+    with pytest.raises(UserError) as raised:
+        drawn(digits, "task.name=class_conditional", f"task.classifier={tmp_path / 'other'}")
+    assert part in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_points_have_no_pixels(tmp_path):
+    chosen = finished("toy", "train.steps=2")
+    train(chosen, tmp_path, quiet)
+    with pytest.raises(UserError, match=r"--neighbours=2: only images have them"):
+        sample(chosen, tmp_path, SampleRequest(neighbours=2), quiet)
+    with pytest.raises(UserError, match="only images can be observed, not points"):
+        sample(finished("toy", "train.steps=2", "task.name=inpainting"), tmp_path, SampleRequest(), quiet)
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments", "part"),
+    [
+        ("digits", ["loss.name=classification"], "config.loss.name=classification and config.model.name=small_unet"),
+        ("digits", ["model.name=wide_resnet"], "config.loss.name=denoising and config.model.name=wide_resnet"),
+        ("digits_classifier", ["loss.name=denoising"], "config.loss.name=denoising and config.model.name=wide_resnet"),
+    ],
+)
+def test_classes_are_learned_by_classifiers_alone(name, assignments, part):
+    with pytest.raises(UserError) as raised:
+        finished(name, *assignments)
+    assert part in str(raised.value)
+
+
+def test_a_classifier_that_draws():
+    loaded = config.load(str(CONFIGS / "digits_classifier.py:debug"))
+    loaded.sampler = config.load(str(CONFIGS / "digits.py:debug")).sampler.copy_and_resolve_references()
+    with pytest.raises(UserError, match=r"config\.sampler: a classifier .* draws no images; leave it out"):
+        build.finish(loaded, [])
+
+
+def test_sampling_from_a_classifier(classifier):
+    with pytest.raises(UserError, match=r"config\.sampler is missing: --mode=sample draws with it"):
+        sample(finished("digits_classifier", "train.steps=2"), classifier, SampleRequest(), quiet)
+
+
+@pytest.mark.parametrize(
+    ("labels", "part"),
+    [(None, "npz has no labels to learn"), (np.arange(20) % 12, "has 12 classes, config.model.num_classes=10")],
+)
+def test_data_that_a_classifier_cannot_learn(tmp_path, labels, part):
+    arrays = {"images": np.zeros((20, 8, 8, 1), np.uint8)} | ({} if labels is None else {"labels": labels})
+    np.savez(tmp_path / "data.npz", **arrays)
+    chosen = finished("digits_classifier", "data.name=npz", f"data.dir={tmp_path / 'data.npz'}")
+    with pytest.raises(UserError) as raised:
+        train(chosen, tmp_path / "run", quiet)
+    assert part in str(raised.value) and not (tmp_path / "run").exists()
+
+
+def test_a_saved_config_is_what_it_was():
+    """With the tuples that JSON made lists of, so that networks can be hashed."""
+    chosen = finished("digits")
+    again = build.from_saved(json.loads(config.to_json(chosen)) | {"image_shape": [8, 8, 1]})
+    assert json.loads(config.to_json(again)) == json.loads(config.to_json(chosen))
+    assert again.model.widths == (8,) and isinstance(again.model.widths, tuple)
+    assert given.GREY_LEVELS == 255
