@@ -12,12 +12,13 @@ import argparse
 import json
 
 import numpy as np
+from real_images import frechet_ratios
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
 from score_sde_jax.data import DATASETS, all_images
-from score_sde_jax.metrics import frechet_distance, nearest_distances
+from score_sde_jax.metrics import nearest_distances
 
 CONFIDENT = 0.9
 
@@ -41,7 +42,7 @@ def quality(samples: np.ndarray) -> dict[str, float | int | list[float]]:
     half = np.random.default_rng(0).permutation(len(images))[: len(images) // 2]
     other = np.delete(images, half, axis=0)
     classifier = CalibratedClassifierCV(SVC(), ensemble=False).fit(images[half], labels[half])
-    ratios = [frechet_ratio(samples, images, seed) for seed in range(10)]
+    ratios = frechet_ratios(samples, images)
     probabilities = classifier.predict_proba(samples)
     shares = np.bincount(probabilities.argmax(1), minlength=10) / len(samples)
     train = all_images(DATASETS["digits"](split="train")).reshape(-1, 64) / 16.0
@@ -58,13 +59,6 @@ def quality(samples: np.ndarray) -> dict[str, float | int | list[float]]:
         "the same for held-out real digits": _rounded(np.median(nearest_distances(test, train))),
         "exact copies of a training image": int((nearest_distances(np.round(samples * 16) / 16, train) < 1e-6).sum()),
     }
-
-
-def frechet_ratio(samples: np.ndarray, images: np.ndarray, seed: int) -> float:
-    """Fréchet distance of the samples to a random half of the images, over that of the other half."""
-    order = np.random.default_rng(seed).permutation(len(images))
-    reference, other = np.array_split(images[order], 2)
-    return frechet_distance(samples, reference) / frechet_distance(other, reference)
 
 
 def _rounded(value: float) -> float:

@@ -76,6 +76,7 @@ def main() -> None:
                 same, compared = compare(workdir, reference)
                 found, right = f"{found}; {compared}", same
             rows.append((name, found, right))
+            _tell(f"  {found}: {'yes' if right else 'NO'}")
             shutil.rmtree(workdir, ignore_errors=True)
         for name, trial in {
             "two processes, SIGTERM to one of them": two_processes_stopped,
@@ -84,6 +85,7 @@ def main() -> None:
             _tell(name)
             found, right = trial(root / "two", reference)
             rows.append((name, found, right))
+            _tell(f"  {found}: {'yes' if right else 'NO'}")
             shutil.rmtree(root / "two", ignore_errors=True)
     print(report(rows, arguments))
     sys.exit(0 if all(right for *_, right in rows) else 1)
@@ -135,7 +137,7 @@ class Run:
         for line in self.process.stdout:
             self.lines.append(line.rstrip())
 
-    def wait_for(self, part: str, seconds: float = 120.0) -> bool:
+    def wait_for(self, part: str, seconds: float = 900.0) -> bool:
         """Whether a line with this part came before the process or the time ended."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.process.poll() is None:
@@ -144,7 +146,7 @@ class Run:
             time.sleep(0.005)
         return any(part in line for line in self.lines)
 
-    def end(self, number: int | None = None, seconds: float = 300.0) -> tuple[int, float]:
+    def end(self, number: int | None = None, seconds: float = 900.0) -> tuple[int, float]:
         """Send a signal where given, wait, and return the exit status and how long it took."""
         began = time.monotonic()
         if number is not None:
@@ -165,7 +167,7 @@ class Run:
 def finish(workdir: Path) -> Run:
     """Run to the end."""
     run = Run(workdir)
-    status, _ = run.end(seconds=900)
+    status, _ = run.end(seconds=3600)
     if status:
         raise SystemExit("\n".join(run.lines))
     return run
@@ -265,7 +267,7 @@ def full_disk(workdir: Path) -> tuple[str, bool]:
         run = Run(workdir)
         run.wait_for("step 350/")
         ballast = workdir / "ballast"
-        with ballast.open("wb") as file:  # fill what is left
+        with ballast.open("wb", buffering=0) as file:  # fill what is left; a buffer would be written again on closing
             try:
                 while True:
                     file.write(b"\0" * 65536)
@@ -293,7 +295,7 @@ def second_run(workdir: Path) -> tuple[str, bool]:
     second = Run(workdir)
     status, _ = second.end()
     told = [line for line in second.lines if "another run writes there" in line]
-    first.end(seconds=900)
+    first.end(seconds=3600)
     return f"the second exits with status {status} and one line, the first goes on", status == 2 and len(told) == 1
 
 

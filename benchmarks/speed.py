@@ -53,7 +53,7 @@ def measure(chosen: Any, batch_size: int, repeats: int) -> dict[str, float]:
     parallel.check_batch("--batch_size", batch_size)
     key, x0 = jax.random.key(0), jax.random.uniform(jax.random.key(1), (batch_size, *shape))
     state = parallel.init(experiment.init, key)
-    batches = parallel.shard(np.asarray(x0)[None])
+    batches = parallel.shard({"image": np.asarray(x0)[None]})
     train_flops = flops(experiment.steps(), state, batches, key)
 
     def forward(params: Any, x: jax.Array) -> jax.Array:

@@ -57,7 +57,7 @@ def seconds_alone(chosen: Any, calls: int) -> float:
     data, parallel, key = build.dataset(chosen), build.parallel(chosen), prng.root(chosen.seed, "train")
     experiment = build.experiment(chosen, data.image_shape)
     batches = training_batches(data, batch_size=chosen.train.batch_size, seed=0, **build.pipeline(chosen))
-    batch = parallel.shard(next(batches)["image"][None])
+    batch = parallel.shard(jax.tree.map(lambda rows: rows[None], dict(next(batches))))
     del batches  # and its threads
     state = parallel.init(experiment.init, key)
     step, flags = parallel.compiled(experiment.steps(), state, batch, key), parallel.flags(False)

@@ -1,0 +1,123 @@
+r"""Every sampler with one trained network: the Fréchet distance to real images against the network evaluations.
+
+    python benchmarks/sampler_table.py --config=configs/digits_vp.py --num_images=898
+    python benchmarks/sampler_table.py --config=configs/fashion_mnist_vp.py --num_images=1000 \
+        --features=runs/features.npz
+
+Draws with `--mode=sample`'s driver from the run of the config into WORKDIR/sampler_table/, so that a second call draws
+nothing again, and prints a table in Markdown. The distance is taken in the space of the pixels, or in that of the
+features of a classifier (`feature_classifier.py`), between the samples and real images, over that of as many other real
+images; mean, least and largest of ten random choices of the real images. 1 is as near as real images are.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from feature_classifier import features_of
+from real_images import frechet_ratios, real_images
+
+from score_sde_jax import build, config
+from score_sde_jax.errors import UserError
+from score_sde_jax.sample import SampleRequest, sample
+
+FLOW, NO_CORRECTOR = ["sampler.prior=gaussian"], ["sampler.corrector.name=none"]
+
+
+def uniform(num_steps: int) -> list[str]:
+    """Evenly spaced times."""
+    return ["sampler.times.name=uniform", f"sampler.times.num_steps={num_steps}"]
+
+
+def predictor(name: str, num_steps: int, *options: str) -> list[str]:
+    """A predictor alone."""
+    chosen = [f"sampler.predictor.{option}" for option in (f"name={name}", *options)]
+    return [*chosen, *uniform(num_steps), *NO_CORRECTOR, *FLOW]
+
+
+def annealed_langevin(num_levels: int, num_steps: int, step_size: float) -> list[str]:
+    """Annealed Langevin dynamics over a ladder of its own."""
+    return [
+        "sampler.times.name=ladder",
+        f"sampler.times.num_levels={num_levels}",
+        "sampler.predictor.name=none",
+        "sampler.corrector.name=annealed_langevin",
+        f"sampler.corrector.num_steps={num_steps}",
+        f"sampler.corrector.step_size={step_size}",
+        *FLOW,
+    ]
+
+
+def predictor_corrector(num_steps: int) -> list[str]:
+    """NCSN++'s sampler with a step of each for every time."""
+    return [
+        *predictor("reverse_diffusion", num_steps),
+        "sampler.corrector.name=langevin",
+        "sampler.corrector.snr=0.16",
+    ]
+
+
+ROWS = {
+    "annealed Langevin": annealed_langevin(50, 4, 0.07),
+    "predictor-corrector": predictor_corrector(100),
+    "reverse diffusion": predictor("reverse_diffusion", 200),
+    "ancestral": predictor("ancestral", 200),
+    "Euler-Maruyama": predictor("euler_maruyama", 200),
+    "DDIM, 20 steps": predictor("ddim", 20),
+    "DDIM": predictor("ddim", 100),
+    "Heun, 10 steps": predictor("heun", 10),
+    "Heun": predictor("heun", 50),
+    "adaptive ODE": predictor("dormand_prince", 1, "rtol=1e-4", "atol=1e-4"),
+}
+
+
+def main() -> None:
+    """Draw what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--workdir", help="of the run (that of the config)")
+    parser.add_argument("--num_images", type=int, default=898)
+    parser.add_argument("--features", help="npz of feature_classifier.py (the pixels)")
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW")
+    arguments, overrides = parser.parse_known_args()
+    workdir = Path(arguments.workdir or f"runs/{config.run_name(arguments.config)}")
+    assignments = [override.removeprefix("--config.") for override in overrides]
+    print("| sampler | NFE | distance over that of real images | least and largest of ten |\n|---|---|---|---|")
+    try:
+        for name in arguments.rows:
+            chosen = build.finish(config.load(arguments.config), [*assignments, *ROWS[name]])
+            drawn, evaluations = draw(chosen, workdir, name, arguments.num_images)
+            if arguments.features:
+                ratios = frechet_ratios(
+                    features_of(arguments.features, drawn), features_of(arguments.features, real_images(chosen))
+                )
+            else:
+                ratios = frechet_ratios(pixels(drawn), pixels(real_images(chosen)))
+            print(
+                f"| {name} | {evaluations:g} | {np.mean(ratios):.2f} | {min(ratios):.2f}, {max(ratios):.2f} |",
+                flush=True,
+            )
+    except UserError as error:
+        parser.error(str(error))
+
+
+def draw(chosen: Any, workdir: Path, name: str, num_images: int) -> tuple[np.ndarray, float]:
+    """uint8 images of one sampler, and network evaluations of each."""
+    chosen.sampler.num_images, chosen.sampler.batch_size = num_images, min(num_images, chosen.sampler.batch_size)
+    output = workdir / "sampler_table" / name.replace(" ", "_").replace(",", "")
+    directory = sample(chosen, workdir, SampleRequest(output=output), lambda line: None)
+    with np.load(directory / "images.npz") as archive:
+        images = archive["images"][:num_images]
+    record = json.loads((directory / "samples.json").read_text())
+    return images, record["network_evaluations_per_image"]
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """Values from 0 to 1 of every image in a row."""
+    return images.reshape(len(images), -1) / 255.0
+
+
+if __name__ == "__main__":
+    main()
