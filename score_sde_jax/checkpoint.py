@@ -5,6 +5,8 @@ restored onto any devices.
 import dataclasses
 import importlib.metadata
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,6 +59,8 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=retention is not None,  # who only reads removes nothing
         )
+        if retention:
+            _tell_failures_once()
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in increasing order."""
@@ -185,6 +189,27 @@ def _differences(saved: PyTree, wanted: PyTree) -> Iterator[str]:
         ]
         if describe[0] != describe[1]:
             yield f"{path} is {describe[0]} there, {describe[1]} here"
+
+
+def _tell_failures_once() -> None:
+    """Leave a failed save to the exception that it raises.
+
+    Beside it orbax logs a traceback in each of its threads, and callbacks of tensorstore that come too late print
+    theirs: thousands of lines around the one that says that the disk is full.
+    """
+    logging.getLogger("absl").addFilter(_below_error)
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _of_the_main_thread
+
+
+def _below_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
+
+
+def _of_the_main_thread(*what: Any) -> None:
+    """sys.excepthook; threads of Python have their own, so those left out are callbacks of libraries."""
+    if threading.current_thread() is threading.main_thread():
+        sys.__excepthook__(*what)
 
 
 def _wait_for_all(name: str) -> None:

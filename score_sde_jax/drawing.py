@@ -74,7 +74,8 @@ class Artist:
     def draw(self, params: PyTree, key: Array, first: int) -> Drawn:
         """Images first .. first + batch_size - 1."""
         indices = np.arange(first, first + self.batch_size)
-        given = self.given(indices) if self.given else {}
+        # jax.Arrays: several processes do not take numpy's for what is split over their devices
+        given = jax.tree.map(jnp.asarray, self.given(indices) if self.given else {})
         samples = self._sample(params, jnp.asarray(indices), key, given)
         images, frames, evaluations = map(np.asarray, samples)
         beside = self.given.beside(indices, images, key) if self.given else {}

@@ -159,7 +159,7 @@ class Jit(Parallel):
 
 
 class Pmap(Parallel):
-    """The same program on every device with its part of the batch; gradients are averaged by `pmean` (`jax.pmap`).
+    """The same program on every device with its part of the batch; gradients are averaged by `pmean` (`jax.shard_map`).
 
     Parameters and optimizer state are replicated.
     """
@@ -171,15 +171,9 @@ class Pmap(Parallel):
 
         def with_vote(state: PyTree, batches: PyTree, key: jax.Array, flag: jax.Array) -> tuple:
             replica = Replica(mean, jax.lax.axis_index(AXIS))
-            return *step(state, batches, key, replica), jax.lax.pmax(flag, AXIS)
+            return *step(state, batches, key, replica), jax.lax.pmax(flag[0], AXIS)
 
-        mapped = jax.pmap(with_vote, AXIS, in_axes=(None, 1, None, 0), out_axes=None)
-
-        @functools.partial(jax.jit, donate_argnums=0)
-        def over_devices(state: PyTree, batches: PyTree, key: jax.Array, flags: jax.Array) -> tuple:
-            return mapped(state, _split(batches, axis=1), key, flags)
-
-        return over_devices
+        return jax.jit(self._on_every_device(with_vote, None, 1, None, 0), donate_argnums=0)
 
     def per_example(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """Jitted function(params, indices, key, given), whose results every process gets whole."""
@@ -191,23 +185,16 @@ class Pmap(Parallel):
 
             return jax.tree.map_with_path(gather, function(params, indices, key, given))
 
-        mapped = jax.pmap(gathered, AXIS, in_axes=(None, 0, None, 0), out_axes=None)
+        mapped = self._on_every_device(gathered, None, 0, None, 0)
+        return jax.jit(mapped, in_shardings=(None, self.batched, None, self.batched))
 
-        @functools.partial(jax.jit, in_shardings=(None, self.batched, None, self.batched))
-        def over_devices(params: PyTree, indices: jax.Array, key: jax.Array, given: PyTree) -> PyTree:
-            return mapped(params, _split(indices, axis=0), key, _split(given, axis=0))
+    def _on_every_device(self, function: Callable[..., PyTree], *axes: int | None) -> Callable[..., PyTree]:
+        """The function on every device, with its part of each argument along the given axis, or whole for None.
 
-        return over_devices
-
-
-def _split(tree: PyTree, axis: int) -> PyTree:
-    """The axis of a batch as (devices, rows of each)."""
-
-    def split(array: jax.Array) -> jax.Array:
-        shape = array.shape
-        return array.reshape(*shape[:axis], jax.device_count(), -1, *shape[axis + 1 :])
-
-    return jax.tree.map(split, tree)
+        What `jax.pmap` is since JAX 0.8, which inside `jit` sees the devices of its own process alone.
+        """
+        parts = tuple(PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS) for axis in axes)
+        return jax.shard_map(function, mesh=self.mesh, in_specs=parts, out_specs=PartitionSpec(), check_vma=False)
 
 
 PARALLEL: dict[str, type[Parallel]] = {"jit": Jit, "pmap": Pmap}

@@ -64,7 +64,7 @@ def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: i
     assert not vote and compiled(state, batches, key, parallel.flags(jax.process_index() == 0))[2]
     if microbatches > 1:
         return found
-    latents = np.random.default_rng(1).normal(size=(16, 8, 8, 1)).astype(np.float32)
+    latents = jax.random.normal(jax.random.key(1), (16, 8, 8, 1))
     for start, given in {"": {}, "given_": {"latents": latents}}.items():
         sample = parallel.per_example(experiment.sample)
         samples = sample(params, jnp.arange(16), prng.root(0, "sample"), given)
@@ -81,7 +81,7 @@ def classes(parallel: Parallel, experiment: build.Experiment, params) -> np.ndar
     classifier = build.experiment(chosen, (8, 8, 1))
     other = parallel.init(lambda key: jittered(classifier.init_params(key), key), jax.random.key(3))
     guided = dataclasses.replace(experiment, task=ClassConditional(classifier=""), classifier=classifier)
-    given = {"label": np.arange(16, dtype=np.int32) % 10}
+    given = {"label": jnp.arange(16, dtype=jnp.int32) % 10}
     sample = parallel.per_example(guided.sample)
     return np.asarray(sample((params, other), jnp.arange(16), prng.root(0, "sample"), given).images)
 

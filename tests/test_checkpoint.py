@@ -1,5 +1,8 @@
 """Checkpoints come back bit for bit, and a damaged one costs no more than itself."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,3 +153,30 @@ def test_what_a_kill_leaves_is_no_checkpoint(saved):
     (saved / "9.orbax-checkpoint-tmp").mkdir()
     checkpoints = Checkpoints(saved)
     assert checkpoints.steps() == [2, 3] and checkpoints.restore_latest(abstract())[0] == 3
+
+
+FULL = """
+import resource, sys
+import jax
+from score_sde_jax.checkpoint import Checkpoints, Retention
+from score_sde_jax.errors import RunError
+
+checkpoints = Checkpoints(sys.argv[1], Retention(keep=2))
+state = {f"w{i}": jax.random.normal(jax.random.key(i), (64, 33)) for i in range(20)}
+checkpoints.save(1, state)
+checkpoints._checkpointer.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # what a full disk does to whoever writes
+try:
+    checkpoints.save(2, state)
+    checkpoints.close()
+except RunError as error:
+    print(error)
+"""
+
+
+def test_a_save_that_fails_is_one_line(tmp_path):
+    """In a process of its own, with all that orbax and tensorstore tell from their threads."""
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1, done.stderr[:2000]
+    assert "cannot be saved (" in done.stdout
+    assert Checkpoints(tmp_path).steps() == [1]

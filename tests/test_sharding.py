@@ -59,7 +59,7 @@ def alone(tmp_path_factory):
 SEVERAL = [
     pytest.param((2, 1), id="2-devices"),
     pytest.param((8, 1), id="8-devices", marks=pytest.mark.slow),
-    pytest.param((2, 2), id="2-processes-of-2", marks=pytest.mark.slow),
+    pytest.param((2, 2), id="2-processes-of-2"),
 ]
 
 

@@ -190,7 +190,7 @@ def test_a_run_leaves_what_it_promises(run):
         assert np.isfinite(levels).any() and np.nanmin(levels) <= row["loss"] <= np.nanmax(levels)
         assert np.isfinite(list(row.values())).all()
     for row in rows[2:]:  # the first two steps belong to a shorter run
-        expected = learning_rate_schedule(num_steps=4, **_schedule(name))(row["step"] - 1)
+        expected = float(learning_rate_schedule(num_steps=4, **_schedule(name))(row["step"] - 1))
         assert row["learning_rate"] == pytest.approx(expected, rel=1e-5) and row["images_per_second"] > 0
     assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir()) == [2, 4]
     text = (workdir / "config.json").read_text()

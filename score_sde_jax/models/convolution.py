@@ -6,7 +6,8 @@ matrices, needs a quarter of the multiplications; its derivatives are sums and p
 """
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ Pads = Sequence[tuple[int, int]]
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 MIN_CHANNELS = 16  # with fewer, the sums cost more than the products save
+MIN_TILES = 24  # of all images together; with fewer, the transform of the weights does
 
 TILE, TAPS = 4, 3
 # Small, and exact in binary: the rounding error is a fifth of that of the usual 0, +-1 and +-2.
@@ -38,8 +40,9 @@ def convolve(
     """Return `lax.conv_general_dilated` of the same arguments; the hook of `nn.Conv`.
 
     On a CPU, a 1x1 convolution of NHWC images at stride 1 is a matrix product, and a 3x3 one,
-    dilated or not, with at least `MIN_CHANNELS` channels in and out goes to `winograd`. Everything
-    else, and everything on another platform, is XLA's.
+    dilated or not, with at least `MIN_CHANNELS` channels in and out goes to `winograd`, or to
+    `product_of_patches` where the images are few and small. Everything else, and everything on
+    another platform, is XLA's.
     """
     native = functools.partial(
         lax.conv_general_dilated,
@@ -65,7 +68,10 @@ def convolve(
         return lax.platform_dependent(lhs, rhs, cpu=pointwise, default=native)
     if rhs.shape[:2] == (TAPS, TAPS) and min(rhs.shape[2:]) >= MIN_CHANNELS:
         pads = tuple((before, after) for before, after in padding)
-        fast = functools.partial(checkpointed_winograd, pads=pads, dilation=dilation)
+        size = [n + sum(p) - 2 * d for n, p, d in zip(lhs.shape[1:3], pads, dilation, strict=True)]
+        tiles = lhs.shape[0] * math.prod(d * -(-n // (TILE * d)) for n, d in zip(size, dilation, strict=True))
+        algorithm = winograd if tiles >= MIN_TILES else product_of_patches
+        fast = functools.partial(checkpointed, algorithm=algorithm, pads=pads, dilation=dilation)
         return lax.platform_dependent(lhs, rhs, cpu=fast, default=native)
     return native(lhs, rhs)
 
@@ -77,15 +83,34 @@ def pointwise(
     return jnp.dot(x, w[0, 0])
 
 
-@functools.partial(jax.jit, static_argnames=("pads", "dilation"))
-def checkpointed_winograd(
-    x: Float[Array, "batch height width in"], w: Float[Array, "3 3 in out"], pads: Pads, dilation: tuple[int, int]
+@functools.partial(jax.jit, static_argnames=("algorithm", "pads", "dilation"))
+def checkpointed(
+    x: Float[Array, "batch height width in"],
+    w: Float[Array, "3 3 in out"],
+    algorithm: Callable[..., Float[Array, "batch out_height out_width out"]],
+    pads: Pads,
+    dilation: tuple[int, int],
 ) -> Float[Array, "batch out_height out_width out"]:
-    """Return `winograd`, whose gradient keeps the operands, as XLA's does, and not their larger transforms.
+    """Return `algorithm(x, w)`, whose gradient keeps the operands, as XLA's does, and nothing larger made of them.
 
-    Compiled for itself only in that the convolutions of one shape are traced once.
+    Jitted for itself only so that the convolutions of one shape are traced once.
     """
-    return jax.checkpoint(functools.partial(winograd, pads=pads, dilation=dilation), prevent_cse=False)(x, w)
+    return jax.checkpoint(functools.partial(algorithm, pads=pads, dilation=dilation), prevent_cse=False)(x, w)
+
+
+def product_of_patches(
+    x: Float[Array, "batch height width in"],
+    w: Float[Array, "3 3 in out"],
+    pads: Pads,
+    dilation: tuple[int, int] = (1, 1),
+) -> Float[Array, "batch out_height out_width out"]:
+    """Correlate `x`, padded with zeros, with `w` at stride 1: all pixels under the kernel by all of its weights."""
+    size = [n + sum(p) - 2 * d for n, p, d in zip(x.shape[1:3], pads, dilation, strict=True)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
+    corners = [(i * dilation[0], j * dilation[1]) for i, j in np.ndindex(TAPS, TAPS)]
+    ends = [(len(x), i + size[0], j + size[1], x.shape[-1]) for i, j in corners]
+    patches = [lax.slice(x, (0, *corner, 0), end) for corner, end in zip(corners, ends, strict=True)]
+    return jnp.dot(jnp.concatenate(patches, axis=-1), w.reshape(-1, w.shape[-1]))
 
 
 def winograd(

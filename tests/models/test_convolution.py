@@ -12,6 +12,7 @@ from jax import lax
 from score_sde_jax.models.convolution import convolve, cook_toom_matrices
 
 NHWC = ("NHWC", "HWIO", "NHWC")
+FEW_AND_MANY = (1, 8)  # images: one product of matrices, and Winograd's algorithm
 TOLERANCE = 5e-6  # of the largest value; Winograd's sums of float32
 
 
@@ -46,8 +47,9 @@ def close(a, b):
 
 @pytest.mark.parametrize(("padding", "dilation"), [(1, 1), (0, 1), (2, 2), (4, 4), (1, 2)])
 @pytest.mark.parametrize("size", [(8, 8), (9, 14)])
-def test_values(size, padding, dilation):
-    x, w = arrays(height=size[0], width=size[1])
+@pytest.mark.parametrize("batch", FEW_AND_MANY)
+def test_values(batch, size, padding, dilation):
+    x, w = arrays(batch, height=size[0], width=size[1])
     if min(size) + 2 * padding - 2 * dilation < 1:
         pytest.skip("nothing is left")
     close(jax.jit(fast, static_argnums=(2, 3))(x, w, padding, dilation), direct(x, w, padding, dilation))
@@ -57,9 +59,11 @@ def native(x, w):
     return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=NHWC)
 
 
-def test_gradients_and_tangents():
-    x, w = arrays()
-    y, dx, dw = (jax.random.normal(jax.random.key(i), s) for i, s in ((3, (2, 9, 14, 40)), (4, x.shape), (5, w.shape)))
+@pytest.mark.parametrize("batch", FEW_AND_MANY)
+def test_gradients_and_tangents(batch):
+    x, w = arrays(batch)
+    shapes = ((batch, 9, 14, 40), x.shape, w.shape)
+    y, dx, dw = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes, 3))
     for a, b in zip(jax.jit(lambda: jax.vjp(fast, x, w)[1](y))(), jax.vjp(native, x, w)[1](y), strict=True):
         close(a, b)
     for a, b in zip(jax.jit(lambda: jax.jvp(fast, (x, w), (dx, dw)))(), jax.jvp(native, (x, w), (dx, dw)), strict=True):
