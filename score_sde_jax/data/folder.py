@@ -32,15 +32,14 @@ def image_folder(
     """
     images.check_size(image_size, channels)
     root = Path(dir or "").expanduser()
+    opened: Callable[[str], str | io.BytesIO]
     if dir and root.is_dir():
         names, opened = _names_below(root), lambda name: str(root / name)
     elif dir and zipfile.is_zipfile(root):
         archive = zipfile.ZipFile(root)
         names, opened = archive.namelist(), lambda name: io.BytesIO(archive.read(name))
     else:
-        raise UserError(
-            f"data.dir={dir!r}: neither a folder nor a zip file of images; give yours with --config.data.dir=FOLDER"
-        )
+        raise UserError(f"data.dir={dir!r}: not a folder or zip file; give yours with --config.data.dir=FOLDER")
     paths = _image_paths(root, names)
     class_of, num_classes = _classes(root, paths) if labels else ([0] * len(paths), 0)
     reader = _Reader(root, paths, opened, image_size, channels)

@@ -63,6 +63,6 @@ def trainable(params: PyTree) -> PyTree:
 
     def changes(path: tuple, leaf: Array) -> bool:
         del leaf
-        return not str(getattr(path[-1], "key", "")).startswith(FIXED)
+        return not any(str(getattr(last, "key", "")).startswith(FIXED) for last in path[-1:])
 
     return jax.tree_util.tree_map_with_path(changes, params)

@@ -106,5 +106,5 @@ def test_nothing_to_read(tmp_path):
 
 @pytest.mark.parametrize("dir", ["", "/nowhere/at/all"])
 def test_no_folder(dir):
-    with pytest.raises(UserError, match="not a folder"):
+    with pytest.raises(UserError, match="not a folder or zip file"):
         image_folder(dir=dir, image_size=4)
