@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--signals", type=int, default=4, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="the trials whose name has this part")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     with tempfile.TemporaryDirectory() as directory:
@@ -69,6 +70,8 @@ def main() -> None:
             "a full disk": full_disk,
             "a second run in the workdir": second_run,
         }.items():
+            if arguments.only not in name:
+                continue
             _tell(name)
             workdir = root / "trial"
             found, right = trial(workdir)
@@ -82,6 +85,8 @@ def main() -> None:
             "two processes, SIGTERM to one of them": two_processes_stopped,
             "two processes, kill -9 of one of them": two_processes_killed,
         }.items():
+            if arguments.only not in name:
+                continue
             _tell(name)
             found, right = trial(root / "two", reference)
             rows.append((name, found, right))
