@@ -219,6 +219,7 @@ def test_faults_and_signals_have_a_status_of_their_own(run, monkeypatch, error, 
     def ended(*_):
         raise error
 
+    monkeypatch.setattr(os, "_exit", sys.exit)  # a fault ends the process at once, and the test with it
     monkeypatch.setattr(score_sde_jax.train, "train", ended)
     code, err, _ = run(DIGITS_HERE)
     assert code == status and err == told
