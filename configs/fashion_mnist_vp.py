@@ -1,4 +1,4 @@
-"""Score-SDE on Fashion-MNIST, 28 pixels, 60,000 images: VP, continuous time; half an hour on 2 CPU cores.
+"""Score-SDE on Fashion-MNIST, 28 pixels, 60,000 images: VP, continuous time, on a CPU.
 
 apt-get install dataset-fashion-mnist, or --config.data.dir=DIR with the idx files or prepared data.
 python main.py --config=configs/fashion_mnist_vp.py --mode=train
