@@ -61,6 +61,10 @@ def start(
             return  # a TPU machine of its own
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--distributed={distributed}: the processes do not find each other ({reason})") from error
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        # A program for CPUs that is read back from the cache has lost the order of its collectives (jaxlib 0.10): its
+        # processes wait for each other in different ones for ever.
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def in_slurm_step(environment: Mapping[str, str]) -> bool:
