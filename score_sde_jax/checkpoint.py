@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import logging
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -194,22 +193,22 @@ def _differences(saved: PyTree, wanted: PyTree) -> Iterator[str]:
 def _tell_failures_once() -> None:
     """Leave a failed save to the exception that it raises.
 
-    Beside it orbax logs a traceback in each of its threads, and callbacks of tensorstore that come too late print
-    theirs: thousands of lines around the one that says that the disk is full.
+    Beside it orbax logs a traceback in each of its threads, and tensorstore prints one for each write that ends after
+    orbax has given up on it: thousands of lines around the one that says that the disk is full.
     """
     logging.getLogger("absl").addFilter(_below_error)
-    if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _of_the_main_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unless_late
 
 
 def _below_error(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR
 
 
-def _of_the_main_thread(*what: Any) -> None:
-    """sys.excepthook; threads of Python have their own, so those left out are callbacks of libraries."""
-    if threading.current_thread() is threading.main_thread():
-        sys.__excepthook__(*what)
+def _unless_late(unraisable: Any) -> None:
+    """sys.unraisablehook that leaves out callbacks for an event loop that has ended."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _wait_for_all(name: str) -> None:
