@@ -38,10 +38,10 @@ def predictor(name: str, num_steps: int, *options: str) -> list[str]:
 
 
 def annealed_langevin(num_levels: int, num_steps: int, step_size: float) -> list[str]:
-    """Annealed Langevin dynamics over a ladder of its own."""
+    """Annealed Langevin dynamics over noise levels in a geometric sequence."""
     return [
-        "sampler.times.name=ladder",
-        f"sampler.times.num_levels={num_levels}",
+        "sampler.times.name=log_snr",
+        f"sampler.times.num_steps={num_levels}",
         "sampler.predictor.name=none",
         "sampler.corrector.name=annealed_langevin",
         f"sampler.corrector.num_steps={num_steps}",
@@ -60,7 +60,7 @@ def predictor_corrector(num_steps: int) -> list[str]:
 
 
 ROWS = {
-    "annealed Langevin": annealed_langevin(25, 4, 0.1),
+    "annealed Langevin": annealed_langevin(100, 1, 0.5),
     "predictor-corrector": predictor_corrector(50),
     "reverse diffusion": predictor("reverse_diffusion", 100),
     "ancestral": predictor("ancestral", 100),

@@ -57,17 +57,7 @@ def importance(sde: SDE, keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
     """Of density proportional to g^2 / sigma^2, which is uniform in log sigma / alpha, eq. (29) (arXiv 2101.09258,
     Section 5.1).
     """
-    low, high = (_log_ratio(sde, jnp.asarray(t)) for t in (sde.t_min, sde.t_max))
-    wanted = low + (high - low) * _unit(keys)
-
-    def halve(_: Array, ends: tuple[Time, Time]) -> tuple[Time, Time]:
-        below, above = ends
-        middle = 0.5 * (below + above)
-        more = _log_ratio(sde, middle) < wanted
-        return jnp.where(more, middle, below), jnp.where(more, above, middle)
-
-    ends = jnp.full_like(wanted, sde.t_min), jnp.full_like(wanted, sde.t_max)
-    return jax.lax.fori_loop(0, 64, halve, ends)[1]  # the ratio rises with t in every diffusion; 64: to the last digit
+    return sde.time_at(_unit(keys))
 
 
 # ------------------------------------------------------------------------- weights w(t) = lambda / sigma^2
@@ -86,7 +76,7 @@ def likelihood(sde: SDE, t: Time) -> Time:
 
 def likelihood_importance(sde: SDE, t: Time) -> Time:
     """The constant that makes the loss at `importance` times that of `likelihood` at uniform times, eq. (30)."""
-    low, high = (_log_ratio(sde, jnp.asarray(end, t.dtype)) for end in (sde.t_min, sde.t_max))
+    low, high = (sde.log_ratio(jnp.asarray(end, t.dtype)) for end in (sde.t_min, sde.t_max))
     return jnp.full_like(t, 2 * (high - low) / (sde.t_max - sde.t_min))
 
 
@@ -122,9 +112,7 @@ def score_matching_loss(
 
     Its mean over the batch is the objective. Image i uses keys[i] alone.
     """
-    key_t, key_eps = _keys(keys)
-    t = prng.bcast(times(sde, key_t), x0)
-    x_t, eps = sde.perturb(key_eps, x0, t)
+    t, x_t, eps = _perturbed(sde, keys, x0, times)
     return reduction(weight(sde, t) * (noise_fn(x_t, t) - eps) ** 2)  # eq. (7)
 
 
@@ -148,9 +136,7 @@ def sliced_score_matching_loss(
     """
     if num_projections < 1:
         raise ValueError(f"num_projections={num_projections} must be at least 1")
-    key_t, key_eps = _keys(keys)
-    t = prng.bcast(times(sde, key_t), x0)
-    x_t, _ = sde.perturb(key_eps, x0, t)
+    t, x_t, _ = _perturbed(sde, keys, x0, times)
 
     def project(number: Array) -> tuple[Array, Array]:
         v = prng.signs(prng.fold_in(prng.fold_in(keys, PROJECTIONS), number), x0)
@@ -176,9 +162,7 @@ def classification_loss(
 
     Time and noise as in `score_matching_loss`; its minimum is p(class | x_t). `reduction` sees one number an image.
     """
-    key_t, key_eps = _keys(keys)
-    t = prng.bcast(times(sde, key_t), x0)
-    x_t, _ = sde.perturb(key_eps, x0, t)
+    t, x_t, _ = _perturbed(sde, keys, x0, times)
     logs = log_probabilities(x_t, t)
     chosen = jnp.sum(jax.nn.one_hot(labels, logs.shape[1], dtype=logs.dtype) * logs, axis=1, keepdims=True)
     return reduction(-jnp.reshape(weight(sde, t), (-1, 1)) * chosen)
@@ -199,8 +183,7 @@ def classified(
 
 def noise_level(sde: SDE, keys: Key[Array, " batch"], *, times: TrainingTimes) -> Float[Array, " batch"]:
     """Where a loss looks with these keys: 0 at the smallest noise, 1 at the largest, even in log sigma / alpha."""
-    low, high = (_log_ratio(sde, jnp.asarray(t)) for t in (sde.t_min, sde.t_max))
-    return (_log_ratio(sde, times(sde, _keys(keys)[0])) - low) / (high - low)
+    return sde.noise_level(times(sde, _keys(keys)[0]))
 
 
 def dropout_keys(keys: Key[Array, " batch"]) -> Key[Array, " batch"]:
@@ -213,8 +196,13 @@ def _keys(keys: Key[Array, " batch"]) -> tuple[Key[Array, " batch"], ...]:
     return prng.split(keys, 2)
 
 
-def _log_ratio(sde: SDE, t: Time) -> Time:
-    return jnp.log(sde.sigma(t) / sde.alpha(t))
+def _perturbed(
+    sde: SDE, keys: Key[Array, " batch"], x0: Float[Array, "batch *shape"], times: TrainingTimes
+) -> tuple[Time, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
+    """Time, noisy image and the noise in it, as every loss draws them."""
+    key_t, key_eps = _keys(keys)
+    t = prng.bcast(times(sde, key_t), x0)
+    return t, *sde.perturb(key_eps, x0, t)
 
 
 TIMES = {"ladder": ladder, "uniform": uniform, "log_normal": log_normal, "importance": importance}

@@ -20,8 +20,6 @@ from score_sde_jax.sdes import SDE
 Measure = Callable[[PyTree, Any, Array, Mapping[str, Any]], dict[str, Array]]
 """(params, indices, key, given) -> columns; `given` holds the stored images and what else there is of each."""
 
-BISECTIONS = 40
-"""Halvings of the range of times, in which float32 runs out of digits."""
 GOLDEN = 2654435769
 """2^32 over the golden ratio: its multiples, modulo 2^32, spread evenly."""
 
@@ -135,19 +133,4 @@ def times_of_levels(sde: SDE, levels: Float[Array, " batch"], num_levels: int | 
     """Times of noise levels from 0 to below 1, even in log sigma / alpha; with `num_levels`, of the ladder's steps."""
     if num_levels is not None:
         return sde.t_min + (sde.t_max - sde.t_min) * jnp.floor(levels * num_levels) / (num_levels - 1)
-
-    def log_ratio(t: Array) -> Array:
-        return jnp.log(sde.sigma(t) / sde.alpha(t))
-
-    bounds = (jnp.full_like(levels, sde.t_min), jnp.full_like(levels, sde.t_max))
-    low, high = map(log_ratio, bounds)
-    wanted = low + levels * (high - low)
-
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        below, above = bounds
-        middle = 0.5 * (below + above)
-        less = log_ratio(middle) < wanted
-        return jnp.where(less, middle, below), jnp.where(less, above, middle)
-
-    below, above = jax.lax.fori_loop(0, BISECTIONS, halve, bounds)
-    return 0.5 * (below + above)
+    return sde.time_at(levels)

@@ -17,6 +17,8 @@ from jaxtyping import Array, Float, Key
 from score_sde_jax import keys as prng
 
 Time = Float[Array, "..."]
+BISECTIONS = 64
+"""Halvings of an interval of times: to the last digit of float64."""
 
 
 def _ddt(schedule: Callable[[Time], Time], t: Time) -> Time:
@@ -57,6 +59,29 @@ class SDE(abc.ABC):
     def diffusion_squared(self, t: Time) -> Time:
         """Squared diffusion coefficient g(t)^2, eq. (3)."""
         return _ddt(lambda t: self.sigma(t) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
+
+    def log_ratio(self, t: Time) -> Time:
+        """Log sigma / alpha, minus half the log of the signal-to-noise ratio; it rises with t in every diffusion."""
+        return jnp.log(self.sigma(t) / self.alpha(t))
+
+    def noise_level(self, t: Time) -> Time:
+        """Where t lies between t_min and t_max in log sigma / alpha, from 0 to 1."""
+        low, high = (self.log_ratio(jnp.asarray(end, t.dtype)) for end in (self.t_min, self.t_max))
+        return (self.log_ratio(t) - low) / (high - low)
+
+    def time_at(self, noise_level: Time) -> Time:
+        """Inverse of `noise_level`, by bisection."""
+        low, high = (self.log_ratio(jnp.asarray(end, noise_level.dtype)) for end in (self.t_min, self.t_max))
+        wanted = low + (high - low) * noise_level
+
+        def halve(_: Array, ends: tuple[Time, Time]) -> tuple[Time, Time]:
+            below, above = ends
+            middle = 0.5 * (below + above)
+            less = self.log_ratio(middle) < wanted
+            return jnp.where(less, middle, below), jnp.where(less, above, middle)
+
+        ends = jnp.full_like(noise_level, self.t_min), jnp.full_like(noise_level, self.t_max)
+        return jax.lax.fori_loop(0, BISECTIONS, halve, ends)[1]
 
     def prior(self, keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
         """Start of sampling, N(0, sigma(t_max)^2), of the shape and type of `like`."""

@@ -32,4 +32,12 @@ def karras(sde: SDE, *, num_steps: int = 17, rho: float = 7.0) -> Float[Array, "
     return jnp.linspace(first, last, num_steps + 1) ** rho
 
 
-GRIDS = {"ladder": ladder, "uniform": uniform, "karras": karras}
+def log_snr(sde: SDE, *, num_steps: int = 100) -> Float[Array, " points"]:
+    """Evenly spaced in the logarithm of the signal-to-noise ratio from t_max to t_min (arXiv 2206.00927, Section 3.3).
+
+    On VE this is `uniform`; on VP and sub-VP it gives small noise levels their share of the steps.
+    """
+    return sde.time_at(jnp.linspace(1.0, 0.0, num_steps + 1))
+
+
+GRIDS = {"ladder": ladder, "uniform": uniform, "karras": karras, "log_snr": log_snr}

@@ -7,6 +7,14 @@ import pytest
 from score_sde_jax.samplers import GRIDS
 from score_sde_jax.sdes import EDM, SDES, VE, VP
 
+
+def vp_sigmas(steps):
+    """sigma of the linear beta from 0.1 to 20 between t = 1 and 0.01, where sigma / alpha is a geometric sequence."""
+    squares = [1 - np.exp(-(0.1 * t + 9.95 * t**2)) for t in (1.0, 0.01)]
+    ratios = np.geomspace(*[np.sqrt(square / (1 - square)) for square in squares], steps + 1)
+    return ratios / np.sqrt(1 + ratios**2)
+
+
 # name: (sde, options, the noise levels or times of the paper)
 CLOSED = {
     "ladder": (
@@ -20,6 +28,7 @@ CLOSED = {
         {"num_steps": 17},
         [(80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(18)],
     ),
+    "log_snr": (VP(t_min=0.01), {"num_steps": 6}, vp_sigmas(6)),
 }
 
 
