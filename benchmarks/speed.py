@@ -2,22 +2,24 @@
 
     python benchmarks/speed.py --config=configs/cifar10_ncsn.py --batch_size=8
 
-Needs no data: images are random. Each time is the least of several repeats, after compilation. FLOPs are those of the
-mathematics (a convolution counts as a direct one), so an algorithm that needs fewer may exceed the rate.
+Needs no data: images are random. Each time is the least of several repeats, after compilation; the CPU time of the
+process beside it is little disturbed by others. FLOPs are those of the mathematics (a convolution counts as a direct
+one), so an algorithm that needs fewer may exceed the rate. `--products` times every convolution and matrix product of
+the two alone as well, and tells their share of the CPU time.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde_jax import build, config
-from score_sde_jax.costs import flops
+from score_sde_jax.costs import Product, products, total_flops
 from score_sde_jax.data import declared_shape
 from score_sde_jax.errors import UserError
 from score_sde_jax.sharding import Jit
@@ -31,19 +33,20 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--products", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments, overrides = parser.parse_known_args()
     assignments = [override.removeprefix("--config.") for override in overrides]
     try:
         chosen = build.finish(config.load(arguments.config), assignments)
-        figures = measure(chosen, arguments.batch_size, arguments.repeats)
+        figures = measure(chosen, arguments.batch_size, arguments.repeats, arguments.products)
     except UserError as error:
         parser.error(str(error))
     table = "\n".join(f"{name}: {value:.4g}" for name, value in figures.items())
     print(json.dumps(figures) if arguments.json else table)
 
 
-def measure(chosen: Any, batch_size: int, repeats: int) -> dict[str, float]:
+def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = False) -> dict[str, float]:
     """Figures of one config; the matrix product is timed before and after, and its best counts."""
     section = chosen.data
     shape = declared_shape(section.name, section.get("image_size"), section.get("channels"))
@@ -54,12 +57,12 @@ def measure(chosen: Any, batch_size: int, repeats: int) -> dict[str, float]:
     key, x0 = jax.random.key(0), jax.random.uniform(jax.random.key(1), (batch_size, *shape))
     state = parallel.init(experiment.init, key)
     batches = parallel.shard({"image": np.asarray(x0)[None]})
-    train_flops = flops(experiment.steps(), state, batches, key)
+    of_training = products(experiment.steps(), state, batches, key)
 
     def forward(params: Any, x: jax.Array) -> jax.Array:
         return experiment.noise_fn(params)(x, jnp.asarray(0.5 * experiment.sde.t_max))
 
-    forward_flops = flops(forward, state.params, x0)
+    of_forward = products(forward, state.params, x0)
     rates = [matrix_rate(repeats)]
     forward_seconds = least_seconds(jax.jit(forward), (state.params, x0), repeats)
     step, holder = parallel.compiled(experiment.steps(), state, batches, key), [state]
@@ -70,33 +73,58 @@ def measure(chosen: Any, batch_size: int, repeats: int) -> dict[str, float]:
 
     train_seconds = least_seconds(train, (), repeats)
     rates.append(matrix_rate(repeats))
-    rate = max(rates)
-    return {
-        "matrix product GFLOP/s": rate,
-        "forward images/s": batch_size / forward_seconds,
-        "forward GFLOP/s": forward_flops / forward_seconds / 1e9,
-        "forward share of the matrix product": forward_flops / forward_seconds / 1e9 / rate,
-        "training images/s": batch_size / train_seconds,
-        "training GFLOP/s": train_flops / train_seconds / 1e9,
-        "training share of the matrix product": train_flops / train_seconds / 1e9 / rate,
-    }
+    figures = {"matrix product GFLOP/s": max(rates)}
+    for name, seconds, found in (("forward", forward_seconds, of_forward), ("training", train_seconds, of_training)):
+        figures[f"{name} images/s"] = batch_size / seconds.wall
+        figures[f"{name} CPU seconds an image"] = seconds.cpu / batch_size
+        figures[f"{name} GFLOP/s"] = total_flops(found) / seconds.wall / 1e9
+        figures[f"{name} share of the matrix product"] = figures[f"{name} GFLOP/s"] / max(rates)
+        if with_products:
+            figures[f"{name} share spent in products"] = seconds_in(found, repeats) / seconds.cpu
+    return figures
 
 
-def least_seconds(function: Callable[..., Any], arguments: tuple[Any, ...], repeats: int) -> float:
-    """Shortest wall time of a call, after one that compiles."""
+def seconds_in(found: list[Product], repeats: int) -> float:
+    """CPU seconds of all these products, each kind timed alone."""
+    kinds: dict[str, tuple[Product, int]] = {}
+    for product in found:
+        equation, times = product
+        kind = str((equation.primitive, [variable.aval for variable in equation.invars], equation.params))
+        kinds[kind] = product, kinds.get(kind, (product, 0))[1] + times
+    return sum(times * alone(equation, repeats) for (equation, _), times in kinds.values())
+
+
+def alone(equation: Any, repeats: int) -> float:
+    """CPU seconds of one product of random operands."""
+    keys = jax.random.split(jax.random.key(0), len(equation.invars))
+    operands = [jax.random.normal(k, v.aval.shape, v.aval.dtype) for k, v in zip(keys, equation.invars, strict=True)]
+    function = jax.jit(lambda *operands: equation.primitive.bind(*operands, **equation.params))
+    return least_seconds(function, tuple(operands), repeats).cpu
+
+
+class Seconds(NamedTuple):
+    """Least of several calls: by the clock, and of all cores together."""
+
+    wall: float
+    cpu: float
+
+
+def least_seconds(function: Callable[..., Any], arguments: tuple[Any, ...], repeats: int) -> Seconds:
+    """Shortest times of a call, after one that compiles."""
     jax.block_until_ready(function(*arguments))
-    seconds = []
+    wall, cpu = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        starts = time.perf_counter(), time.process_time()
         jax.block_until_ready(function(*arguments))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+        wall.append(time.perf_counter() - starts[0])
+        cpu.append(time.process_time() - starts[1])
+    return Seconds(min(wall), min(cpu))
 
 
 def matrix_rate(repeats: int) -> float:
     """GFLOP/s of a float32 product of square matrices."""
     a = jax.random.normal(jax.random.key(0), (MATRIX, MATRIX))
-    return 2 * MATRIX**3 / least_seconds(jax.jit(jnp.matmul), (a, a), repeats) / 1e9
+    return 2 * MATRIX**3 / least_seconds(jax.jit(jnp.matmul), (a, a), repeats).wall / 1e9
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What training costs, read off its jaxpr: floating-point operations and memory; and how much of a device it uses."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -10,13 +11,25 @@ from jax.extend import core
 
 from score_sde_jax.experiment import Experiment
 
+Product = tuple[core.JaxprEqn, int]
+
 
 def flops(function: Callable[..., Any], *args: Any) -> float:
     """Floating-point operations of the matrix products and convolutions of function(*args); nothing is computed.
 
     A multiplication and an addition count as two. Of branches the costliest counts.
     """
-    return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+    return total_flops(products(function, *args))
+
+
+def products(function: Callable[..., Any], *args: Any) -> list[Product]:
+    """The matrix products and convolutions of function(*args), each with how often it runs; nothing is computed."""
+    return list(_products(jax.make_jaxpr(function)(*args).jaxpr))
+
+
+def total_flops(products: Iterable[Product]) -> float:
+    """Floating-point operations of these products."""
+    return sum(times * _FLOPS[equation.primitive.name](equation) for equation, times in products)
 
 
 def training_flops(experiment: Experiment) -> float:
@@ -66,20 +79,15 @@ def residual_bytes(loss: Callable[..., Any], params: Any, *args: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept)
 
 
-def _flops(jaxpr: core.Jaxpr) -> float:
-    total = 0.0
+def _products(jaxpr: core.Jaxpr) -> Iterator[Product]:
     for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name == "dot_general":
-            total += _dot_flops(equation)
-        elif name == "conv_general_dilated":
-            total += _conv_flops(equation)
-        inner = [_flops(sub) for sub in _inner(equation)]
-        if name == "cond":
-            total += max(inner, default=0.0)
-        else:
-            total += sum(inner) * equation.params.get("length", 1)
-    return total
+        if equation.primitive.name in _FLOPS:
+            yield equation, 1
+        inner = [list(_products(sub)) for sub in _inner(equation)]
+        if equation.primitive.name == "cond":
+            inner = [max(inner, key=total_flops, default=[])]
+        for product, times in itertools.chain(*inner):
+            yield product, times * equation.params.get("length", 1)
 
 
 def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
@@ -105,3 +113,6 @@ def _conv_flops(equation: core.JaxprEqn) -> float:
 
 def _shape(variable: Any) -> tuple[int, ...]:
     return variable.aval.shape
+
+
+_FLOPS = {"dot_general": _dot_flops, "conv_general_dilated": _conv_flops}
