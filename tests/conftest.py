@@ -31,6 +31,14 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Less optimisation, for runs that are short and whose compilation takes the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 WRITERS = {
     "mnist": made_up.write_mnist,
     "fashion_mnist": made_up.write_mnist,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from PIL import Image
+from runs import contents, quiet
 
 from score_sde_jax import build, config, evaluate, measures, results
 from score_sde_jax import keys as prng
@@ -49,14 +50,6 @@ def finished(kind, *assignments, base="digits"):
     known += ["parameterization.condition.name=scaled_time", "parameterization.condition.scale=1.0"]
     known += ["loss.times.name=uniform", "optimizer.learning_rate=0.0", "train.steps=1", "train.preview_every=0"]
     return build.finish(chosen, [*known, *OVERRIDES[kind], *assignments])
-
-
-def quiet(line):
-    pass
-
-
-def contents(directory):
-    return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
 
 
 def metrics(output):

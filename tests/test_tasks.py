@@ -4,10 +4,10 @@ import json
 import pathlib
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
+from runs import quiet
 
 from score_sde_jax import build, config, given, pictures
 from score_sde_jax.data import DATASETS
@@ -16,16 +16,14 @@ from score_sde_jax.reporting import read_metrics
 from score_sde_jax.sample import SampleRequest, sample
 from score_sde_jax.train import train
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 TEST = DATASETS["digits"](split="test").gather(np.arange(359))[0]
 
 
 def finished(name, *assignments):
     return build.finish(config.load(str(CONFIGS / f"{name}.py:debug")), list(assignments))
-
-
-def quiet(line):
-    pass
 
 
 def seen(digits):
@@ -36,14 +34,6 @@ def seen(digits):
 def archive(directory):
     with np.load(directory / "images.npz") as loaded:
         return dict(loaded)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Less optimisation: the runs are short, and compiling them takes the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,55 @@
+"""--mode=info against numbers that are known."""
+
+import pytest
+from experiments import finished
+from stand_ins import NETWORKS, Conditional
+
+from score_sde_jax import info as drivers_info
+from score_sde_jax.info import info
+from score_sde_jax.models import MODELS
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+PARAMETERS = {
+    "mnist_ncsn": 7_638_657,
+    "cifar10_ncsn": 30_117_635,
+    "celeba_ncsn": 30_117_635,
+    "cifar10_ncsnv2": 29_694_083,
+    "celeba": 29_694_083,
+    "ffhq_ncsnv2": 94_132_611,
+}
+
+
+@pytest.mark.parametrize("costs", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["cheap", "whole"])
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_info_needs_no_data(name, costs, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+    monkeypatch.setitem(MODELS, finished(name).model.name, NETWORKS[finished(name).model.name])
+    if not costs:  # tracing the gradient of a RefineNet takes half a minute
+        monkeypatch.setattr(drivers_info, "training_flops", lambda *_: 0.0)
+        monkeypatch.setattr(drivers_info, "residual_bytes", lambda *_: 0)
+    lines = []
+    chosen = finished(name, variant="")
+    info(chosen, tmp_path / "run", lines.append)
+    assert f"parameters: {PARAMETERS[name]}" in lines
+    evaluations = chosen.sampler.times.num_levels * chosen.sampler.corrector.num_steps + chosen.sampler.denoise
+    assert f"network evaluations per image (NFE): {evaluations}" in lines
+    assert lines[0].startswith(f"data: {chosen.data.name} of shape ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_info_of_a_network_counted_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "ncsn", Conditional)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+    lines = []
+    info(finished("cifar10_ncsn"), tmp_path / "run", lines.append)
+    width, levels = 8, 3
+    count = levels * width + (9 * 3 * width + width) + (9 * width * 3 + 3)
+    assert f"parameters: {count}" in lines
+    forward = 2 * 32 * 32 * 9 * (3 * width + width * 3)
+    # backward: the gradient of both kernels, and of what enters the second convolution
+    flops = forward + forward + 2 * 32 * 32 * 9 * width * 3
+    assert f"FLOPs per training image: {flops:.4g} (" in "\n".join(lines)
+    assert "noise levels visited by the sampler: 3, sigma = 1, 0.1, 0.01" in lines
+    assert "Langevin step sizes: 0.2 at the first level to 2e-05 at the last" in lines
+    assert "run: 4 steps of 8 images, 0.00064 epochs" in lines
