@@ -70,7 +70,8 @@ def langevin(
     """Langevin steps of size 2 (snr |z| / |score|)^2, eq. (19) (arXiv 2011.13456, Algorithm 4).
 
     The lengths are every image's own, or with `norms` = "batch" their means over the batch, as published; an image then
-    depends on its batch. score-SDE's code has `shrink` on VP.
+    depends on its batch, and where each device runs the sampler (`Pmap`) on that of its device. score-SDE's code has
+    `shrink` on VP.
     """
     if not snr > 0:
         raise ValueError(f"snr={snr} must be above 0")
