@@ -3,7 +3,7 @@
     python benchmarks/reliability.py --kills=30 > docs/reliability.md
 
 Every run is `main.py --mode=train` in processes of its own, a small network on the digits; the tables say what was done
-how often and what was found. Exits with status 1 if anything differs. Takes about 15 minutes on 2 cores.
+how often and what was found. Exits with status 1 if anything differs. Takes up to three quarters of an hour on 2 cores.
 """
 
 import argparse
