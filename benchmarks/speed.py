@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde_jax import build, config
-from score_sde_jax.costs import Product, products, total_flops
+from score_sde_jax.costs import Product, flops, products
 from score_sde_jax.data import declared_shape
 from score_sde_jax.errors import UserError
 from score_sde_jax.sharding import Jit
@@ -57,12 +57,11 @@ def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = Fa
     key, x0 = jax.random.key(0), jax.random.uniform(jax.random.key(1), (batch_size, *shape))
     state = parallel.init(experiment.init, key)
     batches = parallel.shard({"image": np.asarray(x0)[None]})
-    of_training = products(experiment.steps(), state, batches, key)
+    shapes = jax.eval_shape(lambda *arguments: arguments, state, batches, key)
 
     def forward(params: Any, x: jax.Array) -> jax.Array:
         return experiment.noise_fn(params)(x, jnp.asarray(0.5 * experiment.sde.t_max))
 
-    of_forward = products(forward, state.params, x0)
     rates = [matrix_rate(repeats)]
     forward_seconds = least_seconds(jax.jit(forward), (state.params, x0), repeats)
     step, holder = parallel.compiled(experiment.steps(), state, batches, key), [state]
@@ -74,13 +73,17 @@ def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = Fa
     train_seconds = least_seconds(train, (), repeats)
     rates.append(matrix_rate(repeats))
     figures = {"matrix product GFLOP/s": max(rates)}
-    for name, seconds, found in (("forward", forward_seconds, of_forward), ("training", train_seconds, of_training)):
+    for name, seconds, function, arguments in (
+        ("forward", forward_seconds, forward, (shapes[0].params, x0)),
+        ("training", train_seconds, experiment.steps(), shapes),
+    ):
         figures[f"{name} images/s"] = batch_size / seconds.wall
         figures[f"{name} CPU seconds an image"] = seconds.cpu / batch_size
-        figures[f"{name} GFLOP/s"] = total_flops(found) / seconds.wall / 1e9
+        figures[f"{name} GFLOP/s"] = flops(function, *arguments) / seconds.wall / 1e9
         figures[f"{name} share of the matrix product"] = figures[f"{name} GFLOP/s"] / max(rates)
         if with_products:
-            figures[f"{name} share spent in products"] = seconds_in(found, repeats) / seconds.cpu
+            found = seconds_in(products(function, *arguments, whole=True), repeats)
+            figures[f"{name} share spent in products"] = found / seconds.cpu
     return figures
 
 
@@ -97,7 +100,10 @@ def seconds_in(found: list[Product], repeats: int) -> float:
 def alone(equation: Any, repeats: int) -> float:
     """CPU seconds of one product of random operands."""
     keys = jax.random.split(jax.random.key(0), len(equation.invars))
-    operands = [jax.random.normal(k, v.aval.shape, v.aval.dtype) for k, v in zip(keys, equation.invars, strict=True)]
+    operands = [
+        jax.random.normal(k, v.aval.shape, v.aval.dtype) if v.aval.shape else jnp.zeros((), v.aval.dtype)
+        for k, v in zip(keys, equation.invars, strict=True)
+    ]  # a scalar says which branch
     function = jax.jit(lambda *operands: equation.primitive.bind(*operands, **equation.params))
     return least_seconds(function, tuple(operands), repeats).cpu
 

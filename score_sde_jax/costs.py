@@ -22,9 +22,13 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
     return total_flops(products(function, *args))
 
 
-def products(function: Callable[..., Any], *args: Any) -> list[Product]:
-    """The matrix products and convolutions of function(*args), each with how often it runs; nothing is computed."""
-    return list(_products(jax.make_jaxpr(function)(*args).jaxpr))
+def products(function: Callable[..., Any], *args: Any, whole: bool = False) -> list[Product]:
+    """The matrix products and convolutions of function(*args), each with how often it runs; nothing is computed.
+
+    Of branches the costliest counts. With `whole`, what is written for every platform anew, as our convolutions are, is
+    one equation (a `cond` over platforms) in place of the products in it.
+    """
+    return list(_products(jax.make_jaxpr(function)(*args).jaxpr, whole))
 
 
 def total_flops(products: Iterable[Product]) -> float:
@@ -79,11 +83,12 @@ def residual_bytes(loss: Callable[..., Any], params: Any, *args: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept)
 
 
-def _products(jaxpr: core.Jaxpr) -> Iterator[Product]:
+def _products(jaxpr: core.Jaxpr, whole: bool) -> Iterator[Product]:
     for equation in jaxpr.eqns:
-        if equation.primitive.name in _FLOPS:
+        if equation.primitive.name in _FLOPS or (whole and equation.params.get("branches_platforms")):
             yield equation, 1
-        inner = [list(_products(sub)) for sub in _inner(equation)]
+            continue
+        inner = [list(_products(sub, whole)) for sub in _inner(equation)]
         if equation.primitive.name == "cond":
             inner = [max(inner, key=total_flops, default=[])]
         for product, times in itertools.chain(*inner):

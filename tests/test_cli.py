@@ -53,6 +53,17 @@ def test_train_sample_eval_and_info(tmp_path):
         assert finished.stderr == ""
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a tunable of the GNU C library")
+@pytest.mark.parametrize("given", ["", "glibc.malloc.arena_max=4"])
+def test_memory_comes_in_large_pages_unless_the_user_has_other_wishes(tmp_path, monkeypatch, given):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    told = tmp_path / "told"
+    (tmp_path / "tells.py").write_text(f"import os\nopen({str(told)!r}, 'a').write(os.environ['GLIBC_TUNABLES'])\n")
+    ended = main(f"--config={tmp_path / 'tells.py'}", **({"GLIBC_TUNABLES": given} if given else {}))
+    assert ended.returncode == 2 and "the file defines no get_config" in ended.stderr
+    assert told.read_text() == (given or "glibc.malloc.hugetlb=1")
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
     """main.run() in this process and an empty directory: its exit status, standard error and output."""

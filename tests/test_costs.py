@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from score_sde_jax.costs import flops, residual_bytes
+from score_sde_jax.costs import flops, products, residual_bytes
 
 
 def test_flops_of_a_product_its_gradient_and_a_scan():
@@ -29,6 +29,21 @@ def test_the_costliest_branch_counts():
     a = jnp.zeros((4, 4))
     chosen = flops(lambda p, a: jax.lax.cond(p, lambda a: a @ a, lambda a: a, a), True, a)
     assert chosen == 2 * 4**3
+
+
+def test_products_and_how_often_they_run():
+    def step(x, _):
+        return jax.lax.platform_dependent(x, cpu=lambda x: x @ x, default=lambda x: x @ (x @ x)) @ x, None
+
+    def function(x):
+        return jax.lax.scan(step, x @ x, None, length=4)[0]
+
+    def names(**options):
+        found = products(function, jnp.zeros((3, 3)), **options)
+        return [(equation.primitive.name, times) for equation, times in found]
+
+    assert names() == [("dot_general", 1), ("dot_general", 4), ("dot_general", 4), ("dot_general", 4)]
+    assert names(whole=True) == [("dot_general", 1), ("cond", 4), ("dot_general", 4)]
 
 
 def test_residuals_of_a_chain_of_tanh():
