@@ -55,6 +55,9 @@ ROWS = {
         prior="uniform",
         bias=0.08,  # eq. (23) iterated: the variance settles 13 percent above that of its level
     ),
+    "one Langevin step at each of many levels": Row(
+        VP(), grid("log_snr", num_steps=1000), corrector=annealed(0.5), corrector_steps=1, bias=0.03
+    ),
     "ddpm": Row(DDPM(), grid("ladder", num_levels=1000), "ancestral"),
     "ncsn++": Row(VE(), UNIFORM, "reverse_diffusion", CORRECTORS["langevin"], corrector_steps=1),
     "ddpm++": Row(VP(), UNIFORM, "euler_maruyama"),
