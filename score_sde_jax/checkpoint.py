@@ -131,8 +131,11 @@ class Checkpoints:
         return found[STATE]
 
     def about_step(self, step: int) -> dict[str, Any]:
-        """What was kept with a checkpoint beside the state."""
-        return dict(self._checkpointer.checkpointables_metadata(step).custom_metadata or {})
+        """What was kept with a checkpoint beside the state; DamagedError if it is not whole."""
+        try:
+            return dict(self._checkpointer.checkpointables_metadata(step).custom_metadata)
+        except Exception as error:
+            raise DamagedError(f"checkpoint {self.directory / str(step)} cannot be read ({_reason(error)})") from error
 
     def close(self) -> None:
         """Wait for the save under way; RunError where it cannot be written."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -86,6 +87,9 @@ class _Run:
         about = {"config": config.copy_and_resolve_references().to_dict()}
         self.checkpoints = Checkpoints(directory / "checkpoints", retention, about)
         self.best = Checkpoints(directory / "best", Retention(), about) if self.saving.keep_best else None
+        self.lowest_loss = math.inf
+        if self.best and (steps := self.best.steps()):
+            self.lowest_loss = self.best.about_step(steps[-1])["loss"]
 
     def train(self, data: Any, tracing: Profile) -> None:
         """Train from the latest checkpoint on to the last step, and draw the final set."""
@@ -208,10 +212,9 @@ class _Run:
         loss = window.loss_since_save() if step % self.saving.every == 0 else None
         about = {"loss": loss, "window": window.to_json()}
         self.checkpoints.save(step, state, **about)
-        if self.best and loss is not None:
-            steps = self.best.steps()
-            if not steps or loss < self.best.about_step(steps[-1])["loss"]:
-                self.best.save(step, state, **about)
+        if self.best and loss is not None and loss < self.lowest_loss:
+            self.best.save(step, state, **about)
+            self.lowest_loss = loss
         if log:
             pictures.save_png(self.directory / "loss.png", pictures.loss_curve(read_metrics(log.path)))
 

@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -182,9 +184,18 @@ def test_two_runs_in_one_workdir(digits):
         assert contents(digits) == before
 
 
-def test_the_best_checkpoint_is_kept_apart(tmp_path):
+def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch):
+    """Also from a run that was stopped, and where a better one comes while the last is still being written."""
+    rename = os.rename
+
+    def slow(path, target):
+        time.sleep(0.5 if (tmp_path / "best") in Path(path).parents else 0)
+        rename(path, target)
+
+    monkeypatch.setattr(os, "rename", slow)
     losses = [*RANDOM, "checkpoint.every=1", "checkpoint.keep=1", "checkpoint.keep_best=true"]
-    train(finished("digits", *losses), tmp_path, quiet)
+    for steps in (2, 4):
+        train(finished("digits", *losses, f"train.steps={steps}"), tmp_path, quiet)
     rows = read_metrics(tmp_path / "metrics.jsonl")
     best = min(rows, key=lambda row: row["loss"])["step"]
     assert [int(path.name) for path in (tmp_path / "best").iterdir()] == [best]
