@@ -111,11 +111,8 @@ class Checkpoints:
         path = self.directory / str(step)
         wanted = {STATE: abstract_state, CHECKSUMS: jax.eval_shape(_checksums, abstract_state)}
         wanted[CHECKSUMS] = _placed_like(wanted[CHECKSUMS], abstract_state)
-        try:
-            metadata = self._checkpointer.checkpointables_metadata(step)
-            saved, version = metadata.metadata[STATE], dict(metadata.custom_metadata)["version"]
-        except Exception as error:
-            raise DamagedError(f"checkpoint {path} cannot be read ({_reason(error)})") from error
+        metadata = self._metadata(step)
+        saved, version = metadata.metadata[STATE], metadata.custom_metadata["version"]
         for difference in _differences(saved, abstract_state):
             written = "" if version == VERSION else f"; written by version {version}, this is {VERSION}"
             raise UserError(f"checkpoint {path} holds another model: {difference}{written}")
@@ -132,10 +129,18 @@ class Checkpoints:
 
     def about_step(self, step: int) -> dict[str, Any]:
         """What was kept with a checkpoint beside the state; DamagedError if it is not whole."""
+        return dict(self._metadata(step).custom_metadata)
+
+    def _metadata(self, step: int) -> Any:
+        """Orbax's metadata of a checkpoint; DamagedError where they are not whole, for which it may give empty ones."""
+        path = self.directory / str(step)
         try:
-            return dict(self._checkpointer.checkpointables_metadata(step).custom_metadata)
-        except Exception as error:
-            raise DamagedError(f"checkpoint {self.directory / str(step)} cannot be read ({_reason(error)})") from error
+            metadata = self._checkpointer.checkpointables_metadata(step)
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            raise DamagedError(f"checkpoint {path} cannot be read ({_reason(error)})") from error
+        if not metadata.custom_metadata or not metadata.metadata.get(STATE):
+            raise DamagedError(f"checkpoint {path} cannot be read (its metadata are not whole)")
+        return metadata
 
     def close(self) -> None:
         """Wait for the save under way; RunError where it cannot be written."""

@@ -1,40 +1,17 @@
-"""From a config to objects: the loss it describes, what the data decide, what a workdir keeps, contradictions."""
+"""From a config to objects: the loss it describes and how it is computed, contradictions, a config that was saved."""
 
 import json
-import pathlib
-import sys
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.spatial.distance import pdist
+from experiments import finished, loaded
 
-from score_sde_jax import automatic as choices
-from score_sde_jax import build, config, techniques, workdir
+from score_sde_jax import build, config
 from score_sde_jax import keys as prng
 from score_sde_jax.costs import residual_bytes
 from score_sde_jax.errors import UserError
-from score_sde_jax.reporting import MetricsLog, read_metrics
-
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-
-
-def finished(name, *assignments):
-    return build.finish(config.load(str(CONFIGS / f"{name}.py:debug")), list(assignments))
-
-
-@pytest.fixture
-def npz(tmp_path):
-    """An archive of small images and what is in it."""
-    images = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 1), np.uint8)
-    np.savez(tmp_path / "images.npz", images=images)
-    return tmp_path / "images.npz", images
-
-
-def automatic(path, *assignments):
-    return finished("image_folder", "data.name=npz", f"data.dir={path}", *assignments)
 
 
 def test_the_loss_of_a_config_is_denoising_score_matching_over_its_ladder():
@@ -67,84 +44,6 @@ def test_step_sizes_follow_the_square_of_the_noise():
     np.testing.assert_allclose(experiment.step_sizes(sigmas), 2e-5 * sigmas**2 / 0.01**2)
     adaptive = build.experiment(finished("digits", "sampler.corrector.name=langevin"), (8, 8, 1))
     assert adaptive.step_sizes(sigmas) is None
-
-
-@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
-def test_automatic_values_are_the_techniques_of_the_data(npz, value_range):
-    path, images = npz
-    chosen = automatic(path, f"data.value_range={value_range}")
-    assert choices.is_automatic(chosen)
-    told = choices.choose_automatic(chosen, build.dataset(chosen))
-    assert not choices.is_automatic(chosen)
-    low, high = value_range
-    sigma_max = pdist(images.reshape(30, -1) / 255).max() * (high - low)
-    assert chosen.sde.sigma_max == pytest.approx(sigma_max, rel=1e-4)
-    levels = techniques.num_levels(16, 0.01, sigma_max)
-    assert chosen.loss.times.num_levels == chosen.sampler.times.num_levels == levels
-    step = techniques.langevin_step_size((sigma_max / 0.01) ** (1 / (levels - 1)), chosen.sampler.corrector.num_steps)
-    assert chosen.sampler.corrector.step_size == pytest.approx(step, rel=1e-3)
-    for path, value in [
-        ("sde.sigma_max", chosen.sde.sigma_max),
-        ("times.num_levels", levels),
-        ("sampler.corrector.step_size", chosen.sampler.corrector.step_size),
-    ]:
-        assert any(f"{path} = {value}" in line for line in told), told
-    assert choices.choose_automatic(chosen, build.dataset(chosen)) == []
-
-
-def test_a_value_that_is_given_is_not_chosen(npz):
-    chosen = automatic(npz[0], "sde.sigma_max=5.0", "loss.times.num_levels=7")
-    told = choices.choose_automatic(chosen, build.dataset(chosen))
-    assert len(told) == 1 and "step_size" in told[0]
-    assert (chosen.sde.sigma_max, chosen.sampler.times.num_levels) == (5.0, 7)
-
-
-def test_automatic_values_are_adopted_from_the_run_and_nothing_else_is(npz, tmp_path):
-    chosen = automatic(npz[0])
-    choices.choose_automatic(chosen, build.dataset(chosen))
-    workdir.record(tmp_path / "run", chosen, (4, 4, 1))
-    again = automatic(npz[0], "train.steps=9")
-    saved = workdir.saved_config(tmp_path / "run")
-    workdir.adopt_automatic(again, saved)
-    workdir.refuse_another_run(tmp_path / "run", again, saved)
-    expected = json.loads(config.to_json(chosen))
-    expected["train"]["steps"] = 9
-    assert json.loads(config.to_json(again)) == expected
-    untouched = automatic(npz[0])
-    workdir.adopt_automatic(untouched, workdir.saved_config(tmp_path / "nothing"))
-    assert choices.is_automatic(untouched)
-
-
-@pytest.mark.parametrize(
-    ("assignment", "difference"),
-    [
-        ("model.width=16", "model.width: 8 there, 16 here"),
-        ("sde.sigma_max=3", "sde.sigma_max: 2.0 there, 3.0 here"),
-        ("data.flip=false", "data.flip: True there, False here"),
-        ("parameterization.center=0.25", "parameterization.center: 0.5 there, 0.25 here"),
-        ("data.name=cifar10", "data.name: 'celeb_a' there, 'cifar10' here"),
-    ],
-)
-def test_another_run_is_refused_by_name(tmp_path, assignment, difference):
-    fixed = ["sde.sigma_max=2", "loss.times.num_levels=3"]
-    workdir.record(tmp_path, finished("celeba", *fixed), (64, 64, 3))
-    saved = workdir.saved_config(tmp_path)
-    with pytest.raises(UserError) as raised:
-        workdir.refuse_another_run(tmp_path, finished("celeba", *fixed, assignment), saved)
-    assert str(raised.value).startswith(f"{tmp_path} holds another run (") and "\n" not in str(raised.value)
-    assert difference in str(raised.value)
-    moved = finished("celeba", *fixed, "data.dir=/elsewhere", "optimizer.learning_rate=1.0", "sampler.denoise=false")
-    workdir.refuse_another_run(tmp_path, moved, saved)  # what a run may change on its way
-
-
-def test_a_workdir_that_cannot_be_written_or_read(tmp_path):
-    (tmp_path / "file").write_text("")
-    for directory in (tmp_path / "file" / "run", pathlib.Path("/proc/run")):
-        with pytest.raises(UserError, match=rf"--workdir={directory}: cannot be written \(.+\)"):
-            workdir.record(directory, finished("digits"), (8, 8, 1))
-    (tmp_path / "config.json").write_text('{"data": {')
-    with pytest.raises(UserError, match=r"config\.json: not the config of a run"):
-        workdir.saved_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -191,10 +90,10 @@ def test_an_image_that_the_network_cannot_halve():
 
 
 def test_levels_that_differ_are_refused():
-    loaded = config.load(str(CONFIGS / "cifar10_ncsn.py"))
-    loaded.loss.times = dict(name="ladder", num_levels=7)  # no longer the shared number
+    chosen = loaded("cifar10_ncsn")
+    chosen.loss.times = dict(name="ladder", num_levels=7)  # no longer the shared number
     with pytest.raises(UserError, match=r"model\.num_levels=10, .*loss\.times\.num_levels=7.*must be equal"):
-        build.finish(loaded, [])
+        build.finish(chosen, [])
 
 
 @pytest.mark.parametrize(
@@ -277,28 +176,9 @@ def test_the_same_for_refinenets(name, change, tolerance):
     assert relative_difference(gradient(change), gradient()) < tolerance
 
 
-def test_a_workdir_in_a_bucket(monkeypatch):
-    """Files of a run as objects of a bucket, here one in memory; without the package one line says what to install."""
-    with pytest.raises(UserError, match=r"gs://bucket/run: cannot be reached \(.*gcsfs.*\); pip install"):
-        workdir.locate("gs://bucket/run")
-    from fsspec.implementations.memory import MemoryFileSystem
-
-    class Bucket(MemoryFileSystem):
-        protocol = ("gs", "gcs")
-        store: ClassVar[dict] = {}
-        pseudo_dirs: ClassVar[list] = [""]
-
-    for protocol in Bucket.protocol:
-        monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, protocol, Bucket)
-    run = workdir.locate("gs://bucket/run")
-    with workdir.claimed(run):
-        workdir.record(run, finished("digits"), (8, 8, 1))
-    assert workdir.saved_config(run)["image_shape"] == [8, 8, 1]
-    log = MetricsLog(run, 0)
-    for step in (1, 2, 3):
-        log.write(step, {"loss": float(step)})
-    log = MetricsLog(run, 2)
-    log.write(3, {"loss": 0.5})
-    assert read_metrics(run / "metrics.jsonl") == [
-        {"step": step, "loss": loss} for step, loss in [(1, 1.0), (2, 2.0), (3, 0.5)]
-    ]
+def test_a_saved_config_is_what_it_was():
+    """With the tuples that JSON made lists of, so that networks can be hashed."""
+    chosen = finished("digits")
+    again = build.from_saved(json.loads(config.to_json(chosen)) | {"image_shape": [8, 8, 1]})
+    assert json.loads(config.to_json(again)) == json.loads(config.to_json(chosen))
+    assert again.model.widths == (8,) and isinstance(again.model.widths, tuple)

@@ -55,7 +55,7 @@ def published(name):
     return loaded(name).model.name in STAND_INS
 
 
-DRAWING = [name for name in NAMES if "sampler" in loaded(name)]  # tests/test_tasks.py trains the classifiers
+DRAWING = [name for name in NAMES if "sampler" in loaded(name)]  # tests/tasks trains the classifiers
 
 
 def alike():

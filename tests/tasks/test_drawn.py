@@ -1,56 +1,22 @@
-"""--mode=sample of every task, from seconds of training on the digits: what it leaves, continues and refuses."""
+"""--mode=sample of every task: what it leaves and continues."""
 
 import json
-import pathlib
-import shutil
 
 import numpy as np
 import pytest
+from drawing import TEST, archive, drawn, seen
+from experiments import finished
 from PIL import Image
 from runs import quiet
 
-from score_sde_jax import build, config, given, pictures
+from score_sde_jax import given, pictures
 from score_sde_jax.data import DATASETS
 from score_sde_jax.errors import UserError
 from score_sde_jax.reporting import read_metrics
-from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.sample import SampleRequest
 from score_sde_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-TEST = DATASETS["digits"](split="test").gather(np.arange(359))[0]
-
-
-def finished(name, *assignments):
-    return build.finish(config.load(str(CONFIGS / f"{name}.py:debug")), list(assignments))
-
-
-def seen(digits):
-    """Digits of 17 levels as samples are stored."""
-    return pictures.to_uint8((digits / np.float32(16)).astype(np.float32), (0.0, 1.0))
-
-
-def archive(directory):
-    with np.load(directory / "images.npz") as loaded:
-        return dict(loaded)
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """A run of two steps on the digits."""
-    workdir = tmp_path_factory.mktemp("digits")
-    train(finished("digits", "train.steps=2", "train.preview_every=0"), workdir, quiet)
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
-    """A classifier of two steps."""
-    workdir, lines = tmp_path_factory.mktemp("classifier"), []
-    train(finished("digits_classifier", "train.steps=2", "train.preview_every=0"), workdir, lines.append)
-    assert not (workdir / "samples").exists() and any(line.startswith("step 2/2  loss 2.") for line in lines)
-    return workdir
 
 
 @pytest.mark.parametrize("name", ["digits_classifier", "cifar10_classifier"])
@@ -66,11 +32,6 @@ def test_classifiers_train_go_on_and_draw_nothing(name, tmp_path, data_dir):
         assert np.nanmin(levels) - 1e-6 <= row["loss"] <= np.nanmax(levels) + 1e-6
     assert not (tmp_path / "samples").exists() and any("step 2" in line and "resuming" in line for line in lines)
     assert "finished run of 4 steps" in lines[-1]
-
-
-def drawn(workdir, *assignments, request=None, lines=None):
-    chosen = finished("digits", "train.steps=2", *assignments)
-    return sample(chosen, workdir, request or SampleRequest(), lines.append if lines is not None else quiet)
 
 
 def test_the_other_half_of_held_out_digits(digits):
@@ -198,6 +159,7 @@ def test_round_trips_and_ways_between(digits):
     told = [line for line in lines if line.startswith("mean absolute error of the round trip")]
     assert len(told) == 1 and found["errors"].shape == (3,) and (directory / "observed.png").exists()
     stored = np.abs(found["images"].astype(float) - seen(TEST[:3])).mean((1, 2, 3))
+    assert given.GREY_LEVELS == 255
     assert (found["errors"] > 0).all() and (stored <= found["errors"] + 0.5).all()  # what is stored is cut to 0 .. 255
     number = json.loads((directory / "samples.json").read_text())["network_evaluations_per_image"]
     assert number > 14
@@ -229,123 +191,3 @@ def test_neighbours_of_a_set_that_is_there(digits, tmp_path):
     for number in (0, 1439):
         with pytest.raises(UserError, match=rf"--neighbours={number}: from 1 to the 1,438 training images"):
             drawn(digits, "sampler.num_images=4", request=SampleRequest(neighbours=number))
-
-
-# ------------------------------------------------------------------------- mistakes
-
-
-@pytest.mark.parametrize(
-    ("assignments", "part"),
-    [
-        (["task.name=inpaint"], "config.task.name=inpaint: choose one of none, inpainting"),
-        (["task.name=inpainting", "task.mask=rihgt"], "config.task.mask=rihgt: no such file, and none of left, right"),
-        (["task.name=inpainting", "task.mask=TMP/small.npy"], "of shape (2, 2); the images are (8, 8)"),
-        (["task.name=inpainting", "task.mask=TMP/none.npy"], "hides none of the pixels"),
-        (["task.name=inpainting", "task.mask=TMP/text.png"], "not a mask that can be read"),
-        (["task.name=inpainting", "task.fraction=1.5"], "config.task: fraction=1.5 must lie between 0 and 1"),
-        (["task.name=inpainting", "task.source=TMP/nothing"], "config.task.source=TMP/nothing: no such file or folder"),
-        (["task.name=inpainting", "task.source=TMP/text.png"], "not an image that can be read"),
-        (["task.name=inpainting", "task.source=TMP/empty"], "no image in this folder"),
-        (["task.name=colorization"], "config.task.name=colorization needs images of 3 channels, not 1"),
-        (["task.name=super_resolution", "task.factor=3"], "config.task.factor=3: at least 2, and a divisor"),
-        (["task.name=class_conditional"], "config.task.classifier is missing: expected a string"),
-        (["task.name=class_conditional", "task.classifier=TMP/nothing"], "nothing: no run there; train one"),
-        (["task.name=class_conditional", "task.classifier=DIGITS"], "not a classifier, but a run of config.loss.name="),
-        (
-            ["task.name=class_conditional", "task.classifier=CLASSIFIER", "task.label=10"],
-            "config.task.label=10: the classes are 0 to 9",
-        ),
-        (["task.name=interpolation", "task.num_between=0"], "config.task.num_between=0: at least 1"),
-        (["task.name=reconstruction", "task.label=3"], "config.task.label: task 'reconstruction' has no such key"),
-    ],
-)
-def test_a_mistake_is_told_in_one_line(digits, classifier, tmp_path, assignments, part):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.png").write_text("no image")
-    np.save(tmp_path / "small.npy", np.eye(2))
-    np.save(tmp_path / "none.npy", np.zeros((8, 8)))
-    words = {"TMP": str(tmp_path), "DIGITS": str(digits), "CLASSIFIER": str(classifier)}
-    for word, path in words.items():
-        assignments = [assignment.replace(word, path) for assignment in assignments]
-        part = part.replace(word, path)
-    before = sorted((digits / "samples").rglob("*"))
-    with pytest.raises(UserError) as raised:
-        drawn(digits, *assignments)
-    assert part in str(raised.value) and "\n" not in str(raised.value)
-    assert sorted((digits / "samples").rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("section", "key", "value", "part"),
-    [
-        ("sde", "sigma_max", 2.0, "trained with another noise (config.sde.sigma_max: 2.0 there, 1.0 here)"),
-        ("data", "value_range", [-1.0, 1.0], "for images of config.data.value_range=(-1.0, 1.0), not (0.0, 1.0)"),
-        (None, "image_shape", [16, 16, 1], "for images of shape (16, 16, 1), not (8, 8, 1)"),
-    ],
-)
-def test_a_classifier_that_does_not_fit(digits, classifier, tmp_path, section, key, value, part):
-    shutil.copytree(classifier, tmp_path / "other")
-    path = tmp_path / "other" / "config.json"
-    saved = json.loads(path.read_text())
-    (saved[section] if section else saved)[key] = value
-    path.write_text(json.dumps(saved))
-    with pytest.raises(UserError) as raised:
-        drawn(digits, "task.name=class_conditional", f"task.classifier={tmp_path / 'other'}")
-    assert part in str(raised.value) and "\n" not in str(raised.value)
-
-
-def test_points_have_no_pixels(tmp_path):
-    chosen = finished("toy", "train.steps=2")
-    train(chosen, tmp_path, quiet)
-    with pytest.raises(UserError, match=r"--neighbours=2: only images have them"):
-        sample(chosen, tmp_path, SampleRequest(neighbours=2), quiet)
-    with pytest.raises(UserError, match="only images can be observed, not points"):
-        sample(finished("toy", "train.steps=2", "task.name=inpainting"), tmp_path, SampleRequest(), quiet)
-
-
-@pytest.mark.parametrize(
-    ("name", "assignments", "part"),
-    [
-        ("digits", ["loss.name=classification"], "config.loss.name=classification and config.model.name=small_unet"),
-        ("digits", ["model.name=wide_resnet"], "config.loss.name=denoising and config.model.name=wide_resnet"),
-        ("digits_classifier", ["loss.name=denoising"], "config.loss.name=denoising and config.model.name=wide_resnet"),
-    ],
-)
-def test_classes_are_learned_by_classifiers_alone(name, assignments, part):
-    with pytest.raises(UserError) as raised:
-        finished(name, *assignments)
-    assert part in str(raised.value)
-
-
-def test_a_classifier_that_draws():
-    loaded = config.load(str(CONFIGS / "digits_classifier.py:debug"))
-    loaded.sampler = config.load(str(CONFIGS / "digits.py:debug")).sampler.copy_and_resolve_references()
-    with pytest.raises(UserError, match=r"config\.sampler: a classifier .* draws no images; leave it out"):
-        build.finish(loaded, [])
-
-
-def test_sampling_from_a_classifier(classifier):
-    with pytest.raises(UserError, match=r"config\.sampler is missing: --mode=sample draws with it"):
-        sample(finished("digits_classifier", "train.steps=2"), classifier, SampleRequest(), quiet)
-
-
-@pytest.mark.parametrize(
-    ("labels", "part"),
-    [(None, "npz has no labels to learn"), (np.arange(20) % 12, "has 12 classes, config.model.num_classes=10")],
-)
-def test_data_that_a_classifier_cannot_learn(tmp_path, labels, part):
-    arrays = {"images": np.zeros((20, 8, 8, 1), np.uint8)} | ({} if labels is None else {"labels": labels})
-    np.savez(tmp_path / "data.npz", **arrays)
-    chosen = finished("digits_classifier", "data.name=npz", f"data.dir={tmp_path / 'data.npz'}")
-    with pytest.raises(UserError) as raised:
-        train(chosen, tmp_path / "run", quiet)
-    assert part in str(raised.value) and not (tmp_path / "run").exists()
-
-
-def test_a_saved_config_is_what_it_was():
-    """With the tuples that JSON made lists of, so that networks can be hashed."""
-    chosen = finished("digits")
-    again = build.from_saved(json.loads(config.to_json(chosen)) | {"image_shape": [8, 8, 1]})
-    assert json.loads(config.to_json(again)) == json.loads(config.to_json(chosen))
-    assert again.model.widths == (8,) and isinstance(again.model.widths, tuple)
-    assert given.GREY_LEVELS == 255

@@ -6,26 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arbitrary import BATCH, SHAPE, batch_keys, network, per_image
 from closed_forms import GAUSSIAN, SDE_CASES, SKEWED
 from scipy import stats
 
 from score_sde_jax import keys as prng
 from score_sde_jax import losses
-from score_sde_jax.losses import REDUCTIONS, TIMES, WEIGHTS, score_matching_loss, sliced_score_matching_loss
+from score_sde_jax.losses import REDUCTIONS, TIMES, WEIGHTS, score_matching_loss
 from score_sde_jax.parameterization import CONDITIONS, PARAMETERIZATIONS, Parameterization
-from score_sde_jax.sdes import EDM, SDES, VE, VP, SubVP
-
-BATCH, SHAPE = 16, (16, 4, 4, 2)
-
-
-def network(x, condition):
-    """An arbitrary nonlinear function of its input."""
-    del condition
-    return jnp.sin(3 * x) + 0.3 * x**2 - 0.2
-
-
-def batch_keys(num=BATCH):
-    return prng.per_image(jax.random.key(3), jnp.arange(num))
+from score_sde_jax.sdes import EDM, VE, VP, SubVP
 
 
 def loss_and_draws(sde, parameterization, **options):
@@ -40,10 +29,6 @@ def loss_and_draws(sde, parameterization, **options):
     x0 = jax.random.normal(jax.random.key(4), SHAPE)
     loss = score_matching_loss(recording, sde, batch_keys(), x0, **options)
     return np.asarray(loss), np.asarray(x0), *drawn[0]
-
-
-def per_image(errors, reduce):
-    return reduce(errors.reshape(BATCH, -1), axis=1)
 
 
 # ------------------------------------------------------------------------- the papers' own formulas
@@ -222,129 +207,6 @@ def test_noise_level_is_where_the_loss_looked(name):
     ratio = [np.log(sde.sigma(t) / sde.alpha(t)) for t in map(jnp.asarray, (sde.t_min, seen[0], sde.t_max))]
     np.testing.assert_allclose(found, (ratio[1] - ratio[0]) / (ratio[2] - ratio[0]), rtol=1e-4, atol=1e-5)
     assert found.min() >= -1e-5 and found.max() <= 1 + 1e-5 and np.ptp(found) > 0.1
-
-
-# ------------------------------------------------------------------------- importance
-
-
-@pytest.mark.parametrize("name", SDES)
-def test_importance_of_a_time_is_its_weight_in_the_likelihood(name, x64):
-    """Density and constant: E_q[w l(t)] is the integral of g^2 / sigma^2 l(t) over the range of times, for any l."""
-    sde = SDES[name]()
-    t = np.sort(np.asarray(losses.importance(sde, batch_keys(1 << 14))))
-    ratio = [np.log(sde.sigma(x) / sde.alpha(x)) for x in map(jnp.asarray, (sde.t_min, t, sde.t_max))]
-    assert stats.kstest((ratio[1] - ratio[0]) / (ratio[2] - ratio[0]), stats.uniform.cdf).pvalue > 1e-3
-    # A piece of the range holds the share of draws that the integral of the weight has there.
-    for share in (0.1, 0.5, 0.9):
-        end = sde.t_min + share**4 * (sde.t_max - sde.t_min)
-        grid = sde.t_min + (end - sde.t_min) * np.geomspace(1e-9, 1, 4001)
-        integral = np.trapezoid(np.asarray(losses.likelihood(sde, jnp.asarray(grid))), grid)
-        constant = float(losses.likelihood_importance(sde, jnp.asarray(end)))
-        found = constant * np.mean(t <= end) * (sde.t_max - sde.t_min)
-        probability = np.mean(t <= end)
-        allowed = 5 * constant * np.sqrt(probability * (1 - probability) / len(t)) * (sde.t_max - sde.t_min)
-        assert abs(found - integral) < allowed + 0.01 * integral
-
-
-@pytest.mark.parametrize("name", SDE_CASES)
-def test_importance_does_not_bias_the_likelihood_loss(name):
-    sde = SDE_CASES[name][0]
-    x0 = GAUSSIAN.sample(jax.random.key(5), (4096, 4))
-    loss = functools.partial(score_matching_loss, lambda x, t: 0.5 * jnp.tanh(x), sde, batch_keys(4096), x0)
-    found = loss(times=losses.importance, weight=losses.likelihood_importance)
-    want = loss(times=losses.uniform, weight=losses.likelihood)
-    means, errors = zip(
-        *((np.mean(x), np.std(x) / np.sqrt(len(x))) for x in map(np.asarray, (found, want))), strict=True
-    )
-    assert abs(means[0] - means[1]) < 4 * np.hypot(*errors)
-    assert np.all(np.isfinite(found)) and errors[0] < 1.1 * errors[1]
-
-
-# ------------------------------------------------------------------------- sliced score matching
-
-
-def test_sliced_loss_of_ncsn(x64):
-    """sigma^2 (v' grad s v + 1/2 |s|^2) at a level of the ladder: arXiv 1905.07088, annealed as in NCSN's code."""
-    sde, drawn = VE(sigma_min=0.01, sigma_max=1.0), []
-    wrapped = Parameterization(coefficients=PARAMETERIZATIONS["score"], condition=CONDITIONS["none"])
-    noise_fn = wrapped.noise_fn(network, sde)
-
-    def recording(x, t):
-        drawn.append((x, t))
-        return noise_fn(x, t)
-
-    times = functools.partial(losses.ladder, num_levels=10)
-    x0 = jax.random.normal(jax.random.key(4), SHAPE)
-    options = dict(times=times, reduction=losses.half_sum)
-    score_matching_loss(recording, sde, batch_keys(), x0, **options)
-    loss = sliced_score_matching_loss(noise_fn, sde, batch_keys(), x0, **options)
-    x, t = map(np.asarray, drawn[0])  # both losses look at the same place
-    sigma = 0.01 * 100.0**t
-    score, slope = np.sin(3 * x) + 0.3 * x**2 - 0.2, 3 * np.cos(3 * x) + 0.6 * x
-    want = sigma**2 * (slope + 0.5 * score**2)  # the Jacobian is diagonal and v is of signs: v' J v is its trace
-    np.testing.assert_allclose(loss, per_image(want, np.sum), rtol=1e-9)
-
-
-@pytest.mark.parametrize("name", SDE_CASES)
-def test_sliced_loss_is_the_denoising_loss_less_a_constant(name):
-    """E sliced = E denoising - E w D / 2, for a network whose numbers all depend on each other."""
-    sde, dim = SDE_CASES[name][0], 6
-    mix = jnp.asarray(np.random.default_rng(0).standard_normal((dim, dim)), jnp.float32)
-
-    def noise_fn(x, t):
-        return jnp.tanh(x @ mix) + 0.3 * x
-
-    def weight(sde, t):
-        return 1 / (1 + sde.sigma(t) ** 2)
-
-    keys, x0 = batch_keys(8192), SKEWED.sample(jax.random.key(5), (8192, dim))
-    options = dict(weight=weight, reduction=losses.half_sum)
-    sliced = sliced_score_matching_loss(noise_fn, sde, keys, x0, num_projections=2, **options)
-    denoising = score_matching_loss(noise_fn, sde, keys, x0, **options)
-    constant = weight(sde, losses.uniform(sde, losses._keys(keys)[0])) * dim / 2
-    difference = np.asarray(sliced - denoising + constant, np.float64)
-    error = difference.std() / np.sqrt(len(difference))
-    assert abs(difference.mean()) < 4 * error
-    assert constant.mean() > 10 * error  # which would be seen
-
-
-def test_more_projections_are_a_mean_of_independent_ones():
-    mix = jnp.asarray(np.random.default_rng(0).standard_normal((6, 6)), jnp.float32)
-    where = (lambda x, t: x @ mix, VP(), batch_keys(2048), jnp.zeros((2048, 6)))
-    spread = []
-    for num in (0, 1, 4):
-        # The mean of tr J is known: what is left is the spread of the projections.
-        if num == 0:
-            with pytest.raises(ValueError, match="num_projections"):
-                sliced_score_matching_loss(*where, num_projections=num)
-            continue
-        x_t, _ = VP().perturb(losses._keys(where[2])[1], where[3], prng.bcast(t := _uniform_times(where[2]), where[3]))
-        sigma = np.asarray(VP().sigma(t))
-        loss = np.asarray(sliced_score_matching_loss(*where, reduction=losses.half_sum, num_projections=num))
-        trace = (0.5 * np.sum(np.asarray(x_t @ mix) ** 2, axis=1) - loss) / sigma
-        assert trace.mean() == pytest.approx(float(jnp.trace(mix)), abs=4 * trace.std() / np.sqrt(2048))
-        spread.append(trace.std())
-    assert spread[0] / spread[1] == pytest.approx(2, rel=0.1)
-
-
-def _uniform_times(keys):
-    return losses.uniform(VP(), losses._keys(keys)[0])
-
-
-def test_gradient_of_the_sliced_loss_is_its_slope(x64):
-    x0 = jax.random.normal(jax.random.key(4), (16, 3))
-    params = np.random.default_rng(0).standard_normal((2, 3, 3))
-
-    def loss(params):
-        def noise_fn(x, t):
-            return jnp.tanh(x @ params[0] + t) @ params[1]
-
-        return jnp.mean(sliced_score_matching_loss(noise_fn, VP(), batch_keys(), x0))
-
-    direction = np.random.default_rng(1).standard_normal(params.shape)
-    slope = float(jnp.sum(jax.grad(loss)(jnp.asarray(params)) * direction))
-    ends = [float(loss(jnp.asarray(params + step * direction))) for step in (1e-5, -1e-5)]
-    assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
 
 
 # ------------------------------------------------------------------------- keys

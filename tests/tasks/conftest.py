@@ -1,0 +1,24 @@
+"""Seconds of training on the digits."""
+
+import pytest
+from experiments import finished
+from runs import quiet
+
+from score_sde_jax.train import train
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A run of two steps on the digits."""
+    workdir = tmp_path_factory.mktemp("digits")
+    train(finished("digits", "train.steps=2", "train.preview_every=0"), workdir, quiet)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A classifier of two steps."""
+    workdir, lines = tmp_path_factory.mktemp("classifier"), []
+    train(finished("digits_classifier", "train.steps=2", "train.preview_every=0"), workdir, lines.append)
+    assert not (workdir / "samples").exists() and any(line.startswith("step 2/2  loss 2.") for line in lines)
+    return workdir
