@@ -12,7 +12,7 @@ from absl import app, flags, logging
 
 if __name__ == "__main__" and sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
     # XLA on a CPU asks for its workspace anew at every call, and the kernel clears it page by page: a fifth of the time
-    # of a large network. Pages of 2 MB take it away; only a new process can ask for them (docs/design.md).
+    # of a large network. Pages of 2 MB halve it; only a new process can ask for them (docs/design.md).
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     os.execv(sys.executable, sys.orig_argv)
 

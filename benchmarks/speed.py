@@ -88,13 +88,15 @@ def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = Fa
 
 
 def seconds_in(found: list[Product], repeats: int) -> float:
-    """CPU seconds of all these products, each kind timed alone."""
-    kinds: dict[str, tuple[Product, int]] = {}
-    for product in found:
-        equation, times = product
+    """CPU seconds of all these products, each kind timed once, alone."""
+    known: dict[str, float] = {}
+    total = 0.0
+    for equation, times in found:
         kind = str((equation.primitive, [variable.aval for variable in equation.invars], equation.params))
-        kinds[kind] = product, kinds.get(kind, (product, 0))[1] + times
-    return sum(times * alone(equation, repeats) for (equation, _), times in kinds.values())
+        if kind not in known:
+            known[kind] = alone(equation, repeats)
+        total += times * known[kind]
+    return total
 
 
 def alone(equation: Any, repeats: int) -> float:

@@ -71,10 +71,9 @@ def training_step(
     """(state, batch, root key[, replica]) -> (next state, metrics), a pure function over the global batch.
 
     A batch is any tree of arrays with one row for every example. `loss_fn(params, keys, batch)` gives the loss of each
-    example and `noise_level(keys)` where between the smallest (0)
-    and the largest noise (1) it was taken. Row i of the batch of step n always has the same key. The gradient is that
-    of the mean over the batch, summed over `microbatches` equal parts of it. An update that is not finite is left out
-    and counted.
+    example and `noise_level(keys)` where between the smallest (0) and the largest noise (1) it was taken. Row i of the
+    batch of step n always has the same key. The gradient is that of the mean over the batch, summed over `microbatches`
+    equal parts of it. An update that is not finite is left out and counted.
     """
 
     def objective(params: PyTree, keys: Any, batch: PyTree) -> tuple[Array, tuple[Array, Array]]:

@@ -159,3 +159,13 @@ def test_contradictions_are_refused(wrong):
 
 def test_time_of_edm_is_the_noise_level():
     assert float(EDM().sigma(jnp.asarray(0.7))) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_noise_levels_are_even_in_the_log_of_the_signal_to_noise_ratio(name, x64):
+    sde, levels = SDES[name](), jnp.linspace(0.0, 1.0, 21)
+    t = sde.time_at(levels)
+    np.testing.assert_allclose(t[jnp.array([0, -1])], [sde.t_min, sde.t_max], rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(sde.noise_level(t), levels, atol=1e-9)
+    log_snr = 2 * np.log(sde.alpha(t) / sde.sigma(t))
+    np.testing.assert_allclose(np.diff(log_snr), (log_snr[-1] - log_snr[0]) / 20, rtol=1e-6)
