@@ -11,8 +11,8 @@ from typing import Literal
 from absl import app, flags, logging
 
 if __name__ == "__main__" and sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-    # XLA on a CPU asks for its workspace anew at every call, and the kernel clears it page by page: a fifth of the time
-    # of a large network. Pages of 2 MB halve it; only a new process can ask for them (docs/design.md).
+    # XLA on a CPU asks for its workspace anew at every call, and the kernel clears it page by page. With pages of
+    # 2 MB a large network is a tenth faster; only a new process can ask for them (docs/design.md).
     os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     os.execv(sys.executable, sys.orig_argv)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import math
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 
 from score_sde_jax import automatic, build, costs, drawing, pictures, workdir
 from score_sde_jax import keys as prng
-from score_sde_jax.checkpoint import Checkpoints, Retention
+from score_sde_jax.checkpoint import Checkpoints, DamagedError, Retention
 from score_sde_jax.data import training_batches
 from score_sde_jax.drawing import Artist, SampleSet, Say
 from score_sde_jax.errors import RunError, UserError
@@ -89,7 +90,10 @@ class _Run:
         self.best = Checkpoints(directory / "best", Retention(), about) if self.saving.keep_best else None
         self.lowest_loss = math.inf
         if self.best and (steps := self.best.steps()):
-            self.lowest_loss = self.best.about_step(steps[-1])["loss"]
+            try:
+                self.lowest_loss = self.best.about_step(steps[-1])["loss"]
+            except DamagedError as error:
+                logging.warning("%s; the next one takes its place", error)
 
     def train(self, data: Any, tracing: Profile) -> None:
         """Train from the latest checkpoint on to the last step, and draw the final set."""

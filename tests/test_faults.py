@@ -184,7 +184,7 @@ def test_two_runs_in_one_workdir(digits):
         assert contents(digits) == before
 
 
-def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch):
+def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch, caplog):
     """Also from a run that was stopped, and where a better one comes while the last is still being written."""
     rename = os.rename
 
@@ -202,6 +202,12 @@ def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch):
     lines, request = [], SampleRequest(checkpoint="best", output=tmp_path / "out")
     sample(finished("digits", *losses), tmp_path, request, lines.append)
     assert f"checkpoint of step {best} " in lines[0]
+    kept = tmp_path / "best" / str(best) / "_CHECKPOINT_METADATA"
+    kept.write_bytes(kept.read_bytes()[:200])
+    train(finished("digits", *losses, "train.steps=6"), tmp_path, quiet)
+    assert f"best/{best} cannot be read" in caplog.text and "the next one takes its place" in caplog.text
+    later = min(read_metrics(tmp_path / "metrics.jsonl")[4:], key=lambda row: row["loss"])["step"]
+    assert [int(path.name) for path in (tmp_path / "best").iterdir()] == [later]
     shutil.rmtree(tmp_path / "best")
     with pytest.raises(UserError, match=r"keeps no best checkpoint; train with --config\.checkpoint\.keep_best=True"):
         sample(finished("digits", *losses), tmp_path, request, quiet)
