@@ -35,7 +35,9 @@ def adam(
     optimizer = optax.adamw(schedule, b1=beta1, b2=beta2, eps=eps, weight_decay=weight_decay, mask=mask)
     if gradient_clip is None:
         return optimizer
-    return optax.chain(optax.clip_by_global_norm(gradient_clip), optimizer)
+    # By one factor for all: optax.clip_by_global_norm divides every value, and so writes the gradient once more.
+    clip = optax.stateless(lambda gradient, _: optax.projections.projection_l2_ball(gradient, gradient_clip))
+    return optax.chain(clip, optimizer)
 
 
 OPTIMIZERS = {"adam": adam}

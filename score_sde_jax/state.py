@@ -86,24 +86,29 @@ def training_step(
         keys = prng.per_image(jax.random.fold_in(key, state.step), rows)
         part = functools.partial(jax.value_and_grad(objective, has_aux=True), state.params)
         (loss, levels), gradients = replica.all_mean(_mean_over_parts(part, microbatches, keys, batch))
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # In this form the average of what never changes is exactly it, and without averaging that of the last step.
-        ema_params = jax.tree.map(lambda new, old: new + ema_decay * (old - new), params, state.ema_params)
         grad_norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        updated = TrainState(state.step + 1, params, ema_params, opt_state, state.skipped)
-        unchanged = state.replace(step=state.step + 1, skipped=state.skipped + 1)
-        next_state = _either(finite, updated, unchanged)
+
+        def advance(state: TrainState) -> tuple[TrainState, Array]:
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            # In this form the average of what never changes is exactly it, and without averaging that of the last step.
+            ema_params = jax.tree.map(lambda new, old: new + ema_decay * (old - new), params, state.ema_params)
+            return state.replace(params=params, ema_params=ema_params, opt_state=opt_state), optax.tree.norm(updates)
+
+        def skip(state: TrainState) -> tuple[TrainState, Array]:
+            return state.replace(skipped=state.skipped + 1), jnp.full_like(grad_norm, jnp.nan)
+
+        advanced, update_norm = _either(jnp.isfinite(loss) & jnp.isfinite(grad_norm), advance, skip, state)
         level_loss, level_count = levels
-        return next_state, StepMetrics(
+        return advanced.replace(step=state.step + 1), StepMetrics(
             loss=loss,
             grad_norm=grad_norm,
-            param_norm=optax.tree.norm(state.params),
-            update_norm=optax.tree.norm(updates),
+            # That of the old ones would keep their memory from being that of the new.
+            param_norm=optax.tree.norm(advanced.params),
+            update_norm=update_norm,
             level_loss=level_loss,
             level_count=level_count,
-            skipped=next_state.skipped,
+            skipped=advanced.skipped,
         )
 
     return step
@@ -160,5 +165,12 @@ def _loop(body: Callable[..., tuple[PyTree, PyTree]], carry: PyTree, inputs: PyT
     return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
 
 
-def _either(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
-    return jax.tree.map(functools.partial(jnp.where, condition), yes, no)
+def _either(
+    condition: Bool[Array, ""], yes: Callable[[PyTree], PyTree], no: Callable[[PyTree], PyTree], state: PyTree
+) -> PyTree:
+    """`jax.lax.cond` on a CPU, where it changes the state in place; elsewhere, where it would wait, a choice of each
+    value.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.cond(condition, yes, no, state)
+    return jax.tree.map(functools.partial(jnp.where, condition), yes(state), no(state))
