@@ -25,7 +25,19 @@ BLOCK_OUTPUT = "block_output"
 
 def block_output(x: Image) -> Image:
     """`x`, marked as the output of a block."""
+    x = jax.lax.platform_dependent(x, cpu=computed_once, default=lambda x: x)
     return checkpoint_name(x, BLOCK_OUTPUT)
+
+
+def computed_once(x: Image) -> Image:
+    """`x`, in a form that XLA on a CPU computes once for all who read it, and its gradient as well.
+
+    XLA merges cheap operations into each of their readers. In a residual network `x` is a sum over all blocks before it
+    and its gradient one over all blocks after it, which every block would then compute anew. Only what XLA takes to be
+    dear is not repeated, such as a division by what it does not know to be 1. (It drops `optimization_barrier` first.)
+    """
+    one = jnp.ones((), x.dtype)
+    return x / jax.lax.clamp(one, jax.lax.stop_gradient(x), one)
 
 
 def conv(

@@ -1,6 +1,8 @@
 """Convolution, InstanceNorm++, pools and resizing against numpy and scipy."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -140,3 +142,28 @@ def test_bfloat16_stays_bfloat16_and_near(operation):
     assert found.dtype == jnp.bfloat16
     want = operation(x.astype(jnp.float32))
     np.testing.assert_allclose(found.astype(jnp.float32), want, rtol=0.02, atol=0.02)
+
+
+def test_the_output_of_a_block_is_that_of_its_sum(x64):
+    x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4)) * 10.0 ** jnp.arange(-3, 5).reshape(2, 1, 1, 4)
+    np.testing.assert_array_equal(layers.block_output(x), x)
+    value, vjp = jax.vjp(layers.block_output, x)
+    np.testing.assert_array_equal(vjp(2 * value)[0], 2 * x)
+    np.testing.assert_array_equal(jax.jvp(layers.block_output, (x,), (3 * x,))[1], 3 * x)
+
+
+def test_no_block_computes_the_sums_of_others_again():
+    """What one of XLA's merged operations reads does not grow with the number of blocks, forward or backward."""
+
+    def loss(x, weights):
+        for w in weights:
+            branch = jnp.tanh(jnp.dot(x - x.mean((1, 2), keepdims=True), w))
+            x = layers.block_output((x + branch) * math.sqrt(0.5))
+        return jnp.sum(x**2)
+
+    def most_operands(blocks):
+        x, weights = jnp.ones((8, 8, 8, 16)), [jnp.ones((16, 16))] * blocks
+        text = jax.jit(jax.grad(loss, (0, 1))).lower(x, weights).compile().as_text()
+        return max(operands.count("%") for operands in re.findall(r" fusion\((.*?)\), kind=kLoop", text))
+
+    assert most_operands(12) == most_operands(6)
