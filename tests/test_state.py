@@ -134,7 +134,7 @@ def test_an_update_that_is_not_finite_is_left_out(bad, platform, monkeypatch):
 
 
 def test_the_state_is_changed_in_place():
-    """No parameter, average or moment is copied: whatever reads an old value has read it when the new one is written."""
+    """No parameter, average or moment is copied: what reads the old one has done so when the new one is written."""
     optimizer = OPTIMIZERS["adam"](learning_rate_schedule(0.1, 6), gradient_clip=1.0)
     state = init_state({"w": jnp.ones((64, 1000))}, optimizer)
     step = training_step(lambda p, keys, x0: jnp.square(x0 @ p["w"]).mean(-1), optimizer, DECAY)

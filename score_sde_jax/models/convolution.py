@@ -19,7 +19,7 @@ Pads = Sequence[tuple[int, int]]
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 MIN_CHANNELS = 16  # with fewer, the sums cost more than the products save
-MIN_TILES = 48  # of all images together; with fewer, the transform of the weights does
+MIN_TILES = 32  # of all images together; with fewer, the transform of the weights does
 
 TILE, TAPS = 4, 3
 # Small, and exact in binary: the rounding error is a fifth of that of the usual 0, +-1 and +-2.
