@@ -4,9 +4,9 @@
 
 Needs no data: images are random. Each time is the least of several repeats, after compilation; the CPU time of the
 process beside it is little disturbed by others. Samplers run the forward pass in a loop, which computes what depends on
-the parameters alone once, so that is timed too. FLOPs are those of the mathematics (a convolution counts as a direct
-one), so an algorithm that needs fewer may exceed the rate. `--products` times every convolution and matrix product of
-the two alone as well, and tells their share of the CPU time.
+the parameters alone once, so that is timed too, on all devices (JAX_NUM_CPU_DEVICES). FLOPs are those of the
+mathematics (a convolution counts as a direct one), so an algorithm that needs fewer may exceed the rate. `--products`
+times every convolution and matrix product of the two alone as well, and tells their share of the CPU time.
 """
 
 import argparse
@@ -64,11 +64,13 @@ def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = Fa
     def forward(params: Any, x: jax.Array) -> jax.Array:
         return experiment.noise_fn(params)(x, jnp.asarray(0.5 * experiment.sde.t_max))
 
-    def forward_passes(params: Any, x: jax.Array) -> jax.Array:
+    def passes(params: Any, indices: jax.Array, key: jax.Array, x: jax.Array) -> jax.Array:
+        del indices, key
         return jax.lax.scan(lambda x, _: (x - 0.01 * forward(params, x), None), x, length=PASSES)[0]
 
     rates = [matrix_rate(repeats)]
-    looped_seconds = least_seconds(jax.jit(forward_passes), (state.params, x0), repeats)
+    drawn = (state.params, np.arange(batch_size), key, np.asarray(x0))
+    looped_seconds = least_seconds(parallel.per_example(passes), drawn, repeats)
     forward_seconds = least_seconds(jax.jit(forward), (state.params, x0), repeats)
     step, holder = parallel.compiled(experiment.steps(), state, batches, key), [state]
 
