@@ -20,6 +20,7 @@ Pads = Sequence[tuple[int, int]]
 NHWC = ("NHWC", "HWIO", "NHWC")
 MIN_CHANNELS = 16  # with fewer, the sums cost more than the products save
 MIN_TILES = 32  # of all images together; with fewer, the transform of the weights does
+SMALL_PRODUCT = 3 * 2**15  # (rows + columns) * length; XLA leaves all products of smaller matrices to one thread
 
 TILE, TAPS = 4, 3
 # Small, and exact in binary: the rounding error is a fifth of that of the usual 0, +-1 and +-2.
@@ -65,7 +66,7 @@ def convolve(
         window = [(n - 1) * d + 1 for n, d in zip(rhs.shape[:2], dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], window, window_strides, padding)
     if rhs.shape[:2] == (1, 1) and not np.any(padding):
-        return lax.platform_dependent(lhs, rhs, cpu=pointwise, default=native)
+        return lax.platform_dependent(lhs, rhs, cpu=lambda x, w: pointwise(x, w[0, 0]), default=native)
     if rhs.shape[:2] == (TAPS, TAPS) and min(rhs.shape[2:]) >= MIN_CHANNELS:
         pads = tuple((before, after) for before, after in padding)
         size = [n + sum(p) - 2 * d for n, p, d in zip(lhs.shape[1:3], pads, dilation, strict=True)]
@@ -77,10 +78,13 @@ def convolve(
 
 
 def pointwise(
-    x: Float[Array, "batch height width in"], w: Float[Array, "1 1 in out"]
-) -> Float[Array, "batch height width out"]:
-    """Correlate `x` with `w` at stride 1 as a product of matrices."""
-    return jnp.dot(x, w[0, 0])
+    x: Float[Array, "*places in"], w: Float[Array, "in out"], precision: lax.PrecisionLike = None
+) -> Float[Array, "*places out"]:
+    """Return the features at every place times `w`."""
+    # All places in one axis: of several, XLA copies the transpose for the gradient of `w` and takes up to three times
+    # as long.
+    product = jnp.dot(x.reshape(-1, x.shape[-1]), w, precision=precision)
+    return product.reshape(*x.shape[:-1], w.shape[-1])
 
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "pads", "dilation"))
@@ -110,7 +114,7 @@ def product_of_patches(
     corners = [(i * dilation[0], j * dilation[1]) for i, j in np.ndindex(TAPS, TAPS)]
     ends = [(len(x), i + size[0], j + size[1], x.shape[-1]) for i, j in corners]
     patches = [lax.slice(x, (0, *corner, 0), end) for corner, end in zip(corners, ends, strict=True)]
-    return jnp.dot(jnp.concatenate(patches, axis=-1), w.reshape(-1, w.shape[-1]))
+    return pointwise(jnp.concatenate(patches, axis=-1), w.reshape(-1, w.shape[-1]))
 
 
 def winograd(
@@ -136,15 +140,23 @@ def winograd(
     (rows, columns), (d, e) = tiles, dilation
     x = x.reshape(-1, rows + 1, TILE, d, columns + 1, TILE, e, x.shape[-1])
     v = jnp.stack(combine(B, overlapping_tiles(x, 1)))
-    v = jnp.stack(combine(B, overlapping_tiles(v, 4)))  # axes: column, row in tile; then as x
-    u = jnp.dot(GG.astype(wide), w.astype(wide).reshape(TAPS**2, -1))  # faster than sums, which write u twice
-    u = u.reshape(*v.shape[:2], *w.shape[2:])
-    m = jnp.einsum("pqtc,pqco->pqto", v.reshape(*v.shape[:2], -1, v.shape[-1]), u)
-    m = m.reshape(*v.shape[:-1], m.shape[-1])
-    y = jnp.stack(combine(A, unstack(m, 0)), 5)
+    v = combine(B, overlapping_tiles(v, 4))  # of every column in a tile; axes: row in it; then as x
+    small = (math.prod(v[0].shape[1:-1]) + w.shape[-1]) * w.shape[-2] < SMALL_PRODUCT
+    m = []
+    for part in (slice(0, len(v) // 2), slice(len(v) // 2, None)) if small else (slice(None),):
+        g = GG[part].reshape(-1, TAPS**2).astype(wide)
+        u = jnp.dot(g, w.astype(wide).reshape(TAPS**2, -1))  # faster than sums, which write u twice
+        m += products(jnp.stack(v[part]), u.reshape(-1, len(v), *w.shape[2:]))
+    y = jnp.stack(combine(A, m), 5)
     y = jnp.stack(combine(A, unstack(y, 0)), 2)
     y = y.reshape(-1, rows * stride[0], columns * stride[1], y.shape[-1])
     return y[:, : size[0], : size[1]].astype(dtype)
+
+
+def products(v: Float[Array, "p q *places in"], u: Float[Array, "p q in out"]) -> list[Float[Array, "q *places out"]]:
+    """Return the products of matrices v[p, q] @ u[p, q], one array for each p."""
+    m = jnp.einsum("pqtc,pqco->pqto", v.reshape(*v.shape[:2], -1, v.shape[-1]), u)
+    return unstack(m.reshape(*v.shape[:-1], m.shape[-1]), 0)
 
 
 def overlapping_tiles(x: Float[Array, "..."], axis: int) -> list[Float[Array, "..."]]:
@@ -186,4 +198,4 @@ def cook_toom_matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray,
 
 
 A, G, B = cook_toom_matrices(POINTS)
-GG = np.einsum("pi,qj->qpij", G, G).reshape(-1, TAPS**2)  # G w G', its columns first, for weights in a row
+GG = np.einsum("pi,qj->qpij", G, G)  # G w G', its columns first

@@ -12,12 +12,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from score_sde_jax.models.convolution import convolve
+from score_sde_jax.models.convolution import convolve, pointwise
 
 Image = Float[Array, "batch height width channels"]
 Condition = Int[Array, " batch"] | None
 
 Conv = functools.partial(nn.Conv, conv_general_dilated=convolve)
+Dense = functools.partial(nn.Dense, dot_general=lambda x, w, _, precision: pointwise(x, w, precision))
 
 BLOCK_OUTPUT = "block_output"
 """Name of the activations that are kept where all others are computed again in the backward pass."""

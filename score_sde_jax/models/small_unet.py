@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Num
 
 from score_sde_jax.errors import UserError
 from score_sde_jax.models.embedding import sinusoidal_features
-from score_sde_jax.models.layers import Conv, block_output
+from score_sde_jax.models.layers import Conv, Dense, block_output
 
 
 def to_patches(
@@ -44,11 +44,11 @@ class ResidualBlock(nn.Module):
         h = nn.GroupNorm(8, use_fast_variance=False, dtype=self.dtype)(x)
         h = Conv(self.width, (3, 3), dtype=self.dtype)(nn.silu(h))
         if level is not None:
-            h = h + nn.Dense(self.width, dtype=self.dtype)(level)[:, None, None, :]
+            h = h + Dense(self.width, dtype=self.dtype)(level)[:, None, None, :]
         h = nn.GroupNorm(8, use_fast_variance=False, dtype=self.dtype)(h)
         h = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(nn.silu(h))
         if x.shape[-1] != self.width:
-            x = nn.Dense(self.width, dtype=self.dtype)(x)
+            x = Dense(self.width, dtype=self.dtype)(x)
         return block_output(x + h)
 
 
@@ -84,7 +84,7 @@ class SmallUNet(nn.Module):
             )
         level = None
         if condition is not None:
-            level = nn.Dense(4 * self.widths[0], dtype=self.dtype)(sinusoidal_features(condition, 64))
+            level = Dense(4 * self.widths[0], dtype=self.dtype)(sinusoidal_features(condition, 64))
             level = nn.silu(level)
 
         h, skips = Conv(self.widths[0], (3, 3), dtype=self.dtype)(to_patches(x, self.patch)), []
@@ -96,7 +96,7 @@ class SmallUNet(nn.Module):
         h = self._whole_image(h, level) if self.bottleneck else h
         h = ResidualBlock(self.widths[-1], self.dtype)(h, level)
         for width, skip in zip(self.widths[-2::-1], skips[-2::-1], strict=True):
-            h = nn.Dense(width, dtype=self.dtype)(h)
+            h = Dense(width, dtype=self.dtype)(h)
             h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)  # a broadcast: its gradient is a sum, not a scatter
             h = jnp.concatenate([h, skip], axis=-1)
             for _ in range(self.num_blocks):
@@ -109,7 +109,7 @@ class SmallUNet(nn.Module):
         self, h: Float[Array, "batch height width features"], level: Float[Array, "batch level"] | None
     ) -> Float[Array, "batch height width features"]:
         """Add a dense two-layer function of all pixels."""
-        whole = nn.Dense(self.bottleneck, dtype=self.dtype)(nn.silu(h).reshape(len(h), -1))
+        whole = Dense(self.bottleneck, dtype=self.dtype)(nn.silu(h).reshape(len(h), -1))
         if level is not None:
-            whole = whole + nn.Dense(self.bottleneck, dtype=self.dtype)(level)
-        return h + nn.Dense(h[0].size, dtype=self.dtype)(nn.silu(whole)).reshape(h.shape)
+            whole = whole + Dense(self.bottleneck, dtype=self.dtype)(level)
+        return h + Dense(h[0].size, dtype=self.dtype)(nn.silu(whole)).reshape(h.shape)

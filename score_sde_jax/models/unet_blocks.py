@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from score_sde_jax.models.layers import Conv, block_output
+from score_sde_jax.models.layers import Conv, Dense, block_output
 from score_sde_jax.models.resampling import fir_blur, fir_up, nearest_up
 
 Image = Float[Array, "batch height width channels"]
@@ -118,7 +118,7 @@ class ResidualBlock(nn.Module):
             h, x = self.resample(h), self.resample(x)
         h = conv(name="conv0")(h)
         if level is not None:
-            dense = nn.Dense(self.features, kernel_init=fan_average(), dtype=self.dtype, name="level")
+            dense = Dense(self.features, kernel_init=fan_average(), dtype=self.dtype, name="level")
             h = h + dense(level)[:, None, None, :]
         h = nn.silu(GroupNorm(self.dtype, name="norm1")(h))
         if dropout_keys is not None and self.dropout:
@@ -131,7 +131,7 @@ class ResidualBlock(nn.Module):
             return conv1x1(self.features, dtype=self.dtype, name="shortcut")(x)
         if x.shape[-1] != self.features:
             init = fan_average(SHORTCUT_SCALE)
-            return nn.Dense(self.features, kernel_init=init, dtype=self.dtype, name="shortcut")(x)
+            return Dense(self.features, kernel_init=init, dtype=self.dtype, name="shortcut")(x)
         return x
 
 
@@ -147,7 +147,7 @@ class Attention(nn.Module):
         b, height, width, c = x.shape
 
         def dense(name: str, scale: float = SHORTCUT_SCALE) -> nn.Dense:
-            return nn.Dense(c, kernel_init=fan_average(scale), dtype=self.dtype, name=name)
+            return Dense(c, kernel_init=fan_average(scale), dtype=self.dtype, name=name)
 
         h = GroupNorm(self.dtype, name="norm")(x).reshape(b, height * width, c)
         query, key, value = dense("query")(h), dense("key")(h), dense("value")(h)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from score_sde_jax.models.convolution import convolve, cook_toom_matrices
+from score_sde_jax.models import convolution
+from score_sde_jax.models.convolution import convolve, cook_toom_matrices, winograd
+from score_sde_jax.models.layers import Dense
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 FEW_AND_MANY = (1, 8)  # images: one product of matrices, and Winograd's algorithm
@@ -70,6 +72,15 @@ def test_gradients_and_tangents(batch):
         close(a, b)
 
 
+@pytest.mark.parametrize(("limit", "parts"), [(0, 1), (2**30, 2)])
+def test_products_of_small_matrices_are_two_operations(limit, parts, monkeypatch):
+    monkeypatch.setattr(convolution, "SMALL_PRODUCT", limit)
+    x, w = arrays(8)
+    form = functools.partial(winograd, pads=((1, 1), (1, 1)))
+    close(jax.jit(form)(x, w), direct(x, w, 1, 1))
+    assert str(jax.make_jaxpr(form)(x, w)).count("dot_general[") == 2 * parts  # of the weights; of them with the images
+
+
 def test_batches_and_loops():
     x, w = arrays(c_out=32)
     close(jax.jit(jax.vmap(fast, (0, None)))(x[:, None], w)[:, 0], native(x, w))
@@ -93,6 +104,20 @@ def test_only_a_cpu_gets_the_fast_form(size):
 def test_one_by_one_is_a_product_of_matrices():
     x, w = arrays()
     close(fast(x, w[:1, :1], padding=0), np.asarray(x, np.float64) @ np.asarray(w, np.float64)[0, 0])
+
+
+@pytest.mark.parametrize("layer", ["1x1", "3x3", "dense"])
+def test_gradient_of_the_weights_copies_no_transpose(layer):
+    x, w = arrays(1, height=8, width=8)
+    w = {"1x1": w[:1, :1], "3x3": w, "dense": w[0, 0]}[layer]
+
+    def loss(w):
+        y = Dense(40).apply({"params": {"kernel": w, "bias": w[0]}}, x) if w.ndim == 2 else fast(x, w, len(w) // 2)
+        return jnp.sin(y).sum()
+
+    text = jax.jit(jax.grad(loss)).lower(w).compile().as_text()
+    assert "f32[64,40]" in text  # the gradient of the output, a row for every pixel
+    assert "f32[40,64]" not in text
 
 
 @pytest.mark.parametrize("points", [(0, 1, -1, 2, -2), (0, 0.75, -0.75, 1.5, -1.5), (3, -1, 0.5, 2, 7)])
