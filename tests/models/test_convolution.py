@@ -72,12 +72,15 @@ def test_gradients_and_tangents(batch):
         close(a, b)
 
 
-@pytest.mark.parametrize(("limit", "parts"), [(0, 1), (2**30, 2)])
-def test_products_of_small_matrices_are_two_operations(limit, parts, monkeypatch):
-    monkeypatch.setattr(convolution, "SMALL_PRODUCT", limit)
+@pytest.mark.parametrize(("limit", "parts"), [(2**30, 1), (0, 9)])
+def test_parts_of_many_tiles(limit, parts, monkeypatch):
+    monkeypatch.setattr(convolution, "MANY_TILES", limit)
     x, w = arrays(8)
     form = functools.partial(winograd, pads=((1, 1), (1, 1)))
-    close(jax.jit(form)(x, w), direct(x, w, 1, 1))
+    y, pullback = jax.vjp(jax.jit(form), x, w)
+    close(y, direct(x, w, 1, 1))
+    for a, b in zip(pullback(y), jax.vjp(native, x, w)[1](y), strict=True):
+        close(a, b)
     assert str(jax.make_jaxpr(form)(x, w)).count("dot_general[") == 2 * parts  # of the weights; of them with the images
 
 
