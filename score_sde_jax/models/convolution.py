@@ -144,7 +144,7 @@ def winograd(
     parts = [slice(i, i + 2) for i in range(0, TILE + TAPS - 1, 2)] if many else [slice(None)]
     w = w.astype(wide)
     v = combine(B, overlapping_tiles(x, 1))  # of every row in a tile
-    y = []
+    ys = []
     for some_rows in parts:
         vs = combine(B, overlapping_tiles(jnp.stack(v[some_rows]), 4))  # of every column in it
         m = []
@@ -152,8 +152,8 @@ def winograd(
             g = GG[some_columns, some_rows].astype(wide)
             u = jnp.dot(g.reshape(-1, TAPS**2), w.reshape(TAPS**2, -1))  # faster than sums, which write u twice
             m += products(jnp.stack(vs[some_columns]), u.reshape(*g.shape[:2], *w.shape[2:]))
-        y += unstack(jnp.stack(combine(A, m), 5), 0)
-    y = jnp.stack(combine(A, y), 2)
+        ys += unstack(jnp.stack(combine(A, m), 5), 0)
+    y = jnp.stack(combine(A, ys), 2)
     y = y.reshape(-1, rows * stride[0], columns * stride[1], y.shape[-1])
     return y[:, : size[0], : size[1]].astype(dtype)
 
