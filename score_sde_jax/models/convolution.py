@@ -81,8 +81,8 @@ def pointwise(
     x: Float[Array, "*places in"], w: Float[Array, "in out"], precision: lax.PrecisionLike = None
 ) -> Float[Array, "*places out"]:
     """Return the features at every place times `w`."""
-    # All places in one axis: of several, XLA copies the transpose for the gradient of `w` and takes up to three times
-    # as long.
+    # All places in one axis: of several, XLA on a CPU writes out a transpose for the gradient of `w`, which takes up to
+    # three times as long.
     product = jnp.dot(x.reshape(-1, x.shape[-1]), w, precision=precision)
     return product.reshape(*x.shape[:-1], w.shape[-1])
 

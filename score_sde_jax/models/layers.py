@@ -19,6 +19,7 @@ Condition = Int[Array, " batch"] | None
 
 Conv = functools.partial(nn.Conv, conv_general_dilated=convolve)
 Dense = functools.partial(nn.Dense, dot_general=lambda x, w, _, precision: pointwise(x, w, precision))
+"""`nn.Dense` for features at every pixel, whose gradient it makes fast on a CPU; equal to it elsewhere."""
 
 BLOCK_OUTPUT = "block_output"
 """Name of the activations that are kept where all others are computed again in the backward pass."""
