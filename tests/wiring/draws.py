@@ -1,0 +1,118 @@
+"""A recorder of every draw of random numbers: from which key, and in which function of the package.
+
+JAX's draws are seen through a generator of our own, threefry with a note of every key that bits are drawn from, which
+works inside any transformation and any compiled program; the functions of `jax.random` add where they were called.
+Numpy's are seen through its Philox: which counts of which stream.
+"""
+
+import collections
+import contextlib
+import functools
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.extend import random as extended
+
+PACKAGE = pathlib.Path(__file__).parents[2] / "score_sde_jax"
+KEYS = PACKAGE / "keys.py"
+"""Draws for others: its callers count."""
+NAMED = ("bits", "normal", "rademacher", "uniform")
+THREEFRY = extended.threefry_prng_impl
+
+_bits: collections.Counter[bytes] = collections.Counter()
+_places: dict[bytes, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+
+
+def _random_bits(key, bit_width, shape):
+    jax.debug.callback(lambda data: _bits.update([np.asarray(data).tobytes()]), key)
+    return THREEFRY.random_bits(key, bit_width, shape)
+
+
+RECORDING = extended.define_prng_impl(
+    key_shape=THREEFRY.key_shape,
+    seed=THREEFRY.seed,
+    split=THREEFRY.split,
+    random_bits=_random_bits,
+    fold_in=THREEFRY.fold_in,
+    name="recording",
+    tag="rec",
+)
+
+
+def _named(draw):
+    @functools.wraps(draw)
+    def function(key, *args, **options):
+        place = _place()
+        jax.debug.callback(lambda data: _places[np.asarray(data).tobytes()].update([place]), jax.random.key_data(key))
+        return draw(key, *args, **options)
+
+    return function
+
+
+def _place():
+    """File and function of the package that draws."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = pathlib.Path(frame.f_code.co_filename)
+        if PACKAGE in path.parents and path != KEYS:
+            module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+            return f"{module}:{frame.f_code.co_qualname.replace('.<locals>', '')}"
+        frame = frame.f_back
+    return "elsewhere"
+
+
+class _Philox(np.random.Philox):
+    """Numpy's, with the count at which it began."""
+
+    first = 0
+
+    def used(self):
+        """Its key, and the counts that it has used: the first, and the one after the last."""
+        state = self.state["state"]
+        last = sum(int(word) << (64 * i) for i, word in enumerate(state["counter"]))
+        return tuple(state["key"].tolist()), self.first + 1, last + 1
+
+
+class Draws:
+    """How often which place drew from each key, and what numpy's generators used of their streams."""
+
+    def __init__(self):
+        self.places, self.generators = {}, []
+
+    def repeated(self, *on_purpose):
+        """Places that drew more than once from one key, but for those that do so `on_purpose` and alone."""
+        shared = [places for places in self.places.values() if places.total() > 1]
+        return {tuple(sorted(places)) for places in shared if not (len(places) == 1 and set(places) <= set(on_purpose))}
+
+    def overlaps(self):
+        """Pairs of numpy's generators that used the same counts of the same stream."""
+        used = [generator.used() for generator in self.generators]
+        return [(a, b) for i, a in enumerate(used) for b in used[:i] if a[0] == b[0] and a[1] < b[2] and b[1] < a[2]]
+
+
+@contextlib.contextmanager
+def recorded():
+    """What is drawn inside, known once it is over."""
+    draws, make_key = Draws(), jax.random.key
+
+    def philox(*, key, counter):
+        generator = _Philox(key=key, counter=counter)
+        generator.first = counter
+        draws.generators.append(generator)
+        return generator
+
+    _bits.clear()
+    _places.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.random, "key", lambda seed: make_key(seed, impl=RECORDING))
+        for name in NAMED:
+            patch.setattr(jax.random, name, _named(getattr(jax.random, name)))
+        patch.setattr(np.random, "Philox", philox)
+        yield draws
+        jax.effects_barrier()
+    for key, times in _bits.items():
+        unnamed = times - _places[key].total()
+        draws.places[key] = _places[key] + collections.Counter(elsewhere=unnamed)

@@ -1,0 +1,148 @@
+"""The drivers without a compiler: what they trace and what they hand to it, recorded, with zeros for its results.
+
+A driver runs as a user starts it, reads its data and writes its files; only the functions that it compiles are traced
+instead. So a whole run takes a second, and what a setting changes on its way to the devices can be seen.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend import core
+from PIL import Image
+
+from score_sde_jax import pictures, train
+from score_sde_jax.sharding import Parallel
+
+ADDRESS = re.compile(r"0x[0-9a-f]+")
+
+
+@dataclasses.dataclass
+class Recorder:
+    """Programs that were traced, and their arguments call by call, each as a digest."""
+
+    programs: list[str] = dataclasses.field(default_factory=list)
+    calls: list[tuple] = dataclasses.field(default_factory=list)
+
+    def trace(self, function, *args):
+        """Shapes of function(*args), with its program kept."""
+        program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        self.programs.append(digest(program))
+        return shapes
+
+    def call(self, *args):
+        """Keep the arguments of a call."""
+        self.calls.append(tuple(fingerprint(arg) for arg in args))
+
+
+def digest(program):
+    """Of a program with all arrays in it."""
+    found = hashlib.sha256(ADDRESS.sub("", str(program)).encode())
+    for constant in constants(program):
+        found.update(fingerprint(constant).encode())
+    return found.hexdigest()[:12]
+
+
+def constants(program):
+    """The arrays that a program closes over, anywhere in it."""
+    yield from program.consts
+    yield from _inner_constants(program.jaxpr)
+
+
+def _inner_constants(jaxpr):
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            for item in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(item, core.ClosedJaxpr):
+                    yield from constants(item)
+                elif isinstance(item, core.Jaxpr):
+                    yield from _inner_constants(item)
+
+
+def fingerprint(tree):
+    """Of every value in a tree of arrays and keys."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        found.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()[:12]
+
+
+def zeros(shapes):
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def ramps(shapes, start=0.0):
+    """Real numbers from `start` on, below start + 1; zeros for whole ones, and True."""
+
+    def ramp(leaf):
+        if leaf.dtype == bool:
+            return jnp.ones(leaf.shape, bool)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        size = max(leaf.size, 1)
+        return jnp.asarray(start + np.arange(leaf.size).reshape(leaf.shape) / size, leaf.dtype)
+
+    return jax.tree.map(ramp, shapes)
+
+
+class Listener:
+    """A logger that tells the recorder what it hears."""
+
+    def __init__(self, seen, name, workdir, resumed_step):
+        self.seen, self.name = seen, name
+        self.seen.calls.append((name, workdir.exists(), resumed_step))
+
+    def write(self, step, values):
+        self.seen.calls.append((self.name, step, sorted(values)))
+
+    def close(self):
+        self.seen.calls.append((self.name, "closed"))
+
+
+@contextlib.contextmanager
+def recorded():
+    """Compile nothing; what the drivers trace and call is in the recorder."""
+    seen = Recorder()
+
+    def init(self, function, *args):
+        seen.programs.append(str(jax.tree.leaves(self.abstract(function, *args))))
+        shapes = seen.trace(function, *args)
+        seen.call(*args)
+        return ramps(shapes, start=int(fingerprint(args), 16) / 16**12)  # another seed, other parameters
+
+    def compiled(self, step, state, batches, key):
+        shapes = seen.trace(self.train(step, state), state, batches, key, self.flags(False))
+        length = len(jax.tree.leaves(batches)[0])
+
+        def call(state, batches, key, flags):
+            seen.call(batches, key)
+            _, metrics, vote = zeros(shapes)
+            return state.replace(step=state.step + length), metrics, vote
+
+        return call
+
+    def per_example(self, function):
+        def call(*args):
+            seen.call(*args)
+            return ramps(seen.trace(function, *args))
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_rendered", lambda figure: Image.new("RGB", (1, 1)))  # a third of a run's time
+        for name in ("TensorBoard", "WeightsAndBiases"):
+            patch.setattr(train, name, functools.partial(Listener, seen, name))
+        patch.setattr(Parallel, "init", init)
+        patch.setattr(Parallel, "compiled", compiled)
+        for kind in Parallel.__subclasses__():
+            patch.setattr(kind, "per_example", per_example)
+        yield seen

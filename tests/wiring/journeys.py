@@ -1,0 +1,119 @@
+"""Runs of the drivers without a compiler, and all that can be seen of them: programs, calls, values, files."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dry import fingerprint, ramps, recorded
+from experiments import finished
+from runs import quiet, timeless
+
+from score_sde_jax import build
+from score_sde_jax import workdir as directories
+from score_sde_jax.evaluate import evaluate
+from score_sde_jax.reporting import read_metrics
+from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.train import _Run, train
+
+AFTER_TRAINING = ("sampler.", "task.", "eval.")
+"""Sections that a trained run does not depend on."""
+
+
+class Unsaved:
+    """Checkpoints that are nowhere."""
+
+    def __init__(self, *args):
+        pass
+
+    def steps(self):
+        return []
+
+    def save(self, step, state, **more):
+        pass
+
+    def restore_latest(self, abstract, set_aside):
+        return None
+
+    def close(self):
+        pass
+
+
+def restore(workdir, checkpoint, abstract):
+    """A state that depends on the seed of the run alone, in the place of its checkpoint."""
+    return 1, ramps(abstract, start=directories.saved_config(workdir)["seed"])
+
+
+class Journeys:
+    """Trains, samples and evaluates once for each set of assignments; `places` are the paths that these may name."""
+
+    def __init__(self, root, places):
+        self.root, self.places, self.known, self.runs = root, places, {}, {}
+
+    def config(self, name, assignments):
+        return finished(name, *(assignment.format_map(self.places) for assignment in assignments))
+
+    def observe(self, mode, name, assignments):
+        """What can be seen of a mode with these assignments, computed once."""
+        asked = mode, name, tuple(assignments)
+        if asked not in self.known:
+            self.known[asked] = getattr(self, f"_{mode}")(name, asked[2])
+        return self.known[asked]
+
+    def workdir(self, name, assignments):
+        """What lies on disk of a run with these assignments, those apart that come after training."""
+        before = tuple(text for text in assignments if not text.startswith(AFTER_TRAINING))
+        if before not in self.runs:
+            chosen, workdir = self.config(name, before), self.root / f"run{len(self.runs)}"
+            directories.record(workdir, chosen, build.dataset(chosen).image_shape)
+            self.runs[before] = workdir
+        return self.runs[before]
+
+    def _save(self, name, assignments):
+        """Training, with what it leaves on disk."""
+        workdir = self.root / f"trained{len(self.known)}"
+        with recorded() as seen, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_Run, "_final_set", lambda *args: None)  # sampling has a mode of its own
+            train(self.config(name, assignments), workdir, quiet)
+        names = sorted(path.relative_to(workdir).as_posix() for path in workdir.glob("*"))
+        steps = sorted(path.relative_to(workdir).as_posix() for path in workdir.glob("*/[0-9]*"))
+        rows = [timeless(row) for row in read_metrics(workdir / "metrics.jsonl")]
+        return seen.programs, seen.calls, names, steps, rows
+
+    def _train(self, name, assignments):
+        """The same without checkpoints, which take half of the time."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("score_sde_jax.train.Checkpoints", Unsaved)
+            return self._save(name, assignments)
+
+    def _sample(self, name, assignments):
+        workdir, output = self.workdir(name, assignments), self.root / f"samples{len(self.known)}"
+        with recorded() as seen, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(directories, "restore", restore)
+            sample(self.config(name, assignments), workdir, SampleRequest(output=output), quiet)
+        with np.load(next(output.glob("*.npz"))) as archive:
+            arrays = fingerprint(dict(archive))
+        return seen.programs, seen.calls, arrays, sorted(path.name for path in output.iterdir())
+
+    def _eval(self, name, assignments):
+        workdir = self.workdir(name, assignments)
+        shutil.rmtree(workdir / "eval", ignore_errors=True)
+        with recorded() as seen, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(directories, "restore", restore)
+            output = evaluate(self.config(name, assignments), workdir, say=quiet)
+        results = json.loads((output / "metrics.json").read_text())
+        return seen.programs, seen.calls, results, sorted(path.name for path in output.iterdir())
+
+    def _network(self, name, assignments):
+        """The network alone: what it starts from, and what it computes in training."""
+        chosen = self.config(name, assignments)
+        network = build.experiment(chosen, (8, 8, 1)).network
+        keys, x = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 8, 8, 1))
+        conditions = {"level_index": jnp.zeros(2, jnp.int32), "none": None}
+        condition = conditions.get(chosen.parameterization.condition.name, jnp.zeros(2))
+        more = {"dropout_keys": keys} if chosen.model.get("dropout") else {}
+        with recorded() as seen:
+            seen.trace(lambda x: network.init_with_output(keys[0], x, condition, train=True, **more), x)
+        return seen.programs

@@ -1,0 +1,168 @@
+"""A config with nothing at its default: every number and file of its run, from objects put together by hand."""
+
+import functools
+import json
+
+import by_hand
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from by_hand import DIFFUSION, Dropping
+from PIL import Image
+from runs import images, quiet, restored
+
+from score_sde_jax import build, pictures
+from score_sde_jax import keys as prng
+from score_sde_jax.data import DATASETS
+from score_sde_jax.evaluate import evaluate
+from score_sde_jax.models import MODELS
+from score_sde_jax.reporting import read_metrics
+from score_sde_jax.samplers import PRIORS
+from score_sde_jax.state import NUM_BINS
+from score_sde_jax.train import train
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dropping():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "dropping", Dropping)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, dropping):
+    workdir = tmp_path_factory.mktemp("run")
+    train(by_hand.config(), workdir, quiet)
+    return workdir
+
+
+def parameters(seed):
+    """Parameters none of which is zero."""
+    shapes = jax.eval_shape(by_hand.NETWORK.init, jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.zeros(1))
+    return jax.tree.map(lambda leaf: 0.3 * jax.random.normal(jax.random.key(seed + leaf.size), leaf.shape), shapes)
+
+
+@functools.cache
+def steps_by_hand():
+    """Parameters, their average, the loss and noise level of each image and the gradient's norm, step after step."""
+    optimizer, root = by_hand.optimizer(), by_hand.key("train")
+
+    @jax.jit
+    def init():
+        return by_hand.NETWORK.init(by_hand.key("init"), jnp.zeros((1, *SHAPE)), jnp.full(1, 5.0 * DIFFUSION.t_max))
+
+    @jax.jit
+    def advance(params, average, state, step, x0):
+        keys = prng.per_image(jax.random.fold_in(root, step), jnp.arange(6))
+
+        def mean(params):
+            losses = by_hand.loss(params, keys, x0)
+            return jnp.mean(losses), losses
+
+        gradient, losses = jax.grad(mean, has_aux=True)(params)
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        average = jax.tree.map(lambda old, new: 0.7 * old + 0.3 * new, average, params)
+        level = DIFFUSION.noise_level(by_hand.TIMES(DIFFUSION, prng.split(keys, 2)[0]))
+        return params, average, state, losses, level, optax.tree.norm(gradient)
+
+    params = average = init()
+    state, found = optimizer.init(params), []
+    for step in range(3):
+        x0 = jnp.asarray(by_hand.training_rows(step, 6))
+        params, average, state, *seen = advance(params, average, state, step, x0)
+        found.append((params, average, *map(np.asarray, seen)))
+    return found
+
+
+def test_losses_and_noise_levels_are_those_of_the_same_objects_by_hand():
+    experiment = build.experiment(by_hand.config(), SHAPE)
+    params, keys = parameters(0), prng.per_image(jax.random.key(1), jnp.arange(6))
+    x0 = jax.random.uniform(jax.random.key(2), (6, *SHAPE))
+    batch = {"image": x0, "label": jnp.zeros(6, jnp.int32)}
+
+    @jax.jit
+    def built():
+        functions = experiment.loss_fn, experiment.held_out_loss
+        return *(function(params, keys, batch) for function in functions), experiment.noise_level(keys)
+
+    @jax.jit
+    def want():
+        t = by_hand.TIMES(DIFFUSION, prng.split(keys, 2)[0])
+        losses = (by_hand.loss(params, keys, x0, held_out=held_out) for held_out in (False, True))
+        return *losses, DIFFUSION.noise_level(t)
+
+    for a, b in zip(built(), want(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    training, held_out, _ = want()
+    assert np.abs(training - held_out).max() > 1e-2
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("order", ["corrector_predictor", "predictor_corrector"])
+def test_samples_are_those_of_the_same_sampler_by_hand(prior, order):
+    experiment = build.experiment(by_hand.config(f"sampler.prior={prior}", f"sampler.order={order}"), SHAPE)
+    params, key = parameters(0), jax.random.key(3)
+    built = jax.jit(experiment.sample)(params, jnp.arange(3), key, {})
+    sampler, keys = by_hand.sampler(prior, order), prng.per_image(key, jnp.arange(3))
+    want = jax.jit(lambda params: sampler(by_hand.noise_fn(params), keys, jnp.zeros((3, *SHAPE))))(params)
+    for name, a, b in zip(want._fields, built, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_a_run_trains_by_hand_from_the_data_on(run):
+    """Losses, norms and losses of noise levels in metrics.jsonl, and the parameters and averages of the checkpoint."""
+    steps, rows = steps_by_hand(), read_metrics(run / "metrics.jsonl")
+    for (params, _, losses, level, grad_norm), row in zip(steps, rows, strict=True):
+        assert row["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+        assert row["grad_norm"] == pytest.approx(float(grad_norm), rel=1e-4)
+        assert row["param_norm"] == pytest.approx(float(optax.tree.norm(params)), rel=1e-5)
+        bins = np.clip(np.floor(level * NUM_BINS), 0, NUM_BINS - 1)
+        want = [losses[bins == i].mean() if (bins == i).any() else None for i in range(NUM_BINS)]
+        assert row["level_loss"] == [None if value is None else pytest.approx(value, rel=1e-5) for value in want]
+    state = restored(run, by_hand.config(), 3)
+    for built, want in zip((state.params, state.ema_params), steps[-1][:2], strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), built, want)
+
+
+def test_a_run_leaves_the_images_of_its_averaged_parameters_by_hand(run):
+    """The preview after two steps and the final set after three, in the gray levels that were dequantized."""
+    steps = steps_by_hand()
+    sampler = by_hand.sampler("uniform", "predictor_corrector")
+
+    @jax.jit
+    def drawn(params, indices):
+        keys = prng.per_image(by_hand.key("sample"), indices)
+        return sampler(by_hand.noise_fn(params), keys, jnp.zeros((len(indices), *SHAPE))).images
+
+    for (raw, average, *_), num, compare in ((steps[1], 3, "preview"), (steps[2], 5, "set")):
+        want, of_raw = (by_hand.stored(drawn(params, jnp.arange(num))) for params in (average, raw))
+        assert not np.array_equal(want, of_raw)
+        if compare == "set":
+            np.testing.assert_array_equal(images(run / "samples" / "3"), want)
+            continue
+        with Image.open(run / "samples" / "2" / "grid.png") as shown:
+            np.testing.assert_array_equal(np.asarray(shown), np.asarray(pictures.grid(want)))
+
+
+def test_an_evaluation_measures_the_averaged_parameters_by_hand(run):
+    """The mean held-out loss, over the draws of every image of another split, dequantized as in training."""
+    output = evaluate(by_hand.config("eval.split=train", "eval.num_images=4", "eval.draws=3"), run, say=quiet)
+    stored = DATASETS["digits"](split="train").gather(np.arange(4))[0].astype(np.float32)
+    average = steps_by_hand()[-1][1]
+
+    @jax.jit
+    def losses(draw):
+        keys = prng.per_image(jax.random.fold_in(by_hand.key("evaluate"), 1), jnp.arange(4))
+        key_noise, key_loss, _ = prng.split(prng.fold_in(keys, draw), 3)
+        unit = (stored + prng.uniform(key_noise, jnp.asarray(stored))) / by_hand.LEVELS
+        x0 = by_hand.LOW + (by_hand.HIGH - by_hand.LOW) * unit
+        return by_hand.loss(average, key_loss, x0, held_out=True)
+
+    (line,) = (output / "loss.jsonl").read_text().splitlines()
+    np.testing.assert_allclose(json.loads(line)["loss"], np.stack([losses(i) for i in range(3)], axis=1), rtol=1e-4)

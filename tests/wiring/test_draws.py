@@ -1,0 +1,135 @@
+"""No two draws of random numbers come from one key: in training, in sampling every task, in evaluation, in the data."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from draws import recorded
+from dry import recorded as traced
+from experiments import finished
+from flax import linen as nn
+from journeys import restore
+from runs import quiet
+from two_values import config_of, context, of_choice
+
+from score_sde_jax import keys as prng
+from score_sde_jax import workdir as directories
+from score_sde_jax.data import pipeline, training_batches
+from score_sde_jax.data.digits import digits
+from score_sde_jax.evaluate import evaluate
+from score_sde_jax.models import MODELS, WideResNet
+from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.tasks import TASKS
+from score_sde_jax.train import train
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+TIME = "losses:_unit"
+"""Drawn twice on purpose: by the loss, and for the noise level that its loss is counted at."""
+PROBE = "likelihood:_estimated.probe"
+"""Drawn on purpose at every evaluation of the network: the directions are the same all along the flow."""
+MASK = "conditioning:random"
+"""Drawn on purpose once to complete the image and once to show what was known of it."""
+
+RUN = (*context("seed"), "sampler.corrector.num_steps=2")
+LOOSE = ["task.rtol=0.1", "task.atol=0.1"]
+TRAINED = {  # a network or loss that draws something of its own, and where
+    "dropout": ("model=ddpm", "models.unet_blocks:dropout.bits"),
+    "sliced": ("loss=sliced", "losses:sliced_score_matching_loss.project"),
+    "classification": ("loss=classification", "sdes:SDE.perturb"),
+}
+
+
+class Linear(WideResNet):
+    """Classifies by one layer, with the fields of the real one."""
+
+    @nn.compact
+    def __call__(self, x, condition, train=False):
+        return nn.Dense(self.num_classes)(jnp.concatenate([x.reshape(len(x), -1), condition[:, None]], axis=1))
+
+
+@pytest.fixture(autouse=True)
+def linear(monkeypatch):
+    monkeypatch.setitem(MODELS, "wide_resnet", Linear)
+
+
+@pytest.fixture
+def untrained(monkeypatch, journeys):
+    """Function from assignments to the workdir of a run that was never trained."""
+    monkeypatch.setattr(directories, "restore", restore)
+    return lambda *assignments: journeys.workdir("digits", (*RUN, *assignments))
+
+
+def test_the_recorder_sees_one_key_drawn_twice_and_others_once():
+    with recorded() as draws:
+        keys = prng.per_image(jax.random.key(0), jnp.arange(3))
+
+        @jax.jit
+        def drawn(keys):
+            x = jax.lax.fori_loop(0, 2, lambda i, x: x + prng.normal(prng.fold_in(keys, i), x), jnp.zeros((3, 2)))
+            return x + prng.uniform(prng.split(keys, 4)[1], x) + prng.signs(prng.split(keys, 4)[3], x)
+
+        drawn(keys).block_until_ready()
+    assert len(draws.places) == 9 and draws.repeated() == {("elsewhere",)}  # part 1 of a split is number 1 folded in
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_draws_from_every_key_once(name, tmp_path):
+    """Initialization, times and noise of every step, and what the network or the loss draws itself."""
+    key, own = TRAINED[name]
+    chosen = finished(config_of(key), *of_choice(*key.split("=")))
+    if "sampler" in chosen:
+        with chosen.unlocked():
+            del chosen.sampler
+    with recorded() as draws:
+        train(chosen, tmp_path, quiet)
+    assert draws.repeated(TIME) == set()
+    drawn = {place for places in draws.places.values() for place in places}
+    assert drawn == {TIME, "sdes:SDE.perturb", own, "elsewhere"}  # elsewhere: flax, which draws the parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "prior"), [(name, "gaussian") for name in TASKS] + [("none", "uniform"), ("inpainting", "uniform")]
+)
+def test_sampling_draws_from_every_key_once(name, prior, untrained, journeys, tmp_path):
+    own = of_choice("task", name)
+    task = [text.format_map(journeys.places) for text in own if text.startswith(("task.", "data."))]
+    task += {"inpainting": ["task.mask=random"], "interpolation": LOOSE, "reconstruction": LOOSE}.get(name, [])
+    workdir = untrained(*(text for text in task if text.startswith("data.")))
+    with recorded() as draws:
+        chosen = finished("digits", *RUN, *task, f"sampler.prior={prior}")
+        sample(chosen, workdir, SampleRequest(output=tmp_path / prior), quiet)
+    assert draws.repeated(MASK) == set()
+    assert bool(draws.places) == (name not in ("reconstruction", "interpolation"))
+
+
+def test_evaluation_draws_from_every_key_once(untrained):
+    asked = ["eval.repeats=2", "eval.num_probes=2", "eval.rtol=0.1", "eval.atol=0.1", "data.dequantize=true"]
+    with recorded() as draws:
+        evaluate(finished("digits", *RUN, *asked), untrained("data.dequantize=true"), say=quiet)
+    assert draws.repeated(TIME, PROBE) == set()
+    drawn = {place for places in draws.places.values() for place in places}
+    assert drawn == {TIME, PROBE, "sdes:SDE.perturb", "measures:Pixels.scaled"}
+
+
+def test_the_pipeline_uses_every_count_of_a_stream_once(monkeypatch):
+    """Orders of epochs, flips and noise, over three epochs of 359 digits."""
+    monkeypatch.setattr(pipeline, "READ_OPTIONS", pipeline.grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    with recorded() as draws:
+        batches = training_batches(digits("test"), batch_size=100, seed=3, flip=True, dequantize=True)
+        for _ in range(11):
+            next(batches)
+    assert draws.overlaps() == []
+    streams = {generator.used()[0] for generator in draws.generators}
+    assert streams == {(3, pipeline.ORDER), (3, pipeline.FLIP), (3, pipeline.NOISE)}
+
+
+def test_the_uses_of_a_seed_have_roots_of_their_own(untrained, tmp_path):
+    """Initialization, training, samples, and the two measurements of an evaluation."""
+    with traced() as seen:
+        train(finished("digits", *RUN, "train.preview_every=1"), tmp_path, quiet)
+    init, step, *_, preview = seen.calls
+    roots = {init[0], step[1], preview[2]}
+    with traced() as seen:
+        evaluate(finished("digits", *RUN), untrained(), say=quiet)
+    roots |= {call[2] for call in seen.calls}
+    assert len(roots) == 5
