@@ -1,6 +1,6 @@
 """Show that the tests notice small faults: plant one after the other in a copy of the project, and run tests on it.
 
-python tests/mutate.py tests/mutants.toml [--only ID ...] [--whole]
+python tests/mutate.py tests/mutants.toml [--only ID ...] [--whole] [--jobs N]
 
 The file is a list of such tables:
 
@@ -24,8 +24,10 @@ copied to a temporary directory, and it is the package in there that the tests i
 
 import argparse
 import collections
+import concurrent.futures
 import os
 import pathlib
+import queue
 import re
 import shutil
 import subprocess
@@ -82,7 +84,8 @@ def import_error(copy: pathlib.Path) -> str | None:
 
 def tested(copy: pathlib.Path, tests: list[str]) -> tuple[str, str]:
     """Verdict of these tests, of the whole suite for an empty list, and what it rests on."""
-    status, output = python(copy, copy, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests)
+    one_by_one = ["-n", "0"] if tests else []  # in the order given; mutants run side by side instead
+    status, output = python(copy, copy, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *one_by_one, *tests)
     if status == 0:
         return "survived", " ".join(tests) or "the whole suite"
     summary = output.rpartition("short test summary info")[2]
@@ -115,26 +118,37 @@ def main() -> int:
     parser.add_argument("file", type=pathlib.Path, help="tests/mutants.toml")
     parser.add_argument("--only", nargs="+", metavar="ID", help="these alone")
     parser.add_argument("--whole", action="store_true", help="ask the whole suite about those that survive")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
+    parser.add_argument("--unchecked", action="store_true", help="do not run the tests without a mutant first")
     asked = parser.parse_args()
     mutants, counts = read(asked.file), collections.Counter()
     if unknown := [name for name in asked.only or () if name not in mutants]:
         parser.error(f"no mutant {' or '.join(unknown)} in {asked.file}")
     chosen = [mutants[name] for name in asked.only or mutants]
     with tempfile.TemporaryDirectory() as folder:
-        copy = pathlib.Path(folder).resolve() / "copy"
-        copy_the_tree(copy)
+        copies = queue.SimpleQueue[pathlib.Path]()
+        for number in range(asked.jobs):
+            copies.put(copy := pathlib.Path(folder).resolve() / str(number))
+            copy_the_tree(copy)
         tests = sorted({path for mutant in chosen for path in mutant["tests"]})
-        print(f"without a mutant: {' '.join(tests)}", flush=True)
         if missing := [path for path in tests if not (copy / path.partition("::")[0]).exists()]:
             parser.exit(1, f"there are no {' and no '.join(missing)}\n")
-        error = import_error(copy)
-        verdict, why = ("broken", error) if error else tested(copy, tests)
-        if verdict != "survived":
-            parser.exit(1, f"this fails without any mutant: {verdict} {why}\n")
-        for mutant in chosen:
+        if not asked.unchecked:
+            print(f"without a mutant: {' '.join(tests)}", flush=True)
+            error = import_error(copy)
+            verdict, why = ("broken", error) if error else tested(copy, tests)
+            if verdict != "survived":
+                parser.exit(1, f"this fails without any mutant: {verdict} {why}\n")
+
+        def examine(mutant: dict) -> None:
+            copy = copies.get()
             verdict, why = examined(copy, mutant, asked.whole)
+            copies.put(copy)
             print(f"{mutant['id']}: {verdict} {why}", flush=True)
             counts[mutant["kind"], verdict] += 1
+
+        with concurrent.futures.ThreadPoolExecutor(asked.jobs) as threads:
+            list(threads.map(examine, chosen))
     print(f"\n{'':8}" + "".join(f"{verdict:>10}" for verdict in VERDICTS))
     for kind in sorted({kind for kind, _ in counts}):
         print(f"{kind:8}" + "".join(f"{counts[kind, verdict]:>10}" for verdict in VERDICTS))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from score_sde_jax.models import MODELS
+from score_sde_jax.models import MODELS, WideResNet
 
 
 class Unconditional(nn.Module):
@@ -28,6 +28,14 @@ class Conditional(nn.Module):
         bias = nn.Embed(self.num_levels, self.width)(condition)
         hidden = nn.tanh(nn.Conv(self.width, (3, 3))(x) + bias[:, None, None, :])
         return nn.Conv(x.shape[-1], (3, 3))(hidden)
+
+
+class LinearClassifier(WideResNet):
+    """One layer of the pixels and of what it is told, with the fields of the real classifier."""
+
+    @nn.compact
+    def __call__(self, x, condition, train=False):
+        return nn.Dense(self.num_classes)(jnp.concatenate([x.reshape(len(x), -1), condition[:, None]], axis=1))
 
 
 def unet(network):

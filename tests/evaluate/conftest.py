@@ -2,18 +2,20 @@
 
 import numpy as np
 import pytest
-from exact import Exact, finished
+from exact import Exact, finished, init_state
 from runs import quiet
 
+from score_sde_jax import experiment
 from score_sde_jax.models import MODELS
 from score_sde_jax.train import train
 
 
 @pytest.fixture(scope="module", autouse=True)
 def known(quick_compilation):
-    """The exact network among the models."""
+    """The exact network among the models, and training that leaves raw parameters which are off."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "exact", Exact)
+        patch.setattr(experiment, "init_state", init_state)
         yield
 
 

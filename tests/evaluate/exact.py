@@ -2,15 +2,19 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from experiments import loaded
 from flax import linen as nn
 
-from score_sde_jax import build
+from score_sde_jax import build, state
 from score_sde_jax import keys as prng
 from score_sde_jax.sdes import VE, VP, SubVP
 
 MEAN, STD = 0.3, 0.4
+OFF, DECAY = 0.5, 0.5
+"""How far the raw parameters of every run are from the exact ones, and the decay of the averages, which are exact."""
 EXACT_SDES = {"ve": VE(sigma_min=0.05, sigma_max=4.0), "vp": VP(), "subvp": SubVP()}
 OVERRIDES = {"ve": ["sde.sigma_min=0.05", "sde.sigma_max=4.0"], "vp": ["sde.name=vp"], "subvp": ["sde.name=subvp"]}
 
@@ -34,8 +38,23 @@ def finished(kind, *assignments, base="digits"):
     del chosen.sampler
     known = ["model.name=exact", f"model.kind={kind}", "parameterization.name=noise", "parameterization.center=0.0"]
     known += ["parameterization.condition.name=scaled_time", "parameterization.condition.scale=1.0"]
-    known += ["loss.times.name=uniform", "optimizer.learning_rate=0.0", "train.steps=1", "train.preview_every=0"]
+    known += [
+        f"train.ema_decay={DECAY}",
+        "loss.times.name=uniform",
+        "optimizer.learning_rate=0.0",
+        "train.steps=1",
+        "train.preview_every=0",
+    ]
     return build.finish(chosen, [*known, *OVERRIDES[kind], *assignments])
+
+
+def init_state(params, optimizer):
+    """A state whose average is that of `params` after one step at rate 0, while the raw parameters are not."""
+    raw = jax.tree.map(
+        lambda leaf: leaf + OFF * (1 + jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params
+    )
+    before = jax.tree.map(lambda exact, raw: raw + (exact - raw) / DECAY, params, raw)
+    return state.init_state(raw, optimizer).replace(ema_params=before)
 
 
 def metrics(output):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exact import EXACT_SDES, MEAN, STD, column, finished, metrics
+from exact import DECAY, EXACT_SDES, MEAN, STD, column, finished, metrics
 from experiments import loaded
 from flax import linen as nn
 from PIL import Image
@@ -149,7 +149,8 @@ def test_a_classifier_has_an_accuracy_at_every_noise_level(tmp_path, monkeypatch
     def chosen(*more):
         classifier = loaded("digits_classifier", ":debug")
         classifier.model = dict(name="wide_resnet", num_classes=10)
-        return build.finish(classifier, ["optimizer.learning_rate=0.0", "train.steps=1", *more])
+        still = ["optimizer.learning_rate=0.0", "train.steps=1", f"train.ema_decay={DECAY}"]
+        return build.finish(classifier, [*still, *more])
 
     train(chosen("train.preview_every=0"), tmp_path, quiet)
     lines = []

@@ -1,22 +1,26 @@
 """No two draws of random numbers come from one key: in training, in sampling every task, in evaluation, in the data."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import pytest
 from draws import recorded
+from dry import ramps
 from dry import recorded as traced
 from experiments import finished
-from flax import linen as nn
 from journeys import restore
 from runs import quiet
+from stand_ins import LinearClassifier
 from two_values import config_of, context, of_choice
 
+from score_sde_jax import build
 from score_sde_jax import keys as prng
 from score_sde_jax import workdir as directories
 from score_sde_jax.data import pipeline, training_batches
 from score_sde_jax.data.digits import digits
 from score_sde_jax.evaluate import evaluate
-from score_sde_jax.models import MODELS, WideResNet
+from score_sde_jax.models import MODELS
 from score_sde_jax.sample import SampleRequest, sample
 from score_sde_jax.tasks import TASKS
 from score_sde_jax.train import train
@@ -32,24 +36,15 @@ MASK = "conditioning:random"
 
 RUN = (*context("seed"), "sampler.corrector.num_steps=2")
 LOOSE = ["task.rtol=0.1", "task.atol=0.1"]
-TRAINED = {  # a network or loss that draws something of its own, and where
-    "dropout": ("model=ddpm", "models.unet_blocks:dropout.bits"),
+TRAINED = {  # losses, and where they draw what others do not
     "sliced": ("loss=sliced", "losses:sliced_score_matching_loss.project"),
     "classification": ("loss=classification", "sdes:SDE.perturb"),
 }
 
 
-class Linear(WideResNet):
-    """Classifies by one layer, with the fields of the real one."""
-
-    @nn.compact
-    def __call__(self, x, condition, train=False):
-        return nn.Dense(self.num_classes)(jnp.concatenate([x.reshape(len(x), -1), condition[:, None]], axis=1))
-
-
 @pytest.fixture(autouse=True)
 def linear(monkeypatch):
-    monkeypatch.setitem(MODELS, "wide_resnet", Linear)
+    monkeypatch.setitem(MODELS, "wide_resnet", LinearClassifier)
 
 
 @pytest.fixture
@@ -74,7 +69,7 @@ def test_the_recorder_sees_one_key_drawn_twice_and_others_once():
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_draws_from_every_key_once(name, tmp_path):
-    """Initialization, times and noise of every step, and what the network or the loss draws itself."""
+    """Initialization, times and noise of every step, and what the loss draws itself."""
     key, own = TRAINED[name]
     chosen = finished(config_of(key), *of_choice(*key.split("=")))
     if "sampler" in chosen:
@@ -85,6 +80,19 @@ def test_training_draws_from_every_key_once(name, tmp_path):
     assert draws.repeated(TIME) == set()
     drawn = {place for places in draws.places.values() for place in places}
     assert drawn == {TIME, "sdes:SDE.perturb", own, "elsewhere"}  # elsewhere: flax, which draws the parameters
+
+
+def test_dropout_draws_from_keys_of_its_own_in_every_block():
+    assignments = *of_choice("model", "ddpm"), "model.multipliers=(1,)", "model.attention=()"
+    experiment = build.experiment(finished("digits", *assignments), (8, 8, 1))
+    params = ramps(jax.eval_shape(experiment.init, jax.random.key(0))).params
+    with recorded() as draws:
+        keys = prng.per_image(jax.random.key(0), jnp.arange(2))
+        jax.jit(experiment.loss_fn)(params, keys, {"image": jnp.zeros((2, 8, 8, 1))}).block_until_ready()
+    assert draws.repeated() == set()
+    places = collections.Counter(place for places in draws.places.values() for place in places)
+    blocks = sum("ResidualBlock" in name for name in params["params"])
+    assert places == {TIME: 2, "sdes:SDE.perturb": 2, "models.unet_blocks:dropout.bits": 2 * blocks}
 
 
 @pytest.mark.parametrize(

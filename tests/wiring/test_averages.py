@@ -1,0 +1,87 @@
+"""The averaged parameters are what is drawn with, what is measured and what guides: at the files that a user opens.
+
+Each run holds a checkpoint whose raw parameters are off by a known amount. (What training itself draws, and the loss of
+an evaluation,
+are those of the averaged parameters in test_by_hand.py; bits/dim are in tests/evaluate.)
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from experiments import finished
+from runs import images, quiet
+from stand_ins import LinearClassifier
+
+from score_sde_jax import build, pictures
+from score_sde_jax import keys as prng
+from score_sde_jax import workdir as directories
+from score_sde_jax.checkpoint import Checkpoints
+from score_sde_jax.models import MODELS
+from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.tasks import ClassConditional
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+SMALL = "model.name=mlp model.width=4 model.depth=1 parameterization.condition.name=log_sigma"
+
+
+def saved_run(workdir, name, shape, *assignments):
+    """A run with one checkpoint; its config, experiment, and raw and averaged parameters."""
+    chosen = finished(name, *assignments)
+    experiment = build.experiment(chosen, shape)
+    shapes = jax.eval_shape(experiment.init, jax.random.key(0))
+
+    def drawn(seed):
+        return jax.tree.map(
+            lambda leaf: 0.5 * jax.random.normal(jax.random.key(seed + leaf.size), leaf.shape), shapes.params
+        )
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    raw, average = drawn(0), drawn(100)
+    directories.record(workdir, chosen, shape)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints.save(1, zeros.replace(step=jnp.ones((), jnp.int32), params=raw, ema_params=average))
+    checkpoints.close()
+    return chosen, experiment, raw, average
+
+
+def test_samples_and_guidance_are_those_of_averaged_parameters(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "wide_resnet", LinearClassifier)
+    chosen, ours, *params = saved_run(tmp_path / "run", "digits", (8, 8, 1), *SMALL.split())
+    _, other, *guides = saved_run(tmp_path / "guide", "digits_classifier", (8, 8, 1))
+    guided = dataclasses.replace(ours, task=ClassConditional(classifier=""), classifier=other)
+    given = {"label": jnp.arange(8, dtype=jnp.int32)}
+
+    @jax.jit
+    def drawn(params, guide):
+        key, indices = prng.root(chosen.seed, "sample"), jnp.arange(8)
+        return ours.sample(params, indices, key, {}).images, guided.sample((params, guide), indices, key, given).images
+
+    plain, classes = (pictures.to_uint8(np.asarray(x), (0.0, 1.0)) for x in drawn(params[1], guides[1]))
+    assert not np.array_equal(plain, classes)
+    for raw in ((params[0], guides[1]), (params[1], guides[0])):
+        assert not np.array_equal(classes, pictures.to_uint8(np.asarray(drawn(*raw)[1]), (0.0, 1.0)))
+    np.testing.assert_array_equal(images(sample(chosen, tmp_path / "run", SampleRequest(), quiet)), plain)
+    task = ["task.name=class_conditional", f"task.classifier={tmp_path / 'guide'}"]
+    output = sample(finished("digits", *SMALL.split(), *task), tmp_path / "run", SampleRequest(), quiet)
+    with np.load(output / "images.npz") as archive:
+        np.testing.assert_array_equal(archive["images"], classes)
+        np.testing.assert_array_equal(archive["labels"], np.arange(8))
+
+
+def test_points_and_their_score_field_are_those_of_averaged_parameters(tmp_path, monkeypatch):
+    chosen, experiment, raw, average = saved_run(tmp_path, "toy", (2,))
+    shown = []
+    monkeypatch.setattr(pictures, "score_field", lambda *args: shown.append(args) or pictures.points(args[0]))
+    output = sample(chosen, tmp_path, SampleRequest(), quiet)
+    drawn = jax.jit(experiment.sample)(average, jnp.arange(8), prng.root(chosen.seed, "sample"), {}).images
+    with np.load(output / "points.npz") as archive:
+        np.testing.assert_allclose(archive["points"], drawn, rtol=1e-4, atol=1e-4)
+    points, at, score, sigma = shown[0]
+    np.testing.assert_allclose(points, drawn, rtol=1e-4, atol=1e-4)
+    t = jnp.asarray(0.5)
+    want, of_raw = (-experiment.noise_fn(params)(jnp.asarray(at), t) / sigma for params in (average, raw))
+    np.testing.assert_allclose(score, want, rtol=1e-4, atol=1e-4)
+    assert sigma == pytest.approx(np.sqrt(0.02 * 4.0)) and np.abs(want - of_raw).max() > 0.1
