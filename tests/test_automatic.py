@@ -11,10 +11,10 @@ from score_sde_jax import automatic as choices
 from score_sde_jax import build, config, techniques, workdir
 
 
-@pytest.fixture
-def npz(tmp_path):
+@pytest.fixture(params=[1, 3], ids=["gray", "color"])
+def npz(request, tmp_path):
     """An archive of small images and what is in it."""
-    images = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 1), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (30, 4, 4, request.param), np.uint8)
     np.savez(tmp_path / "images.npz", images=images)
     return tmp_path / "images.npz", images
 
@@ -33,7 +33,7 @@ def test_automatic_values_are_the_techniques_of_the_data(npz, value_range):
     low, high = value_range
     sigma_max = pdist(images.reshape(30, -1) / 255).max() * (high - low)
     assert chosen.sde.sigma_max == pytest.approx(sigma_max, rel=1e-4)
-    levels = techniques.num_levels(16, 0.01, sigma_max)
+    levels = techniques.num_levels(images[0].size, 0.01, sigma_max)
     assert chosen.loss.times.num_levels == chosen.sampler.times.num_levels == levels
     step = techniques.langevin_step_size((sigma_max / 0.01) ** (1 / (levels - 1)), chosen.sampler.corrector.num_steps)
     assert chosen.sampler.corrector.step_size == pytest.approx(step, rel=1e-3)

@@ -89,6 +89,14 @@ def test_an_image_that_the_network_cannot_halve():
         jax.eval_shape(experiment.init, jax.random.key(0))
 
 
+@pytest.mark.parametrize("key", ["train.steps", "train.log_every", "train.preview_every", "checkpoint.every"])
+def test_a_length_that_calls_of_several_steps_do_not_divide(key):
+    even = [f"{other}=6" for other in ("train.steps", "train.log_every", "train.preview_every", "checkpoint.every")]
+    finished("digits", *even, "train.steps_per_call=3")
+    with pytest.raises(UserError, match=rf"^config\.{key}=4 must be a multiple of config\.train\.steps_per_call=3$"):
+        finished("digits", *even, "train.steps_per_call=3", f"{key}=4")
+
+
 def test_levels_that_differ_are_refused():
     chosen = loaded("cifar10_ncsn")
     chosen.loss.times = dict(name="ladder", num_levels=7)  # no longer the shared number

@@ -1,5 +1,7 @@
 """--mode=info against numbers that are known."""
 
+import re
+
 import pytest
 from experiments import finished
 from stand_ins import NETWORKS, Conditional
@@ -53,3 +55,20 @@ def test_info_of_a_network_counted_by_hand(tmp_path, monkeypatch):
     assert "noise levels visited by the sampler: 3, sigma = 1, 0.1, 0.01" in lines
     assert "Langevin step sizes: 0.2 at the first level to 2e-05 at the last" in lines
     assert "run: 4 steps of 8 images, 0.00064 epochs" in lines
+
+
+def test_memory_is_that_of_a_microbatch_on_each_device(tmp_path):
+    """State: parameters, their average, two moments and three counters; activations in proportion to the images."""
+    small = "model.name=mlp", "model.width=256", "model.depth=2", "train.batch_size=4096"
+    found = []
+    for microbatches in (1, 2, 4):
+        lines = []
+        info(finished("digits", *small, f"train.microbatches={microbatches}"), tmp_path, lines.append)
+        (line,) = [line for line in lines if line.startswith("memory per device")]
+        found.append([int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:images|MiB)", line)])
+    count = (64 + 64 + 1) * 256 + 2 * 257 * 256 + 257 * 64
+    for microbatches, (images, state, gradient, activations, total) in zip((1, 2, 4), found, strict=True):
+        assert images == 4096 / microbatches
+        assert (state, gradient) == (round((4 * 4 * count + 12) / 2**20), round(4 * count / 2**20))
+        assert abs(total - state - gradient - activations) <= 2
+        assert activations == pytest.approx(found[0][3] / microbatches, rel=0.1) and activations >= 5

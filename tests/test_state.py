@@ -133,6 +133,23 @@ def test_an_update_that_is_not_finite_is_left_out(bad, platform, monkeypatch):
     assert int(metrics.skipped) == 1 and again.params["w"] != after.params["w"]
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_an_update_is_left_out_where_the_loss_or_the_gradient_alone_is_not_finite(bad, platform, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+
+    def loss_fn(params, keys, x0):
+        if bad == "loss":
+            return params["w"] * x0[:, 0] + jnp.inf * jax.lax.stop_gradient(x0[:, 0])
+        return jnp.sqrt(jnp.abs(params["w"] - 2.0 * x0[:, 0]))  # 0, with an infinite slope
+
+    state = init_state({"w": jnp.asarray(2.0)}, optax.sgd(RATE))
+    after, metrics = jax.jit(training_step(loss_fn, optax.sgd(RATE), DECAY))(state, jnp.ones((2, 1)), jax.random.key(0))
+    assert bool(np.isfinite(metrics.loss)) == (bad == "gradient")
+    assert bool(np.isfinite(metrics.grad_norm)) == (bad == "loss")
+    assert int(after.skipped) == int(metrics.skipped) == 1 and after.params["w"] == state.params["w"]
+
+
 def test_the_state_is_changed_in_place():
     """No parameter, average or moment is copied: what reads the old one has done so when the new one is written."""
     optimizer = OPTIMIZERS["adam"](learning_rate_schedule(0.1, 6), gradient_clip=1.0)

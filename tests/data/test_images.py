@@ -64,9 +64,18 @@ def test_centre_crop_takes_the_rows_and_columns_of_celeb_a():
     assert crop[-1, -1].tolist() == [178, 158]
 
 
-def test_centre_crop_without_a_size_is_the_largest_square():
-    assert images.centre_crop(np.zeros((5, 9, 3), np.uint8)).shape == (5, 5, 3)
-    assert images.centre_crop(np.zeros((5, 9, 3), np.uint8), 7).shape == (5, 5, 3)
+@pytest.mark.parametrize(("height", "width"), [(5, 9), (9, 5), (6, 9), (9, 6), (4, 8), (7, 7)])
+@pytest.mark.parametrize("size", [None, 3, 7])
+def test_centre_crop_is_the_middle_of_the_largest_square_or_of_a_size(height, width, size):
+    """What is cut off on one side differs from the other by at most one row or column, which is below and right."""
+    rows, columns = np.mgrid[:height, :width].astype(np.uint8)
+    crop = images.centre_crop(np.stack([rows, columns], -1), size)
+    side = min(height, width, size or height)
+    assert crop.shape == (side, side, 2)
+    for axis, length in enumerate((height, width)):
+        kept = np.unique(crop[..., axis])
+        before, after = kept[0], length - 1 - kept[-1]
+        assert len(kept) == side and 0 <= int(after) - int(before) <= 1
 
 
 def test_flip_mirrors_columns_where_told():

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import pytest
 from jax.extend import core
 from PIL import Image
 
-from score_sde_jax import pictures, train
+from score_sde_jax import drawing, pictures, reporting, train
 from score_sde_jax.sharding import Parallel
 
 ADDRESS = re.compile(r"0x[0-9a-f]+")
@@ -29,6 +30,7 @@ class Recorder:
 
     programs: list[str] = dataclasses.field(default_factory=list)
     calls: list[tuple] = dataclasses.field(default_factory=list)
+    now: float = 0.0
 
     def trace(self, function, *args):
         """Shapes of function(*args), with its program kept."""
@@ -109,8 +111,12 @@ class Listener:
 
 
 @contextlib.contextmanager
-def recorded():
-    """Compile nothing; what the drivers trace and call is in the recorder."""
+def recorded(metrics=lambda step: {}, stop_at=None, seconds=(0.0, 0.0)):
+    """Compile nothing; what the drivers trace and call is in the recorder.
+
+    `metrics` gives the numbers of each training step, all others are zero; a signal arrives in step `stop_at`; a
+    training step and a batch of samples or measurements take so many `seconds`, by the recorder's clock.
+    """
     seen = Recorder()
 
     def init(self, function, *args):
@@ -125,20 +131,30 @@ def recorded():
 
         def call(state, batches, key, flags):
             seen.call(batches, key)
-            _, metrics, vote = zeros(shapes)
-            return state.replace(step=state.step + length), metrics, vote
+            seen.now += length * seconds[0]
+            steps = range(int(state.step) + 1, int(state.step) + length + 1)
+            known = [shapes[1]._replace(**one_step(metrics(step))) for step in steps]
+            together = jax.tree.map(lambda *values: jnp.stack([jnp.asarray(value) for value in values]), *known)
+            return state.replace(step=state.step + length), together, jnp.asarray(stop_at in steps)
+
+        def one_step(known):
+            return {name: jnp.zeros(leaf.shape[1:], leaf.dtype) for name, leaf in shapes[1]._asdict().items()} | known
 
         return call
 
     def per_example(self, function):
         def call(*args):
             seen.call(*args)
+            seen.now += seconds[1]
             return ramps(seen.trace(function, *args))
 
         return call
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "_rendered", lambda figure: Image.new("RGB", (1, 1)))  # a third of a run's time
+        clock = types.SimpleNamespace(monotonic=lambda: seen.now)
+        for module in (train, drawing, reporting):
+            patch.setattr(module, "time", clock)
         for name in ("TensorBoard", "WeightsAndBiases"):
             patch.setattr(train, name, functools.partial(Listener, seen, name))
         patch.setattr(Parallel, "init", init)

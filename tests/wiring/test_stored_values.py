@@ -1,0 +1,173 @@
+"""What is stored, shown and said of samples, where pixels go from -1 to 1: gray levels, known parts, errors, distances.
+
+The runs were never trained; what their samplers draw is drawn here once more, and stored by hand.
+"""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dry import recorded as traced
+from experiments import finished
+from PIL import Image
+from runs import images
+from test_averages import SMALL, saved_run
+
+from score_sde_jax import keys as prng
+from score_sde_jax import pictures
+from score_sde_jax.data import DATASETS
+from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.tasks import TASKS
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+RANGE = "data.value_range=(-1.0,1.0)"
+TEST, TRAIN = (DATASETS["digits"](split=split).gather(np.arange(359))[0] for split in ("test", "train"))
+GRAYS = np.round(255 * np.arange(17) / 16).astype(np.uint8)
+"""What the levels of the digits are stored as."""
+
+
+def to_gray(x):
+    """Without dequantization, -1 is black and 1 is white."""
+    return np.round(255 * np.clip((np.asarray(x) + 1) / 2, 0, 1)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of range (-1, 1), and a function that draws with its parameters by hand."""
+    workdir = tmp_path_factory.mktemp("run")
+    _, experiment, _, average = saved_run(workdir, "digits", (8, 8, 1), *SMALL.split(), RANGE)
+
+    def drawn(task, num, given):
+        asked = dataclasses.replace(experiment, task=task)
+        given = {name: jnp.asarray(rows) for name, rows in given.items()}
+        return jax.jit(asked.sample)(average, jnp.arange(num), prng.root(0, "sample"), given)
+
+    return workdir, drawn
+
+
+def asked(run, *assignments, **request):
+    """Directory, arrays and lines of --mode=sample."""
+    lines = []
+    chosen = finished("digits", *SMALL.split(), RANGE, *assignments)
+    output = sample(chosen, run[0], SampleRequest(**request), lines.append)
+    with np.load(output / "images.npz") as archive:
+        return output, dict(archive), lines
+
+
+def observed(indices):
+    return (2 * TEST[indices].astype(np.float32) / 16 - 1)[:, None]
+
+
+def picture(path):
+    with Image.open(path) as opened:
+        return np.asarray(opened)
+
+
+def test_images_are_stored_by_their_range(run):
+    _, found, _ = asked(run, "sampler.num_images=5", "sampler.batch_size=2", seed=0)
+    np.testing.assert_array_equal(found["images"], to_gray(run[1](TASKS["none"](), 5, {}).images))
+
+
+def test_levels_are_undone_for_dequantized_runs_alone(tmp_path):
+    """A dequantized run stores one of its 17 grays; another one whatever it draws."""
+    grays = {}
+    for dequantize in ("true", "false"):
+        workdir = tmp_path / dequantize
+        chosen, *_ = saved_run(workdir, "digits", (8, 8, 1), *SMALL.split(), RANGE, f"data.dequantize={dequantize}")
+        grays[dequantize] = set(np.unique(images(sample(chosen, workdir, SampleRequest(), lambda line: None))))
+    assert grays["true"] <= set(GRAYS) and not grays["false"] <= set(GRAYS)
+
+
+def test_what_is_known_is_shown_and_kept_for_every_sample_of_an_image(run):
+    """Three completions of each digit through random masks, in several batches."""
+    task = "task.name=inpainting task.mask=random task.fraction=0.4 task.samples_per_image=3".split(" ")
+    output, found, _ = asked(run, *task, "sampler.num_images=7", "sampler.batch_size=4")
+    rows = np.arange(7) // 3
+    drawn = run[1](TASKS["inpainting"](mask="random", fraction=0.4), 7, {"observed": observed(rows)})
+    want = to_gray(drawn.images)
+    np.testing.assert_array_equal(found["images"], want)
+    hidden = found["given"] == 128
+    np.testing.assert_array_equal(found["given"][~hidden], GRAYS[TEST[rows]][~hidden])
+    np.testing.assert_array_equal(found["images"][~hidden], GRAYS[TEST[rows]][~hidden])
+    assert 0.3 < hidden.mean() < 0.5 and len({mask.tobytes() for mask in hidden}) == 7
+    strips = [np.stack([found["given"][i], *want[i : i + 3], GRAYS[TEST[i // 3]]]) for i in (0, 3)]
+    np.testing.assert_array_equal(picture(output / "observed.png"), np.asarray(pictures.strips(np.stack(strips))))
+
+
+def test_errors_of_a_round_trip_are_in_gray_levels(run):
+    loose = dict(rtol=1e-2, atol=1e-2)
+    assignments = ["task.name=reconstruction", "sampler.num_images=3", *(f"task.{k}={v}" for k, v in loose.items())]
+    output, found, lines = asked(run, *assignments, "sampler.batch_size=3")
+    before = observed(np.arange(3))
+    drawn = run[1](TASKS["reconstruction"](**loose), 3, {"observed": before})
+    errors = 255 / 2 * np.abs(np.asarray(drawn.images) - before[:, 0]).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(found["errors"], errors, rtol=1e-3)
+    assert f"mean absolute error of the round trip: {found['errors'].mean():.3g} of 255 grey levels" in lines
+    record = json.loads((output / "samples.json").read_text())
+    assert record["network_evaluations_per_image"] == pytest.approx(np.asarray(drawn.evaluations).mean(), abs=0.06)
+    strips = np.stack([found["images"], GRAYS[TEST[:3]]], axis=1)
+    np.testing.assert_array_equal(picture(output / "observed.png"), np.asarray(pictures.strips(strips)))
+
+
+def test_distances_to_training_images_are_those_of_what_is_stored(run):
+    output, found, lines = asked(run, "sampler.num_images=3", neighbours=2)
+    training = GRAYS[DATASETS["digits"](split="train").gather(np.arange(1438))[0]]
+    apart = found["images"][:3].reshape(-1, 1, 64) / 255.0 - training.reshape(1, -1, 64) / 255.0
+    distances = np.sort(np.linalg.norm(apart, axis=2), axis=1)[:, :2]
+    with np.load(output / "neighbours.npz") as archive:
+        np.testing.assert_allclose(archive["distances"][:3], distances, rtol=1e-6)
+        nearest = archive["distances"][:, 0]
+    told = f"images {np.median(nearest):.3g}, smallest {nearest.min():.3g}"
+    assert any(line.endswith(told) for line in lines), (told, lines)
+
+
+def test_a_set_that_goes_on_keeps_and_shows_what_it_has(run):
+    """Rows beside the images stay with them, and the grid shows the first 64 of all."""
+    task = "task.name=inpainting", "task.mask=top"
+    for num in (3, 7, 8):
+        output, found, _ = asked(run, *task, f"sampler.num_images={num}", "sampler.batch_size=4")
+        assert len(found["images"]) == len(found["given"]) == num
+        np.testing.assert_array_equal(found["images"][:, 4:], GRAYS[TEST[:num]][:, 4:])
+        np.testing.assert_array_equal(found["given"][:, 4:], GRAYS[TEST[:num]][:, 4:])
+        np.testing.assert_array_equal(picture(output / "grid.png"), np.asarray(pictures.grid(found["images"])))
+
+
+def test_sets_of_other_settings_never_share_a_directory(run):
+    """What the images depend on: the seed (0 among them) and every key of the sampler that draws."""
+    small = "sampler.num_images=1", "sampler.batch_size=1"
+    variants = ["sampler.denoise=false", "sampler.prior=gaussian", "sampler.temperature=0.5"]
+    variants += ["sampler.order=predictor_corrector", "sampler.corrector.step_size=0.05"]
+    with traced():
+        base = asked(run, *small, seed=0)[0]
+        outputs = [asked(run, variant, *small)[0] for variant in variants]
+        outputs.append(asked(run, "seed=3", *small)[0])
+        assert len({base, *outputs}) == len(variants) + 2
+        assert asked(run, "seed=3", *small, seed=0)[0] == base == run[0] / "samples" / "1"
+
+
+def test_frames_show_the_way_to_the_first_images(run, tmp_path):
+    output, found, _ = asked(run, "sampler.num_frames=2", output=tmp_path / "frames")
+    grids = [picture(output / "grid.png"), np.asarray(pictures.grid(found["images"]))]
+    with Image.open(output / "annealing.gif") as gif:
+        assert gif.n_frames == 3
+        gif.seek(2)
+        grids.append(np.asarray(gif.convert("L")))
+        gif.seek(0)
+        assert not np.array_equal(np.asarray(gif.convert("L")), grids[0])
+    assert np.array_equal(grids[0], grids[1]) and np.array_equal(grids[1], grids[2])
+
+
+def test_labels_are_asked_for_in_turn_or_the_one_that_is_wanted():
+    for label, want in ((None, [3, 4, 0, 1]), (0, [0] * 4), (4, [4] * 4)):
+        task = TASKS["class_conditional"](classifier="", label=label)
+        assert task.labels(np.arange(3, 7), 5).tolist() == want
+
+
+def test_pairs_of_an_interpolation_are_neighbors():
+    task = TASKS["interpolation"](num_between=2)
+    rows = task.sources(np.arange(12)).tolist()
+    assert rows == list(itertools.chain(*([pair] * 4 for pair in ([0, 1], [2, 3], [4, 5]))))
