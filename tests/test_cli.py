@@ -1,7 +1,9 @@
 """main.py as a user types it: the mode, the flags, and one line for every mistake."""
 
+import dataclasses
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 import jax
 import pytest
 
+from score_sde_jax.config import flatten
 from score_sde_jax.errors import RunError, StoppedError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -184,22 +187,6 @@ def test_a_mistake_ends_in_one_line_and_status_2(run, arguments, part, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before  # no runs/digits either
 
 
-def test_flags_of_an_evaluation_reach_it(run, monkeypatch):
-    import score_sde_jax.evaluate
-
-    called = []
-
-    def driver(*args):
-        called.append(args)
-        raise SystemExit(0)
-
-    monkeypatch.setattr(score_sde_jax.evaluate, "evaluate", driver)
-    run(DIGITS_HERE, "--mode=eval", "--workdir=here", "--num_images=5", "--seed=4", "--checkpoint=best")
-    ((chosen, directory, checkpoint, seed, _),) = called
-    assert (directory, checkpoint, seed, chosen.eval.num_images) == (pathlib.Path("here"), "best", 4, 5)
-    assert chosen.sampler.num_images == 8
-
-
 def test_a_broken_record_of_a_run(run, tmp_path):
     (tmp_path / "cwd" / "config.json").write_text('{"data": {')
     for mode in ("train", "sample", "eval", "info"):
@@ -238,30 +225,96 @@ def test_faults_and_signals_have_a_status_of_their_own(run, monkeypatch, error, 
     assert code == status and err == told
 
 
-def test_flags_reach_the_drivers(run, monkeypatch, tmp_path):
-    """The default workdir is runs/NAME, and overrides may be written with = or a space."""
-    import score_sde_jax.sample
-    import score_sde_jax.train
+DRIVERS = {"train": "train.train", "sample": "sample.sample", "eval": "evaluate.evaluate", "info": "info.info"}
 
-    called = []
 
-    def driver(*args):
-        called.append(args)
-        raise SystemExit(0)
+@pytest.fixture
+def called(run, monkeypatch):
+    """Function from a command line to what the driver of its mode is called with, without the config and its lines."""
+    calls = []
 
-    monkeypatch.setattr(score_sde_jax.train, "train", driver)
-    monkeypatch.setattr(score_sde_jax.sample, "sample", driver)
-    run(DIGITS_HERE, "--config.train.steps", "7", "--config.sampler.corrector.name=langevin", "--config.seed=3")
-    flags = ["--num_images=5", "--seed=4", "--checkpoint=2", "--output=there", "--neighbours=3"]
-    run(DIGITS_HERE, "--mode=sample", "--workdir=here", *flags)
-    trained, sampled = called
-    assert trained[1] == pathlib.Path("runs/digits")
-    assert (trained[0].train.steps, trained[0].sampler.corrector.name, trained[0].seed) == (7, "langevin", 3)
-    assert sampled[1] == pathlib.Path("here") and sampled[0].sampler.num_images == 5
-    request = sampled[2]
-    assert (request.seed, request.checkpoint, request.output, request.files) == (4, 2, pathlib.Path("there"), False)
-    assert request.neighbours == 3
-    assert request.command.startswith("python main.py --config=") and "--num_images=5" in request.command
+    def driver(mode):
+        def record(config, directory, *args):
+            calls.append((mode, config, directory, [argument for argument in args if not callable(argument)]))
+            raise SystemExit(0)
+
+        return record
+
+    for mode, function in DRIVERS.items():
+        monkeypatch.setattr(f"score_sde_jax.{function}", driver(mode))
+
+    def called(*arguments):
+        run(*arguments)
+        return calls.pop()
+
+    return called
+
+
+def test_every_mode_has_its_driver_and_the_default_workdir_is_that_of_the_config(called):
+    for mode in DRIVERS:
+        assert called(DIGITS_HERE, f"--mode={mode}")[::2] == (mode, pathlib.Path("runs/digits"))
+    assert called(DIGITS_HERE)[0] == "train"
+    nested = called("--config=ROOT/configs/vp/cifar10_ddpmpp.py:debug")
+    assert nested[2] == pathlib.Path("runs/vp/cifar10_ddpmpp")
+
+
+def test_overrides_may_be_written_with_an_equals_sign_or_a_space(called):
+    overrides = ["--config.train.steps", "7", "--config.sampler.corrector.name=langevin", "--config.seed=3"]
+    _, config, _, args = called(DIGITS_HERE, *overrides)
+    assert (config.train.steps, config.sampler.corrector.name, config.seed, args) == (7, "langevin", 3, [""])
+
+
+FLAGS = {  # what a flag changes in the call of each driver that has it: of the config, or of its other arguments
+    "--workdir=there": {mode: pathlib.Path("there") for mode in DRIVERS},
+    "--num_images=5": {"sample": {"sampler.num_images": 5}, "eval": {"eval.num_images": 5}},
+    "--seed=0": {"sample": dict(seed=0), "eval": (1, 0)},
+    "--seed=4": {"sample": dict(seed=4), "eval": (1, 4)},
+    "--checkpoint=2": {"sample": dict(checkpoint=2), "eval": (0, 2)},
+    "--checkpoint=best": {"sample": dict(checkpoint="best"), "eval": (0, "best")},
+    "--output=there": {"sample": dict(output=pathlib.Path("there"))},
+    "--files": {"sample": dict(files=True)},
+    "--neighbours=3": {"sample": dict(neighbours=3)},
+    "--profile=1:2": {"train": (0, "1:2")},
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_reaches_its_drivers_and_changes_nothing_else(called, flag):
+    for mode, change in FLAGS[flag].items():
+        command = DIGITS_HERE, f"--mode={mode}", flag, "--config.seed=7"
+        _, config, directory, args = called(*command)
+        _, plain, _, plain_args = called(*(part for part in command if part != flag))
+        differences = {key: value for key, value in flatten(config).items() if flatten(plain)[key] != value}
+        assert differences == (change if isinstance(change, dict) and "." in next(iter(change)) else {})
+        assert directory == (change if isinstance(change, pathlib.Path) else pathlib.Path("runs/digits"))
+        if mode == "sample":
+            (request,), (other,) = args, plain_args
+            typed = ["python", "main.py", *(part.replace("ROOT", str(ROOT)) for part in command)]
+            assert shlex.split(request.command) == typed
+            keys = change if isinstance(change, dict) and "." not in next(iter(change)) else {}
+            assert request == dataclasses.replace(other, command=request.command, **keys)
+        elif isinstance(change, tuple):
+            index, value = change
+            assert args[index] == value != plain_args[index]
+            assert args == [value if i == index else argument for i, argument in enumerate(plain_args)]
+        else:
+            assert args == plain_args
+
+
+def test_every_flag_of_ours_is_followed():
+    """Those of several processes are followed in tests/test_processes.py."""
+    from absl import flags
+
+    import main as entry
+
+    ours = {flag.name for flag in flags.FLAGS.get_flags_for_module(entry)}
+    followed = {flag.partition("=")[0].lstrip("-") for flag in FLAGS} | {"config", "mode"}
+    assert ours - followed == {"distributed", "coordinator_address", "num_processes", "process_id"}
+
+
+def test_a_command_to_repeat_survives_spaces(called):
+    (request,) = called(DIGITS_HERE, "--mode=sample", "--workdir=my runs/one")[3]
+    assert shlex.split(request.command)[-1] == "--workdir=my runs/one"
 
 
 def test_a_batch_that_the_devices_cannot_share(tmp_path):

@@ -100,8 +100,9 @@ def damage(checkpoint):
 def test_a_cut_checkpoint_falls_back_and_says_so(tmp_path, caplog):
     train(finished("digits", *RANDOM), tmp_path, quiet)
     damage(tmp_path / "checkpoints" / "4")
-    lines = []
+    lines, damaged = [], contents(tmp_path)
     earlier = sample(finished("digits", *RANDOM), tmp_path, SampleRequest(output=tmp_path / "out"), lines.append)
+    assert {path: data for path, data in contents(tmp_path).items() if earlier not in path.parents} == damaged
     assert "checkpoint of step 2" in lines[0] and len(images(earlier)) == 8
     train(finished("digits", *RANDOM, "train.steps=5"), tmp_path, lines.append)
     assert f"checkpoint {tmp_path / 'checkpoints' / '4'} cannot be read" in caplog.text

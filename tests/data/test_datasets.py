@@ -47,6 +47,15 @@ def build(options):
     return lambda name, **more: DATASETS[name](**(options[name] | more))
 
 
+def test_a_directory_that_is_given_goes_before_that_of_the_environment(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+    assert len(DATASETS["cifar10"](dir=str(data_dir))) == 50
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    assert len(DATASETS["cifar10"]()) == 50
+    with pytest.raises(UserError, match=f"no data in {tmp_path}"):
+        DATASETS["cifar10"](dir=str(tmp_path))
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_contract(name, build):
     dataset = build(name)

@@ -133,14 +133,15 @@ def test_the_loss_is_the_expected_one_at_every_noise_level(runs):
 
 
 class Prejudiced(nn.Module):
-    """Logits that no image changes; class 3 is the most probable."""
+    """Logits that no image changes: class 3 is the most probable in little noise, class 0 in much."""
 
     num_classes: int = 10
 
     @nn.compact
     def __call__(self, x, condition, train=False):
-        logits = self.param("logits", lambda _: jnp.where(jnp.arange(self.num_classes) == 3, 2.0, 0.0))
-        return jnp.broadcast_to(logits, (len(x), self.num_classes))
+        logits = self.param("logits", lambda _: 2.0 * jax.nn.one_hot(jnp.array([3, 0]), self.num_classes))
+        middle = 0.5 * (math.log(0.03) + math.log(1.0))
+        return logits[(condition > middle).astype(int)]
 
 
 def test_a_classifier_has_an_accuracy_at_every_noise_level(tmp_path, monkeypatch):
@@ -155,17 +156,20 @@ def test_a_classifier_has_an_accuracy_at_every_noise_level(tmp_path, monkeypatch
     train(chosen("train.preview_every=0"), tmp_path, quiet)
     lines = []
     output = evaluate.evaluate(chosen("eval.draws=10"), tmp_path, say=lines.append)
-    for name, split in (("loss", "test"), ("training_loss", "train")):
+    logs = np.log(np.exp([2.0, 0.0]) / (math.exp(2.0) + 9))
+    for name, split in (("training_loss", "train"), ("loss", "test")):
         found = metrics(output)[name]
         labels = build.dataset(chosen(f"data.split={split}")).gather(np.arange(359))[1]
-        share, logs = np.mean(labels == 3), np.log(np.exp([2.0, 0.0]) / (math.exp(2.0) + 9))
-        assert found["accuracy"]["mean"] == pytest.approx(share) == found["accuracy_all_levels"]["mean"]
-        assert found["level_accuracy"] == pytest.approx(
-            [share] * 10, abs=2e-3
-        )  # ten draws visit each bin once, but for rounding
-        assert found["mean"] == pytest.approx(-share * logs[0] - (1 - share) * logs[1], rel=1e-5)
-        assert found["level_loss"] == pytest.approx([found["mean"]] * 10, abs=5e-3)
-    assert any(line.startswith(f"accuracy {np.mean(labels == 3):.4g} +- ") for line in lines)
+        shares = [np.mean(labels == 3)] * 5 + [np.mean(labels == 0)] * 5
+        losses = [-share * logs[0] - (1 - share) * logs[1] for share in shares]
+        assert shares[0] != shares[9] and found["accuracy"]["mean"] == pytest.approx(shares[0])
+        # ten draws visit each bin once, but for rounding
+        assert found["accuracy_all_levels"]["mean"] == pytest.approx(np.mean(shares), abs=2e-3)
+        assert found["level_accuracy"] == pytest.approx(shares, abs=4e-3)
+        assert abs(found["mean"] - np.mean(losses)) < 4 * found["standard_error"] < 0.1
+        assert found["level_loss"] == pytest.approx(losses, abs=1e-2)
+    told = f"accuracy {shares[0]:.4g} +- ", f" at the smallest noise, {found['accuracy_all_levels']['mean']:.4g} +- "
+    assert any(line.startswith(told[0]) and told[1] in line for line in lines)
     with pytest.raises(UserError, match=r"config\.eval\.bits_per_dim=True: a classifier .* has no density"):
         chosen("eval.bits_per_dim=true")
 

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from by_hand import DIFFUSION, Dropping
+from dry import recorded
 from PIL import Image
 from runs import images, quiet, restored
 
@@ -151,18 +152,34 @@ def test_a_run_leaves_the_images_of_its_averaged_parameters_by_hand(run):
 
 
 def test_an_evaluation_measures_the_averaged_parameters_by_hand(run):
-    """The mean held-out loss, over the draws of every image of another split, dequantized as in training."""
+    """Losses over the draws of every image of another split, and of as many training images, dequantized alike."""
     output = evaluate(by_hand.config("eval.split=train", "eval.num_images=4", "eval.draws=3"), run, say=quiet)
-    stored = DATASETS["digits"](split="train").gather(np.arange(4))[0].astype(np.float32)
     average = steps_by_hand()[-1][1]
 
     @jax.jit
-    def losses(draw):
+    def losses(stored, draw):
         keys = prng.per_image(jax.random.fold_in(by_hand.key("evaluate"), 1), jnp.arange(4))
         key_noise, key_loss, _ = prng.split(prng.fold_in(keys, draw), 3)
-        unit = (stored + prng.uniform(key_noise, jnp.asarray(stored))) / by_hand.LEVELS
+        unit = (stored + prng.uniform(key_noise, stored)) / by_hand.LEVELS
         x0 = by_hand.LOW + (by_hand.HIGH - by_hand.LOW) * unit
         return by_hand.loss(average, key_loss, x0, held_out=True)
 
-    (line,) = (output / "loss.jsonl").read_text().splitlines()
-    np.testing.assert_allclose(json.loads(line)["loss"], np.stack([losses(i) for i in range(3)], axis=1), rtol=1e-4)
+    results = json.loads((output / "metrics.json").read_text())
+    for name, split in (("loss", "train"), ("training_loss", "test")):
+        stored = DATASETS["digits"](split=split).gather(np.arange(4))[0].astype(np.float32)
+        want = np.stack([losses(stored, i) for i in range(3)], axis=1)
+        (line,) = (output / f"{name}.jsonl").read_text().splitlines()
+        np.testing.assert_allclose(json.loads(line)["loss"], want, rtol=1e-4)
+        assert results[name]["mean"] == pytest.approx(want.mean(), rel=1e-4)
+        error = want.mean(axis=1).std(ddof=1) / 2
+        assert results[name]["standard_error"] == pytest.approx(error, rel=1e-3)
+    assert results["checkpoint_step"] == 3
+
+
+@pytest.mark.parametrize("change", ["loss.reduction=mean", "loss.weight.sigma_data=0.5", "loss.times.num_levels=5"])
+def test_results_of_another_loss_have_a_directory_of_their_own(run, change):
+    asked = "eval.split=train", "eval.num_images=4", "eval.draws=3"
+    with recorded():
+        first = evaluate(by_hand.config(*asked), run, say=quiet)
+        other = evaluate(by_hand.config(*asked, change), run, say=quiet)
+    assert other.parent == first == run / "eval" / "3"

@@ -84,7 +84,7 @@ def test_levels_are_undone_for_dequantized_runs_alone(tmp_path):
 
 def test_what_is_known_is_shown_and_kept_for_every_sample_of_an_image(run):
     """Three completions of each digit through random masks, in several batches."""
-    task = "task.name=inpainting task.mask=random task.fraction=0.4 task.samples_per_image=3".split(" ")
+    task = ["task.name=inpainting", "task.mask=random", "task.fraction=0.4", "task.samples_per_image=3"]
     output, found, _ = asked(run, *task, "sampler.num_images=7", "sampler.batch_size=4")
     rows = np.arange(7) // 3
     drawn = run[1](TASKS["inpainting"](mask="random", fraction=0.4), 7, {"observed": observed(rows)})
