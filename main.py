@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
         request = SampleRequest(
             checkpoint=checkpoint,
             seed=FLAGS.seed,
-            output=workdir.locate(FLAGS.output) if FLAGS.output else None,
+            output=workdir.locate(FLAGS.output, "--output") if FLAGS.output else None,
             files=FLAGS.files,
             neighbours=FLAGS.neighbours,
             command=shlex.join(["python", *sys.argv]),

@@ -34,9 +34,9 @@ def choose_automatic(config: ConfigDict, data: Dataset) -> list[str]:
                 section.num_levels = techniques.num_levels(dimension, sigma_min, sigma_max)
             told.append(f"{path}.num_levels = {section.num_levels} (technique 2: overlapping levels)")
     if "sampler" in config and (corrector := config.sampler.corrector).get("step_size") == AUTO:
-        ratio = (sigma_max / sigma_min) ** (1 / (len(build.sampling_times(config, sde)) - 2))
+        first, second = (float(sde.sigma(t)) for t in build.sampling_times(config, sde)[:2])
         with corrector.ignore_type():
-            corrector.step_size = float(f"{techniques.langevin_step_size(ratio, corrector.num_steps):.4g}")
+            corrector.step_size = float(f"{techniques.langevin_step_size(first / second, corrector.num_steps):.4g}")
         told.append(
             f"sampler.corrector.step_size = {corrector.step_size} sigma^2 (technique 4: noise kept at its level)"
         )

@@ -20,6 +20,12 @@ SHOWN = 64
 """Images whose neighbours are shown."""
 
 
+def check_number(num: int, dataset: Dataset) -> None:
+    """Raise UserError for more neighbours than there are training images, or none."""
+    if not 1 <= num <= len(dataset):
+        raise UserError(f"--neighbours={num}: from 1 to the {len(dataset):,} training images")
+
+
 def leave_neighbours(
     directory: Path,
     stored: UInt8[np.ndarray, "num height width channels"],
@@ -30,11 +36,7 @@ def leave_neighbours(
 ) -> None:
     """Write neighbours.png, each sample before its `num` nearest training images, and neighbours.npz: `indices` of
     these in the data set and Euclidean `distances`, with pixels from 0 to 1.
-
-    Raises UserError for more neighbours than there are training images.
     """
-    if not 1 <= num <= len(dataset):
-        raise UserError(f"--neighbours={num}: from 1 to the {len(dataset):,} training images")
     if not is_first():
         return
 

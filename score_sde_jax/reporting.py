@@ -194,10 +194,10 @@ class Profile:
         self.directory = workdir / "profile"
         self._tracing = False
 
-    def before(self, step: int) -> None:
-        """Start where step is the first."""
-        if self.first <= step <= self.last and not self._tracing:
-            self._tracing = True
+    def before(self, step: int, num_steps: int = 1) -> None:
+        """Start if the call of `num_steps` steps that ends with `step` makes one of those to trace."""
+        if self.first <= step and step - num_steps < self.last and not self._tracing:
+            self._tracing, self.first = True, step - num_steps + 1
             jax.profiler.start_trace(str(self.directory))
 
     def after(self, step: int, results: Any) -> bool:

@@ -15,7 +15,7 @@ from score_sde_jax import keys as prng
 from score_sde_jax.drawing import Artist, SampleSet
 from score_sde_jax.errors import UserError
 from score_sde_jax.given import Given, classifier
-from score_sde_jax.neighbours import leave_neighbours
+from score_sde_jax.neighbours import check_number, leave_neighbours
 from score_sde_jax.processes import is_first
 from score_sde_jax.reporting import Say
 from score_sde_jax.sharding import Parallel
@@ -48,6 +48,9 @@ def sample(config: ConfigDict, directory: Path, request: SampleRequest, say: Say
     image_shape = workdir.adopt_run(directory, config)
     if request.neighbours is not None and len(image_shape) != 3:
         raise UserError(f"--neighbours={request.neighbours}: only images have them, not points of shape {image_shape}")
+    training = build.dataset(config) if request.neighbours is not None else None
+    if request.neighbours is not None and training is not None:
+        check_number(request.neighbours, training)
     parallel, options = build.parallel(config), build.sampler_options(config)
     value_range = config.data.value_range or (0.0, 1.0)
     experiment, given, more_params = _with_task(config, build.experiment(config, image_shape), parallel)
@@ -77,10 +80,9 @@ def sample(config: ConfigDict, directory: Path, request: SampleRequest, say: Say
         )
     if "errors" in samples.beside:
         say(f"mean absolute error of the round trip: {samples.beside['errors'].mean():.3g} of 255 grey levels")
-    if request.neighbours is not None:
-        assert samples.stored is not None
-        data = build.dataset(config)
-        leave_neighbours(samples.directory, samples.stored, data, value_range, request.neighbours, say)
+    if training is not None:
+        assert samples.stored is not None and request.neighbours is not None
+        leave_neighbours(samples.directory, samples.stored, training, value_range, request.neighbours, say)
     named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in LEFT))
     say(f"{samples.directory}: {named}\nrepeat: {request.command}")
     return samples.directory
@@ -93,7 +95,7 @@ def _with_task(
     task = build.task(config, experiment.image_shape)
     found = None
     if isinstance(task, ClassConditional):
-        found = classifier(config, workdir.locate(task.classifier), experiment, parallel)
+        found = classifier(config, workdir.locate(task.classifier, "config.task.classifier"), experiment, parallel)
     given = Given(config, task, experiment, found)
     experiment = dataclasses.replace(experiment, task=task, classifier=found.experiment if found else None)
     return experiment, given, [found.params] if found else []

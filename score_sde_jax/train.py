@@ -152,7 +152,7 @@ class _Run:
         stop.patient = True  # from here on there is something to save
         progress, votes = Progress(start, options.steps), deque[jax.Array]()
         for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
-            tracing.before(step)
+            tracing.before(step, options.steps_per_call)
             with self.stopwatch.timed("data"):
                 batch = next(sharded)
             with self.stopwatch.timed("compute"):

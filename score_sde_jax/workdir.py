@@ -24,19 +24,22 @@ IMAGE_SHAPE = "image_shape"
 """Key of config.json that the data decide, so that sampling needs no data."""
 
 
-def locate(name: str) -> Path:
-    """Path of a directory, on this machine or in a bucket (gs://...); UserError where nothing here can reach it."""
+def locate(name: str, key: str = "--workdir") -> Path:
+    """Path of a directory, on this machine or in a bucket (gs://...).
+
+    Raises UserError, which names the flag or `key` that gives it, if nothing here can reach it.
+    """
     if "://" not in name:
         return Path(name)
     try:
         path = epath.Path(name)
         path.exists()
     except KeyError as error:
-        raise UserError(f"--workdir={name}: nothing here knows {error}; use a path, or gs://bucket/run") from error
+        raise UserError(f"{key}={name}: nothing here knows {error}; use a path, or gs://bucket/run") from error
     except Exception as error:  # each file system raises its own
         install = "; pip install 'score-sde-jax[gcs]'" if isinstance(error, ImportError) else ""
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--workdir={name}: cannot be reached ({reason}){install}") from error
+        raise UserError(f"{key}={name}: cannot be reached ({reason}){install}") from error
     return path
 
 

@@ -46,6 +46,19 @@ def test_automatic_values_are_the_techniques_of_the_data(npz, value_range):
     assert choices.choose_automatic(chosen, build.dataset(chosen)) == []
 
 
+def test_a_step_size_fits_the_levels_that_the_grid_visits(npz):
+    """A ladder of L levels and a uniform grid of L - 1 steps have the same ratio between neighbors."""
+    sizes = []
+    grids = ("loss.times.num_levels=9",), ("sampler.times.name=uniform", "sampler.times.num_steps=8")
+    for grid in (*grids, ("sampler.times.name=uniform", "sampler.times.num_steps=1")):
+        chosen = automatic(npz[0], "sde.sigma_max=5.0", "loss.times.num_levels=9", *grid)
+        choices.choose_automatic(chosen, build.dataset(chosen))
+        sizes.append(chosen.sampler.corrector.step_size)
+    assert sizes[0] == sizes[1] != sizes[2]
+    for size, ratio in zip(sizes[1:], (500.0 ** (1 / 8), 500.0), strict=True):
+        assert size == pytest.approx(techniques.langevin_step_size(ratio, chosen.sampler.corrector.num_steps), rel=1e-3)
+
+
 def test_a_value_that_is_given_is_not_chosen(npz):
     chosen = automatic(npz[0], "sde.sigma_max=5.0", "loss.times.num_levels=7")
     told = choices.choose_automatic(chosen, build.dataset(chosen))

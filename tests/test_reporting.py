@@ -159,6 +159,18 @@ def test_a_profile_that_makes_no_sense(tmp_path, asked):
         Profile(asked, tmp_path)
 
 
+@pytest.mark.parametrize(("asked", "traced"), [("2:3", [1, 4]), ("4:5", [1, 8]), ("5:8", [5, 8]), ("9:9", [])])
+def test_a_profile_traces_whole_calls_of_several_steps(tmp_path, monkeypatch, asked, traced):
+    calls = []
+    for function in ("start_trace", "stop_trace"):
+        monkeypatch.setattr(reporting.jax.profiler, function, lambda *_: calls.append(step))
+    profile, written = Profile(asked, tmp_path), []
+    for step in (4, 8):
+        profile.before(step, 4)
+        written += [(profile.first, step)] if profile.after(step, None) else []
+    assert calls == ([traced[0] + 3, traced[1]] if traced else []) and written == [tuple(traced)] * bool(traced)
+
+
 @pytest.mark.parametrize(("asked", "traced"), [("2:3", [2, 3]), ("1:1", [1]), ("4:9", [4, 5]), ("", [])])
 def test_a_profile_traces_the_steps_asked_for(tmp_path, monkeypatch, asked, traced):
     began, ended = [], []

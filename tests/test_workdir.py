@@ -48,6 +48,8 @@ def test_a_workdir_in_a_bucket(monkeypatch):
     """Files of a run as objects of a bucket, here one in memory; without the package one line says what to install."""
     with pytest.raises(UserError, match=r"gs://bucket/run: cannot be reached \(.*gcsfs.*\); pip install"):
         workdir.locate("gs://bucket/run")
+    with pytest.raises(UserError, match=r"^--output=nowhere://run: nothing here knows"):
+        workdir.locate("nowhere://run", "--output")
     from fsspec.implementations.memory import MemoryFileSystem
 
     class Bucket(MemoryFileSystem):

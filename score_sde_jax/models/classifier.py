@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Num
 
 from score_sde_jax.errors import UserError
 from score_sde_jax.models.embedding import FourierFeatures, sinusoidal_features
-from score_sde_jax.models.layers import Conv, block_output
+from score_sde_jax.models.layers import Conv, block_output, small_group_norm
 
 NUM_FEATURES = 128
 """Sines and cosines of the number that tells the noise level."""
@@ -30,13 +30,13 @@ class WideBlock(nn.Module):
     ) -> Float[Array, "batch rows columns features"]:
         """Features of the block for features x and those of the noise level."""
         strides = (self.stride, self.stride)
-        h = nn.silu(_norm(x, self.dtype))
+        h = nn.silu(small_group_norm(x.shape[-1], self.dtype)(x))
         if x.shape[-1] != self.width:
             x = h  # as published: where the width changes, what is carried on is normalised too
         h = Conv(self.width, (3, 3), strides, dtype=self.dtype)(h)
         if level is not None:
             h = h + nn.Dense(self.width, dtype=self.dtype)(level)[:, None, None, :]
-        h = nn.silu(_norm(h, self.dtype))
+        h = nn.silu(small_group_norm(h.shape[-1], self.dtype)(h))
         h = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
         if x.shape[-1] != self.width or self.stride > 1:
             x = Conv(self.width, (1, 1), strides, dtype=self.dtype)(x)
@@ -75,7 +75,7 @@ class WideResNet(nn.Module):
             width = self.base * self.multiplier * 2**group
             for block in range(self.blocks_per_group):
                 h = WideBlock(width, 2 if group and not block else 1, self.dtype)(h, level)
-        h = jnp.mean(nn.silu(_norm(h, self.dtype)), axis=(1, 2))
+        h = jnp.mean(nn.silu(small_group_norm(h.shape[-1], self.dtype)(h)), axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(h.astype(jnp.float32))
 
     def _level(self, condition: Num[Array, " batch"] | None) -> Float[Array, "batch features"] | None:
@@ -87,8 +87,3 @@ class WideResNet(nn.Module):
             level = sinusoidal_features(condition, NUM_FEATURES)
         level = nn.Dense(4 * NUM_FEATURES, dtype=self.dtype)(level)
         return nn.silu(nn.Dense(4 * NUM_FEATURES, dtype=self.dtype)(nn.silu(level)))
-
-
-def _norm(x: Float[Array, "batch height width channels"], dtype: str) -> Float[Array, "batch height width channels"]:
-    # flax's default variance E[x^2] - E[x]^2 cancels in float32 where the mean is large
-    return nn.GroupNorm(min(8, x.shape[-1]), use_fast_variance=False, dtype=dtype)(x)

@@ -41,6 +41,21 @@ def computed_once(x: Image) -> Image:
     return x / jax.lax.clamp(one, jax.lax.stop_gradient(x), one)
 
 
+def num_groups(channels: int, most: int = 32, smallest: int = 4) -> int:
+    """Groups of a group norm: the largest divisor of `channels` up to `most` with groups of at least `smallest`.
+
+    In a group of a single channel the norm would take out what the noise level has added to that channel.
+    """
+    largest = max(1, min(channels // smallest, most))
+    return next(groups for groups in range(largest, 0, -1) if channels % groups == 0)
+
+
+def small_group_norm(channels: int, dtype: DTypeLike) -> nn.GroupNorm:
+    """Group norm of the small networks: at most 8 groups of at least 2 channels."""
+    # flax's default variance E[x^2] - E[x]^2 cancels in float32 where the mean is large
+    return nn.GroupNorm(num_groups(channels, most=8, smallest=2), use_fast_variance=False, dtype=dtype)
+
+
 def conv(
     x: Image,
     features: int,

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Num
 
 from score_sde_jax.errors import UserError
 from score_sde_jax.models.embedding import sinusoidal_features
-from score_sde_jax.models.layers import Conv, Dense, block_output
+from score_sde_jax.models.layers import Conv, Dense, block_output, small_group_norm
 
 
 def to_patches(
@@ -40,12 +40,11 @@ class ResidualBlock(nn.Module):
         self, x: Float[Array, "batch height width channels"], level: Float[Array, "batch features"] | None
     ) -> Float[Array, "batch height width features"]:
         """Features of the block for features x and those of the noise level."""
-        # flax's default variance E[x^2] - E[x]^2 cancels in float32 where the mean is large
-        h = nn.GroupNorm(8, use_fast_variance=False, dtype=self.dtype)(x)
+        h = small_group_norm(x.shape[-1], self.dtype)(x)
         h = Conv(self.width, (3, 3), dtype=self.dtype)(nn.silu(h))
         if level is not None:
             h = h + Dense(self.width, dtype=self.dtype)(level)[:, None, None, :]
-        h = nn.GroupNorm(8, use_fast_variance=False, dtype=self.dtype)(h)
+        h = small_group_norm(self.width, self.dtype)(h)
         h = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(nn.silu(h))
         if x.shape[-1] != self.width:
             x = Dense(self.width, dtype=self.dtype)(x)
@@ -101,7 +100,7 @@ class SmallUNet(nn.Module):
             h = jnp.concatenate([h, skip], axis=-1)
             for _ in range(self.num_blocks):
                 h = ResidualBlock(width, self.dtype)(h, level)
-        h = nn.silu(nn.GroupNorm(8, use_fast_variance=False, dtype=self.dtype)(h))
+        h = nn.silu(small_group_norm(h.shape[-1], self.dtype)(h))
         out = Conv(x.shape[-1] * self.patch**2, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
         return from_patches(out, self.patch).astype(x.dtype)
 

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from score_sde_jax.models.layers import Conv, Dense, block_output
+from score_sde_jax.models.layers import Conv, Dense, block_output, num_groups
 from score_sde_jax.models.resampling import fir_blur, fir_up, nearest_up
 
 Image = Float[Array, "batch height width channels"]
 Level = Float[Array, "batch features"] | None
 Resample = Callable[[Image], Image]
 
-MAX_GROUPS, MIN_GROUP_CHANNELS = 32, 4
 NORM_EPSILON = 1e-6
 SHORTCUT_SCALE = 0.1  # variance of the weights of DDPM's 1x1 layers, relative to that of all others
 NEARLY_ZERO = 1e-10  # so that a block starts as the identity
@@ -36,12 +35,6 @@ def conv3x3(features: int, *, dtype: str, scale: float = 1.0, name: str | None =
 def conv1x1(features: int, *, dtype: str, name: str | None = None) -> nn.Conv:
     """Matrix product at every pixel."""
     return Conv(features, (1, 1), padding=0, kernel_init=fan_average(), dtype=dtype, name=name)
-
-
-def num_groups(channels: int) -> int:
-    """Groups of a group norm: 32, or as many of 4 channels or more as divide `channels`."""
-    most = max(1, min(channels // MIN_GROUP_CHANNELS, MAX_GROUPS))
-    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
 
 class GroupNorm(nn.Module):

@@ -40,10 +40,11 @@ class Layers:
         return dense(p, x)
 
     def norm(self, x):
-        """Group norm of each image on its own, in 8 groups, or one for each channel where there are fewer."""
-        p, out = self.take("GroupNorm"), np.empty(x.shape)
+        """Group norm of each image on its own, in at most 8 equal groups, none of a single channel."""
+        p, out, channels = self.take("GroupNorm"), np.empty(x.shape), x.shape[-1]
+        groups = max(number for number in range(1, 9) if channels % number == 0 and channels >= 2 * number)
         for image, result in zip(x, out, strict=True):
-            for part in np.split(np.arange(x.shape[-1]), min(8, x.shape[-1])):
+            for part in np.split(np.arange(channels), groups):
                 values = image[..., part]
                 result[..., part] = (values - values.mean()) / np.sqrt(values.var() + 1e-6)
         return out * p["scale"] + p["bias"]

@@ -8,10 +8,9 @@ import pytest
 from score_sde_jax.errors import UserError
 from score_sde_jax.models import MLP, SmallUNet
 
-# Widths that rise and fall, images that are not square, with and without a bottleneck. Norms of 8 groups take the level
-# out of 8 channels again: only blocks of 16 see it.
+# Widths that rise and fall, images that are not square, with and without a bottleneck.
 UNETS = {
-    "one width": (SmallUNet(widths=(16,), patch=3, num_blocks=1, bottleneck=0), (6, 9, 1), [2, 5]),
+    "one width": (SmallUNet(widths=(12,), patch=3, num_blocks=1, bottleneck=0), (6, 9, 1), [2, 5]),
     "two widths": (SmallUNet(widths=(8, 16), patch=2, num_blocks=2, bottleneck=8), (8, 12, 3), [0.7, -1.3]),
     "two widths told nothing": (SmallUNet(widths=(16, 8), patch=1, num_blocks=1, bottleneck=6), (4, 8, 1), None),
     "three widths": (SmallUNet(widths=(8, 16, 8), patch=1, num_blocks=2, bottleneck=0), (8, 4, 3), [0.7, -1.3]),

@@ -7,7 +7,7 @@ import numpy_unet as reference
 import pytest
 from flax import linen as nn
 
-from score_sde_jax.models import resampling, unet_blocks
+from score_sde_jax.models import layers, resampling, unet_blocks
 from score_sde_jax.models.embedding import FourierFeatures, positional_features
 
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def test_group_norm_is_that_of_flax():
     theirs = nn.GroupNorm(24, epsilon=1e-6, use_fast_variance=False)
     want = theirs.apply(theirs.init(jax.random.key(0), x), x)
     ours = unet_blocks.GroupNorm("float32")
-    assert unet_blocks.num_groups(144) == 24  # 32 do not divide 144 channels
+    assert layers.num_groups(144) == 24  # 32 do not divide 144 channels
     np.testing.assert_allclose(ours.apply(ours.init(jax.random.key(0), x), x), want, atol=1e-5)
 
 

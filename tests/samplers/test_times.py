@@ -64,5 +64,17 @@ def test_uniform_grid_ends_where_it_is_told():
     np.testing.assert_allclose(times, np.linspace(1, 1e-3, 11), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in GRIDS if name != "ladder"])
+def test_a_grid_without_steps_is_refused(name):
+    with pytest.raises(ValueError, match="num_steps=0 must be at least 1"):
+        GRIDS[name](VP(), num_steps=0)
+
+
+@pytest.mark.parametrize("t_end", [-0.1, 1.0, 3.0])
+def test_a_grid_that_ends_outside_the_times_of_the_sde_is_refused(t_end):
+    with pytest.raises(ValueError, match=rf"t_end={t_end} must be from t_min=1e-05 to below t_max=1\.0"):
+        GRIDS["uniform"](VP(), num_steps=5, t_end=t_end)
+
+
 def test_karras_grid_with_rho_1_is_uniform(x64):
     np.testing.assert_allclose(GRIDS["karras"](EDM(), num_steps=9, rho=1.0), jnp.linspace(80.0, 0.002, 10), rtol=1e-12)
