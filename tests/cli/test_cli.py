@@ -1,9 +1,6 @@
 """main.py as a user types it: the mode, the flags, and one line for every mistake."""
 
-import dataclasses
 import os
-import pathlib
-import shlex
 import signal
 import subprocess
 import sys
@@ -11,11 +8,10 @@ import time
 
 import jax
 import pytest
+from typed import CELEBA_HERE, DIGITS_HERE, ROOT
 
-from score_sde_jax.config import flatten
 from score_sde_jax.errors import RunError, StoppedError
 
-ROOT = pathlib.Path(__file__).parent.parent
 DIGITS = "--config=configs/digits.py:debug"
 
 
@@ -67,40 +63,6 @@ def test_memory_comes_in_large_pages_unless_the_user_has_other_wishes(tmp_path, 
     assert ended.returncode == 2 and "the file defines no get_config" in ended.stderr
     began_with = dict(line.split("=", 1) for line in told.read_text().split("\0") if line)
     assert began_with["GLIBC_TUNABLES"] == (given or "glibc.malloc.hugetlb=1")
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capfd):
-    """main.run() in this process and an empty directory: its exit status, standard error and output."""
-    from absl import flags
-
-    import main as entry
-
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "cwd").mkdir()
-    (tmp_path / "cwd" / "file").write_text("")
-    (tmp_path / "bad.py").write_text("config = {}\n")
-    (tmp_path / "failing.py").write_text("import nothing_of_this_name\n")
-    monkeypatch.chdir(tmp_path / "cwd")
-
-    def run(*arguments):
-        words = dict(EMPTY=str(tmp_path / "empty"), ROOT=str(ROOT), TMP=str(tmp_path))
-        for word, path in words.items():
-            arguments = [argument.replace(word, path) for argument in arguments]
-        monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
-        flags.FLAGS.unparse_flags()
-        for flag in flags.FLAGS.get_flags_for_module(entry):
-            flag.unparse()
-        with pytest.raises(SystemExit) as ended:
-            entry.run()
-        told = capfd.readouterr()
-        return ended.value.code, told.err, told.out
-
-    return run
-
-
-DIGITS_HERE = "--config=ROOT/configs/digits.py:debug"
-CELEBA_HERE = "--config=ROOT/configs/celeba.py:debug"
 
 
 @pytest.mark.parametrize(
@@ -223,98 +185,6 @@ def test_faults_and_signals_have_a_status_of_their_own(run, monkeypatch, error, 
     monkeypatch.setattr(score_sde_jax.train, "train", ended)
     code, err, _ = run(DIGITS_HERE)
     assert code == status and err == told
-
-
-DRIVERS = {"train": "train.train", "sample": "sample.sample", "eval": "evaluate.evaluate", "info": "info.info"}
-
-
-@pytest.fixture
-def called(run, monkeypatch):
-    """Function from a command line to what the driver of its mode is called with, without the config and its lines."""
-    calls = []
-
-    def driver(mode):
-        def record(config, directory, *args):
-            calls.append((mode, config, directory, [argument for argument in args if not callable(argument)]))
-            raise SystemExit(0)
-
-        return record
-
-    for mode, function in DRIVERS.items():
-        monkeypatch.setattr(f"score_sde_jax.{function}", driver(mode))
-
-    def called(*arguments):
-        run(*arguments)
-        return calls.pop()
-
-    return called
-
-
-def test_every_mode_has_its_driver_and_the_default_workdir_is_that_of_the_config(called):
-    for mode in DRIVERS:
-        assert called(DIGITS_HERE, f"--mode={mode}")[::2] == (mode, pathlib.Path("runs/digits"))
-    assert called(DIGITS_HERE)[0] == "train"
-    nested = called("--config=ROOT/configs/vp/cifar10_ddpmpp.py:debug")
-    assert nested[2] == pathlib.Path("runs/vp/cifar10_ddpmpp")
-
-
-def test_overrides_may_be_written_with_an_equals_sign_or_a_space(called):
-    overrides = ["--config.train.steps", "7", "--config.sampler.corrector.name=langevin", "--config.seed=3"]
-    _, config, _, args = called(DIGITS_HERE, *overrides)
-    assert (config.train.steps, config.sampler.corrector.name, config.seed, args) == (7, "langevin", 3, [""])
-
-
-FLAGS = {  # what a flag changes in the call of each driver that has it: of the config, or of its other arguments
-    "--workdir=there": {mode: pathlib.Path("there") for mode in DRIVERS},
-    "--num_images=5": {"sample": {"sampler.num_images": 5}, "eval": {"eval.num_images": 5}},
-    "--seed=0": {"sample": dict(seed=0), "eval": (1, 0)},
-    "--seed=4": {"sample": dict(seed=4), "eval": (1, 4)},
-    "--checkpoint=2": {"sample": dict(checkpoint=2), "eval": (0, 2)},
-    "--checkpoint=best": {"sample": dict(checkpoint="best"), "eval": (0, "best")},
-    "--output=there": {"sample": dict(output=pathlib.Path("there"))},
-    "--files": {"sample": dict(files=True)},
-    "--neighbours=3": {"sample": dict(neighbours=3)},
-    "--profile=1:2": {"train": (0, "1:2")},
-}
-
-
-@pytest.mark.parametrize("flag", FLAGS)
-def test_a_flag_reaches_its_drivers_and_changes_nothing_else(called, flag):
-    for mode, change in FLAGS[flag].items():
-        command = DIGITS_HERE, f"--mode={mode}", flag, "--config.seed=7"
-        _, config, directory, args = called(*command)
-        _, plain, _, plain_args = called(*(part for part in command if part != flag))
-        differences = {key: value for key, value in flatten(config).items() if flatten(plain)[key] != value}
-        assert differences == (change if isinstance(change, dict) and "." in next(iter(change)) else {})
-        assert directory == (change if isinstance(change, pathlib.Path) else pathlib.Path("runs/digits"))
-        if mode == "sample":
-            (request,), (other,) = args, plain_args
-            typed = ["python", "main.py", *(part.replace("ROOT", str(ROOT)) for part in command)]
-            assert shlex.split(request.command) == typed
-            keys = change if isinstance(change, dict) and "." not in next(iter(change)) else {}
-            assert request == dataclasses.replace(other, command=request.command, **keys)
-        elif isinstance(change, tuple):
-            index, value = change
-            assert args[index] == value != plain_args[index]
-            assert args == [value if i == index else argument for i, argument in enumerate(plain_args)]
-        else:
-            assert args == plain_args
-
-
-def test_every_flag_of_ours_is_followed():
-    """Those of several processes are followed in tests/test_processes.py."""
-    from absl import flags
-
-    import main as entry
-
-    ours = {flag.name for flag in flags.FLAGS.get_flags_for_module(entry)}
-    followed = {flag.partition("=")[0].lstrip("-") for flag in FLAGS} | {"config", "mode"}
-    assert ours - followed == {"distributed", "coordinator_address", "num_processes", "process_id"}
-
-
-def test_a_command_to_repeat_survives_spaces(called):
-    (request,) = called(DIGITS_HERE, "--mode=sample", "--workdir=my runs/one")[3]
-    assert shlex.split(request.command)[-1] == "--workdir=my runs/one"
 
 
 def test_a_batch_that_the_devices_cannot_share(tmp_path):

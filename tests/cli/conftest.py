@@ -1,0 +1,36 @@
+"""main.py in this process."""
+
+import sys
+
+import pytest
+from typed import ROOT
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """main.run() in this process and an empty directory: its exit status, standard error and output."""
+    from absl import flags
+
+    import main as entry
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "file").write_text("")
+    (tmp_path / "bad.py").write_text("config = {}\n")
+    (tmp_path / "failing.py").write_text("import nothing_of_this_name\n")
+    monkeypatch.chdir(tmp_path / "cwd")
+
+    def run(*arguments):
+        words = dict(EMPTY=str(tmp_path / "empty"), ROOT=str(ROOT), TMP=str(tmp_path))
+        for word, path in words.items():
+            arguments = [argument.replace(word, path) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+        flags.FLAGS.unparse_flags()
+        for flag in flags.FLAGS.get_flags_for_module(entry):
+            flag.unparse()
+        with pytest.raises(SystemExit) as ended:
+            entry.run()
+        told = capfd.readouterr()
+        return ended.value.code, told.err, told.out
+
+    return run

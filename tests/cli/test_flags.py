@@ -1,0 +1,101 @@
+"""Every flag of main.py and every override in the call of the driver that it is for."""
+
+import dataclasses
+import pathlib
+import shlex
+
+import pytest
+from typed import DIGITS_HERE, ROOT
+
+from score_sde_jax.config import flatten
+
+DRIVERS = {"train": "train.train", "sample": "sample.sample", "eval": "evaluate.evaluate", "info": "info.info"}
+
+
+@pytest.fixture
+def called(run, monkeypatch):
+    """Function from a command line to what the driver of its mode is called with, without the config and its lines."""
+    calls = []
+
+    def driver(mode):
+        def record(config, directory, *args):
+            calls.append((mode, config, directory, [argument for argument in args if not callable(argument)]))
+            raise SystemExit(0)
+
+        return record
+
+    for mode, function in DRIVERS.items():
+        monkeypatch.setattr(f"score_sde_jax.{function}", driver(mode))
+
+    def called(*arguments):
+        run(*arguments)
+        return calls.pop()
+
+    return called
+
+
+def test_every_mode_has_its_driver_and_the_default_workdir_is_that_of_the_config(called):
+    for mode in DRIVERS:
+        assert called(DIGITS_HERE, f"--mode={mode}")[::2] == (mode, pathlib.Path("runs/digits"))
+    assert called(DIGITS_HERE)[0] == "train"
+    nested = called("--config=ROOT/configs/vp/cifar10_ddpmpp.py:debug")
+    assert nested[2] == pathlib.Path("runs/vp/cifar10_ddpmpp")
+
+
+def test_overrides_may_be_written_with_an_equals_sign_or_a_space(called):
+    overrides = ["--config.train.steps", "7", "--config.sampler.corrector.name=langevin", "--config.seed=3"]
+    _, config, _, args = called(DIGITS_HERE, *overrides)
+    assert (config.train.steps, config.sampler.corrector.name, config.seed, args) == (7, "langevin", 3, [""])
+
+
+FLAGS = {  # what a flag changes in the call of each driver that has it: of the config, or of its other arguments
+    "--workdir=there": {mode: pathlib.Path("there") for mode in DRIVERS},
+    "--num_images=5": {"sample": {"sampler.num_images": 5}, "eval": {"eval.num_images": 5}},
+    "--seed=0": {"sample": dict(seed=0), "eval": (1, 0)},
+    "--seed=4": {"sample": dict(seed=4), "eval": (1, 4)},
+    "--checkpoint=2": {"sample": dict(checkpoint=2), "eval": (0, 2)},
+    "--checkpoint=best": {"sample": dict(checkpoint="best"), "eval": (0, "best")},
+    "--output=there": {"sample": dict(output=pathlib.Path("there"))},
+    "--files": {"sample": dict(files=True)},
+    "--neighbours=3": {"sample": dict(neighbours=3)},
+    "--profile=1:2": {"train": (0, "1:2")},
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_reaches_its_drivers_and_changes_nothing_else(called, flag):
+    for mode, change in FLAGS[flag].items():
+        command = DIGITS_HERE, f"--mode={mode}", flag, "--config.seed=7"
+        _, config, directory, args = called(*command)
+        _, plain, _, plain_args = called(*(part for part in command if part != flag))
+        differences = {key: value for key, value in flatten(config).items() if flatten(plain)[key] != value}
+        assert differences == (change if isinstance(change, dict) and "." in next(iter(change)) else {})
+        assert directory == (change if isinstance(change, pathlib.Path) else pathlib.Path("runs/digits"))
+        if mode == "sample":
+            (request,), (other,) = args, plain_args
+            typed = ["python", "main.py", *(part.replace("ROOT", str(ROOT)) for part in command)]
+            assert shlex.split(request.command) == typed
+            keys = change if isinstance(change, dict) and "." not in next(iter(change)) else {}
+            assert request == dataclasses.replace(other, command=request.command, **keys)
+        elif isinstance(change, tuple):
+            index, value = change
+            assert args[index] == value != plain_args[index]
+            assert args == [value if i == index else argument for i, argument in enumerate(plain_args)]
+        else:
+            assert args == plain_args
+
+
+def test_every_flag_of_ours_is_followed():
+    """Those of several processes are followed in tests/test_processes.py."""
+    from absl import flags
+
+    import main as entry
+
+    ours = {flag.name for flag in flags.FLAGS.get_flags_for_module(entry)}
+    followed = {flag.partition("=")[0].lstrip("-") for flag in FLAGS} | {"config", "mode"}
+    assert ours - followed == {"distributed", "coordinator_address", "num_processes", "process_id"}
+
+
+def test_a_command_to_repeat_survives_spaces(called):
+    (request,) = called(DIGITS_HERE, "--mode=sample", "--workdir=my runs/one")[3]
+    assert shlex.split(request.command)[-1] == "--workdir=my runs/one"
