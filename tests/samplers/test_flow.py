@@ -61,6 +61,19 @@ def test_great_circle_between_latents(x64):
         assert angle(between, b) == pytest.approx(0.75 * angle(a, b))
 
 
+def test_latents_of_other_lengths_are_combined_by_the_angle_between_them(x64):
+    """sin((1 - f) angle) / sin(angle) of the first and sin(f angle) / sin(angle) of the second, eq. (26)."""
+    first, second = np.random.default_rng(0).standard_normal((2, 3, 2, 2, 1))
+    second *= 4
+    fractions = [0.0, 0.3, 0.8, 1.0]
+    found = np.asarray(interpolate(jnp.asarray(first), jnp.asarray(second), jnp.asarray(fractions)))
+    for a, b, between in zip(first, second, found.swapaxes(0, 1), strict=True):
+        angle = np.arccos(np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b))
+        for f, z in zip(fractions, between, strict=True):
+            want = (np.sin((1 - f) * angle) * a + np.sin(f * angle) * b) / np.sin(angle)
+            np.testing.assert_allclose(z, want, rtol=1e-9, atol=1e-12)
+
+
 def test_way_from_a_latent_to_itself_stays_there():
     z = jax.random.normal(jax.random.key(0), (2, 5))
     np.testing.assert_allclose(interpolate(z, z, jnp.asarray([0.0, 0.3, 1.0])), jnp.stack([z] * 3), rtol=1e-5)

@@ -92,7 +92,8 @@ class TestTraining:
     def test_a_declaration_that_does_not_fit_is_refused_before_training(self, key, journeys):
         other = "/nowhere" if key.endswith(".dir") else "2"
         assignments = (*context(key), f"{path_of(key)}={other}")
-        with pytest.raises(UserError, match=f"{path_of(key)}={other}:|no data in {other};|{other}") as raised:
+        told = f"no data in {other};" if key.endswith(".dir") else f"{path_of(key)}={other}:"
+        with pytest.raises(UserError, match=told) as raised:
             journeys.observe(TRAIN, config_of(key), assignments)
         assert "\n" not in str(raised.value)
 

@@ -26,7 +26,9 @@ TINY_CLASSIFIER = (
     "checkpoint.every=2 eval.num_images=4 eval.batch_size=4 eval.draws=2"
 )
 
-ACTS = {  # in which modes a key must show, by the longest start of its id
+# In which modes a key must show, by the longest start of its id. SAVE is training with its checkpoints on disk, NETWORK
+# the network alone. (Training draws as --mode=sample does: test_by_hand.py.)
+ACTS = {
     "": (TRAIN, SAMPLE, EVAL),
     "data": (TRAIN,),
     "data.value_range": (TRAIN, SAMPLE, EVAL),
@@ -197,14 +199,12 @@ def keys() -> dict[str, Any]:
 
 def by_start(table: dict[str, Any], key: str) -> Any:
     """The entry whose name is the longest start of a key's id."""
-    return table[max((start for start in table if key.startswith(start)), key=len)]
+    return table[max(filter(key.startswith, table), key=len)]
 
 
 def by_end(table: dict[str, Any], key: str) -> Any:
     """The entry whose name is the longest end of a key's id, None where there is none."""
-    return table.get(
-        max((end for end in table if f".{key}".endswith(f".{end}") or key.endswith(end)), key=len, default=None)
-    )
+    return table.get(max(filter(key.endswith, table), key=len, default=None))
 
 
 def path_of(key: str) -> str:
