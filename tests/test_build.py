@@ -127,6 +127,14 @@ def test_values_out_of_range(assignment, part):
     assert part in str(raised.value)
 
 
+@pytest.mark.parametrize("t_min", ["0.0", "1e-6", "1.0", "-1.0"])
+def test_a_time_to_evaluate_from_that_the_sde_does_not_have(t_min):
+    told = rf"^config\.eval\.t_min={float(t_min)}: from config\.sde\.t_min=1e-05 to below t_max=1\.0$"
+    with pytest.raises(UserError, match=told):
+        finished("digits", "sde.name=vp", f"eval.t_min={t_min}")
+    finished("digits", "sde.name=vp", "eval.t_min=1e-5")
+
+
 @pytest.mark.parametrize("key", ["every", "keep"])
 def test_checkpoint_options_out_of_range(key):
     with pytest.raises(UserError, match=rf"config\.checkpoint\.{key}=0: at least 1"):

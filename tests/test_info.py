@@ -21,6 +21,8 @@ PARAMETERS = {
     "ffhq_ncsnv2": 94_132_611,
 }
 
+SIZES = {"mnist": 28, "cifar10": 32, "celeb_a": 64}
+
 
 @pytest.mark.parametrize("costs", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["cheap", "whole"])
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -36,7 +38,8 @@ def test_info_needs_no_data(name, costs, tmp_path, monkeypatch):
     assert f"parameters: {PARAMETERS[name]}" in lines
     evaluations = chosen.sampler.times.num_levels * chosen.sampler.corrector.num_steps + chosen.sampler.denoise
     assert f"network evaluations per image (NFE): {evaluations}" in lines
-    assert lines[0].startswith(f"data: {chosen.data.name} of shape ")
+    size, channels = chosen.data.get("image_size") or SIZES[chosen.data.name], 1 if chosen.data.name == "mnist" else 3
+    assert lines[0].startswith(f"data: {chosen.data.name} of shape ({size}, {size}, {channels}), ")
     assert not (tmp_path / "run").exists()
 
 

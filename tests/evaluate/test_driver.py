@@ -123,10 +123,11 @@ def test_other_settings_have_a_directory_of_their_own(asked):
 
 def test_more_repeats_go_on_where_the_first_stopped(asked):
     output, _, _ = asked("eval.repeats=1", "eval.loss=false")
-    first = lines_of(output, "bits_per_dim")
+    first, picture = lines_of(output, "bits_per_dim"), (output / "bits_per_dim.png").read_bytes()
     again, _, calls = asked("eval.repeats=3", "eval.loss=false")
     assert again == output and len(calls) == 6 and lines_of(output, "bits_per_dim")[:3] == first
     assert metrics(output)["bits_per_dim"]["repeats"] == 3
+    assert (output / "bits_per_dim.png").read_bytes() != picture  # of all repeats
     assert asked("eval.loss=false")[2] == [] and metrics(output)["bits_per_dim"]["repeats"] == 3
     assert asked()[2] == [8] * 6 and set(metrics(output)) >= {"loss", "training_loss", "bits_per_dim"}
 

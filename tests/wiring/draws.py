@@ -23,6 +23,7 @@ NAMED = ("bits", "normal", "rademacher", "uniform")
 THREEFRY = extended.threefry_prng_impl
 
 _bits: collections.Counter[bytes] = collections.Counter()
+_parents: set[bytes] = set()
 _places: dict[bytes, collections.Counter[str]] = collections.defaultdict(collections.Counter)
 
 
@@ -31,12 +32,20 @@ def _random_bits(key, bit_width, shape):
     return THREEFRY.random_bits(key, bit_width, shape)
 
 
+def _derived(derive):
+    def function(key, argument):
+        jax.debug.callback(lambda data: _parents.add(np.asarray(data).tobytes()), key)
+        return derive(key, argument)
+
+    return function
+
+
 RECORDING = extended.define_prng_impl(
     key_shape=THREEFRY.key_shape,
     seed=THREEFRY.seed,
-    split=THREEFRY.split,
+    split=_derived(THREEFRY.split),
     random_bits=_random_bits,
-    fold_in=THREEFRY.fold_in,
+    fold_in=_derived(THREEFRY.fold_in),
     name="recording",
     tag="rec",
 )
@@ -77,15 +86,21 @@ class _Philox(np.random.Philox):
 
 
 class Draws:
-    """How often which place drew from each key, and what numpy's generators used of their streams."""
+    """How often which place drew from each key, which keys others come from, and numpy's generators."""
 
     def __init__(self):
-        self.places, self.generators = {}, []
+        self.places, self.parents, self.generators = {}, set(), []
 
-    def repeated(self, *on_purpose):
-        """Places that drew more than once from one key, but for those that do so `on_purpose` and alone."""
-        shared = [places for places in self.places.values() if places.total() > 1]
-        return {tuple(sorted(places)) for places in shared if not (len(places) == 1 and set(places) <= set(on_purpose))}
+    def shared(self, *on_purpose):
+        """Places that drew from one key more than once, but for those that do so `on_purpose` and alone, and those that
+        drew from a key that other keys are derived from as well.
+        """
+        wrong = [
+            places
+            for key, places in self.places.items()
+            if key in self.parents or (places.total() > 1 and not (len(places) == 1 and set(places) <= set(on_purpose)))
+        ]
+        return {tuple(sorted(places)) for places in wrong}
 
     def overlaps(self):
         """Pairs of numpy's generators that used the same counts of the same stream."""
@@ -104,8 +119,8 @@ def recorded():
         draws.generators.append(generator)
         return generator
 
-    _bits.clear()
-    _places.clear()
+    for kept in (_bits, _parents, _places):
+        kept.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.random, "key", lambda seed: make_key(seed, impl=RECORDING))
         for name in NAMED:
@@ -113,6 +128,7 @@ def recorded():
         patch.setattr(np.random, "Philox", philox)
         yield draws
         jax.effects_barrier()
+    draws.parents = set(_parents)
     for key, times in _bits.items():
         unnamed = times - _places[key].total()
         draws.places[key] = _places[key] + collections.Counter(elsewhere=unnamed)

@@ -1,4 +1,7 @@
-"""No two draws of random numbers come from one key: in training, in sampling every task, in evaluation, in the data."""
+"""No two draws of random numbers come from one key: in training, in sampling every task, in evaluation, in the data.
+
+Nor does a draw come from a key that other keys are derived from.
+"""
 
 import collections
 
@@ -64,7 +67,14 @@ def test_the_recorder_sees_one_key_drawn_twice_and_others_once():
             return x + prng.uniform(prng.split(keys, 4)[1], x) + prng.signs(prng.split(keys, 4)[3], x)
 
         drawn(keys).block_until_ready()
-    assert len(draws.places) == 9 and draws.repeated() == {("elsewhere",)}  # part 1 of a split is number 1 folded in
+    assert len(draws.places) == 9 and draws.shared() == {("elsewhere",)}  # part 1 of a split is number 1 folded in
+
+
+def test_the_recorder_sees_a_draw_from_a_key_that_others_come_from():
+    with recorded() as draws:
+        keys, x = prng.per_image(jax.random.key(0), jnp.arange(3)), jnp.zeros((3, 2))
+        jax.jit(lambda keys: prng.normal(keys, x) + prng.uniform(prng.fold_in(keys, 5), x))(keys).block_until_ready()
+    assert len(draws.places) == 6 and draws.shared() == {("elsewhere",)}
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -77,7 +87,7 @@ def test_training_draws_from_every_key_once(name, tmp_path):
             del chosen.sampler
     with recorded() as draws:
         train(chosen, tmp_path, quiet)
-    assert draws.repeated(TIME) == set()
+    assert draws.shared(TIME) == set()
     drawn = {place for places in draws.places.values() for place in places}
     assert drawn == {TIME, "sdes:SDE.perturb", own, "elsewhere"}  # elsewhere: flax, which draws the parameters
 
@@ -89,7 +99,7 @@ def test_dropout_draws_from_keys_of_its_own_in_every_block():
     with recorded() as draws:
         keys = prng.per_image(jax.random.key(0), jnp.arange(2))
         jax.jit(experiment.loss_fn)(params, keys, {"image": jnp.zeros((2, 8, 8, 1))}).block_until_ready()
-    assert draws.repeated() == set()
+    assert draws.shared() == set()
     places = collections.Counter(place for places in draws.places.values() for place in places)
     blocks = sum("ResidualBlock" in name for name in params["params"])
     assert places == {TIME: 2, "sdes:SDE.perturb": 2, "models.unet_blocks:dropout.bits": 2 * blocks}
@@ -106,7 +116,7 @@ def test_sampling_draws_from_every_key_once(name, prior, untrained, journeys, tm
     with recorded() as draws:
         chosen = finished("digits", *RUN, *task, f"sampler.prior={prior}")
         sample(chosen, workdir, SampleRequest(output=tmp_path / prior), quiet)
-    assert draws.repeated(MASK) == set()
+    assert draws.shared(MASK) == set()
     assert bool(draws.places) == (name not in ("reconstruction", "interpolation"))
 
 
@@ -114,7 +124,7 @@ def test_evaluation_draws_from_every_key_once(untrained):
     asked = ["eval.repeats=2", "eval.num_probes=2", "eval.rtol=0.1", "eval.atol=0.1", "data.dequantize=true"]
     with recorded() as draws:
         evaluate(finished("digits", *RUN, *asked), untrained("data.dequantize=true"), say=quiet)
-    assert draws.repeated(TIME, PROBE) == set()
+    assert draws.shared(TIME, PROBE) == set()
     drawn = {place for places in draws.places.values() for place in places}
     assert drawn == {TIME, PROBE, "sdes:SDE.perturb", "measures:Pixels.scaled"}
 

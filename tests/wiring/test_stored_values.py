@@ -17,9 +17,10 @@ from PIL import Image
 from runs import images
 from test_averages import SMALL, saved_run
 
+from score_sde_jax import drawing, pictures
 from score_sde_jax import keys as prng
-from score_sde_jax import pictures
 from score_sde_jax.data import DATASETS
+from score_sde_jax.errors import UserError
 from score_sde_jax.sample import SampleRequest, sample
 from score_sde_jax.tasks import TASKS
 
@@ -160,6 +161,20 @@ def test_frames_show_the_way_to_the_first_images(run, tmp_path):
         gif.seek(0)
         assert not np.array_equal(np.asarray(gif.convert("L")), grids[0])
     assert np.array_equal(grids[0], grids[1]) and np.array_equal(grids[1], grids[2])
+
+
+def test_an_image_that_is_not_finite_is_named_by_its_number(run, tmp_path):
+    """In whichever batch it is; what was drawn before it stays."""
+
+    def draw(self, params, key, first):
+        found = drawn(self, params, key, first)
+        return found._replace(finite=np.arange(first, first + 4) != 6)
+
+    drawn = drawing.Artist.draw
+    with pytest.MonkeyPatch.context() as patch, traced():
+        patch.setattr(drawing.Artist, "draw", draw)
+        with pytest.raises(UserError, match=r"^image 6 is not finite: "):
+            asked(run, "sampler.num_images=8", "sampler.batch_size=4", output=tmp_path / "set")
 
 
 def test_labels_are_asked_for_in_turn_or_the_one_that_is_wanted():

@@ -40,17 +40,18 @@ def trained(workdir, *assignments, **recording):
 @pytest.mark.parametrize("steps_per_call", [1, 2])
 def test_metrics_are_means_over_the_steps_since_the_last(tmp_path, steps_per_call):
     assignments = "train.log_every=4", "checkpoint.every=8", f"train.steps_per_call={steps_per_call}"
-    lines = trained(tmp_path, *assignments, "optimizer.warmup_steps=4", "optimizer.decay=constant")
+    lines = trained(tmp_path, *assignments, "optimizer.warmup_steps=4", "optimizer.decay=cosine")
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [4, 8]
     for row, steps in zip(rows, (np.arange(1, 5), np.arange(5, 9)), strict=True):
         assert row["loss"] == LOSSES[steps - 1].mean()
         assert [row[f"{name}_norm"] / steps.mean() for name in ("grad", "param", "update")] == [10, 20, 30]
         assert row["level_loss"] == [6.0 * bin_ if bin_ in steps else None for bin_ in range(10)]
-        assert row["learning_rate"] == pytest.approx(2e-3 * min(1, (row["step"] - 1) / 4))
+        step = row["step"] - 1  # the rate of that step: linear up to step 4, then a cosine that ends at 0
+        assert row["learning_rate"] == pytest.approx(2e-3 * min(step / 4, 0.5 + 0.5 * np.cos(np.pi * (step - 4) / 4)))
     told = [line for line in lines if line.startswith("step ")]
     assert told[0].startswith("step 4/8  loss 3  grad norm 25  lr 1.50e-03  ")
-    assert told[1].startswith("step 8/8  loss 5.125  grad norm 65  lr 2.00e-03  ")
+    assert told[1].startswith("step 8/8  loss 5.125  grad norm 65  lr 2.93e-04  ")
 
 
 def test_speeds_are_those_of_the_steps_alone(tmp_path, monkeypatch):
@@ -127,6 +128,24 @@ def test_steps_that_are_not_finite_are_left_out_of_every_mean(tmp_path, bad):
     with pytest.raises(UserError, match=r"step 3: loss .* are not finite; .* train\.max_skipped=N \(now 0\)"):
         trained(tmp_path / "strict", "train.log_every=4", "checkpoint.every=8", metrics=poisoned)
     assert not list((tmp_path / "strict").glob("checkpoints/[0-9]*"))
+
+
+def test_the_step_that_is_one_too_many_is_named(tmp_path):
+    """Steps 3 and 6 are not finite, in two reports of four steps."""
+
+    def poisoned(step):
+        skipped = {"skipped": jnp.asarray((step >= 3) + (step >= 6), jnp.int32)}
+        return metrics(step) | skipped | ({"loss": jnp.asarray(jnp.nan)} if step in (3, 6) else {})
+
+    with pytest.raises(UserError, match=r"^step 6: loss nan and gradient norm 60\.0 are not finite.*\(now 1\)$"):
+        trained(tmp_path, "train.log_every=4", "train.max_skipped=1", "checkpoint.every=8", metrics=poisoned)
+
+
+def test_a_final_set_has_the_images_that_are_asked_for_now(tmp_path):
+    for num in (3, 5, 4):
+        trained(tmp_path, "checkpoint.every=8", f"sampler.num_images={num}")
+    with np.load(tmp_path / "samples" / "8" / "images.npz") as archive:
+        assert len(archive["images"]) == 5
 
 
 def test_a_run_that_goes_on_writes_every_step_once_and_sees_every_batch_once(tmp_path):
