@@ -130,8 +130,10 @@ def test_distances_to_training_images_are_those_of_what_is_stored(run):
 def test_a_set_that_goes_on_keeps_and_shows_what_it_has(run):
     """Rows beside the images stay with them, and the grid shows the first 64 of all."""
     task = "task.name=inpainting", "task.mask=top"
+    (evaluations,) = set(np.asarray(run[1](TASKS["none"](), 1, {}).evaluations).tolist())
     for num in (3, 7, 8):
-        output, found, _ = asked(run, *task, f"sampler.num_images={num}", "sampler.batch_size=4")
+        output, found, lines = asked(run, *task, f"sampler.num_images={num}", "sampler.batch_size=4")
+        assert f"{evaluations:.1f} network evaluations for an image" in lines
         assert len(found["images"]) == len(found["given"]) == num
         np.testing.assert_array_equal(found["images"][:, 4:], GRAYS[TEST[:num]][:, 4:])
         np.testing.assert_array_equal(found["given"][:, 4:], GRAYS[TEST[:num]][:, 4:])
