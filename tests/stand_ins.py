@@ -31,11 +31,12 @@ class Conditional(nn.Module):
 
 
 class LinearClassifier(WideResNet):
-    """One layer of the pixels and of what it is told, with the fields of the real classifier."""
+    """One layer of the pixels and of what it is told, with the fields and the zeros at the start of the real one."""
 
     @nn.compact
     def __call__(self, x, condition, train=False):
-        return nn.Dense(self.num_classes)(jnp.concatenate([x.reshape(len(x), -1), condition[:, None]], axis=1))
+        features = jnp.concatenate([x.reshape(len(x), -1), condition[:, None]], axis=1)
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(features)
 
 
 def unet(network):

@@ -8,10 +8,12 @@ from drawing import TEST, archive, drawn, seen
 from experiments import finished
 from PIL import Image
 from runs import contents, quiet
+from stand_ins import NETWORKS
 
 from score_sde_jax import given, pictures
 from score_sde_jax.data import DATASETS
 from score_sde_jax.errors import UserError
+from score_sde_jax.models import MODELS
 from score_sde_jax.reporting import read_metrics
 from score_sde_jax.sample import SampleRequest
 from score_sde_jax.train import train
@@ -19,8 +21,11 @@ from score_sde_jax.train import train
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
+@pytest.mark.parametrize("network", [None, pytest.param("wide_resnet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["digits_classifier", "cifar10_classifier"])
-def test_classifiers_train_go_on_and_draw_nothing(name, tmp_path, data_dir):
+def test_classifiers_train_go_on_and_draw_nothing(name, network, tmp_path, data_dir, monkeypatch):
+    if network:
+        monkeypatch.setitem(MODELS, network, NETWORKS[network])
     where, lines = [] if name.startswith("digits") else [f"data.dir={data_dir}"], []
     for steps in (2, 4, 4):
         train(finished(name, f"train.steps={steps}", *where), tmp_path, lines.append)
