@@ -1,4 +1,4 @@
-"""Samplers: a step is step(keys, x, t, s) -> x, and one `lax.scan` runs them all.
+"""Samplers: a step is step(keys, x, t, s) -> x, and one `lax.scan` runs them all and carries what they remember.
 
 `keys` holds one PRNG key for every image, so image number i depends on (seed, i) alone. Predictors (`predictors.py`)
 move from time t to time s < t; correctors (`correctors.py`) move at time t; `chain` composes them; time grids are in
@@ -7,11 +7,11 @@ move from time t to time s < t; correctors (`correctors.py`) move at time t; `ch
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from score_sde_jax import keys as prng
 from score_sde_jax.parameterization import NoiseFn
@@ -49,18 +49,21 @@ class Samples(NamedTuple):
 
 def chain(*steps: Step) -> Step:
     """One step made of several, each with keys of its own; a corrector and a predictor make predictor-corrector."""
-
-    def counted(keys: Keys, x: Images, t: Scalar, s: Scalar) -> tuple[Images, Counts]:
-        evaluations = jnp.zeros(len(x), jnp.int32)
-        for step_keys, step in zip(prng.split(keys, len(steps)), steps, strict=True):
-            x, more = step.counted(step_keys, x, t, s)
-            evaluations += more
-        return x, evaluations
-
     numbers = [step.evaluations for step in steps]
-    if None in numbers:
-        return Step(counted, evaluations=None)
-    return Step(lambda *args: counted(*args)[0], evaluations=sum(n for n in numbers if n is not None))
+    total = None if None in numbers else sum(n for n in numbers if n is not None)
+
+    def init(x: Images) -> PyTree:
+        return tuple(step.memory(x) for step in steps)
+
+    def move(keys: Keys, x: Images, t: Scalar, s: Scalar, memory: PyTree) -> tuple[Any, PyTree]:
+        evaluations, kept = jnp.zeros(len(x), jnp.int32), []
+        for step, step_keys, own in zip(steps, prng.split(keys, len(steps)), memory, strict=True):
+            x, more, own = step.apply(step_keys, x, t, s, own)
+            evaluations += more
+            kept.append(own)
+        return (x, evaluations) if total is None else x, tuple(kept)
+
+    return Step(move, total, init)
 
 
 def run(step: Step, times: Float[Array, " points"], keys: Keys, x: Images, *, num_frames: int = 0) -> Samples:
@@ -70,17 +73,18 @@ def run(step: Step, times: Float[Array, " points"], keys: Keys, x: Images, *, nu
     """
     num_steps = len(times) - 1
 
-    def body(carry: Samples, inputs: tuple[Array, Array, Array]) -> tuple[Samples, None]:
-        (x, frames, evaluations), (i, t, s) = carry, inputs
-        x, more = step.counted(prng.fold_in(keys, i), x, t, s)
+    def body(carry: tuple[Samples, PyTree], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Samples, PyTree], None]:
+        ((x, frames, evaluations), memory), (i, t, s) = carry, inputs
+        x, more, memory = step.apply(prng.fold_in(keys, i), x, t, s, memory)
         if num_frames:  # every step overwrites its frame, so a frame ends as the last step that falls in it
             frames = jax.lax.dynamic_update_index_in_dim(frames, x, i * num_frames // num_steps, axis=0)
-        return Samples(x, frames, evaluations + more), None
+        return (Samples(x, frames, evaluations + more), memory), None
 
     # A frame that no step falls into (fewer steps than frames) would stay at the start: ask for no more than there are.
     num_frames = min(num_frames, num_steps)
     start = Samples(x, jnp.zeros((num_frames, *x.shape), x.dtype), jnp.zeros(len(x), jnp.int32))
-    return jax.lax.scan(body, start, (jnp.arange(num_steps), times[:-1], times[1:]))[0]
+    (samples, _), _ = jax.lax.scan(body, (start, step.memory(x)), (jnp.arange(num_steps), times[:-1], times[1:]))
+    return samples
 
 
 def denoise(sde: SDE, noise_fn: NoiseFn, x: Images, t: Float[Array, ""]) -> Images:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 Keys = Key[Array, " batch"]
 Images = Float[Array, "batch *shape"]
@@ -18,16 +18,31 @@ class Step:
     """A sampler's step (keys, x, t, s) -> x and how often it evaluates the network for every image.
 
     Where the images decide how often, `evaluations` is None and `move` returns (x, evaluations of each image).
+    A multistep method also has `init`: `init(x)` is what it remembers before its first step, and `move` takes the
+    memory as a fifth argument and returns it as it is after the step: (what it returns without, memory).
     """
 
-    move: Callable[[Keys, Images, Scalar, Scalar], Any]
+    move: Callable[..., Any]
     evaluations: int | None
+    init: Callable[[Images], PyTree] | None = None
 
     def __call__(self, keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
-        """Move the images x from time t to time s."""
+        """Move the images x from time t to time s, remembering nothing."""
         return self.counted(keys, x, t, s)[0]
 
     def counted(self, keys: Keys, x: Images, t: Scalar, s: Scalar) -> tuple[Images, Counts]:
-        """Move the images x from time t to time s, and say how often the network was evaluated for each."""
-        moved = self.move(keys, x, t, s)
-        return moved if self.evaluations is None else (moved, jnp.full(len(x), self.evaluations, jnp.int32))
+        """The same, and how often the network was evaluated for each image."""
+        return self.apply(keys, x, t, s, self.memory(x))[:2]
+
+    def memory(self, x: Images) -> PyTree:
+        """What is remembered before the first step, from images x."""
+        return () if self.init is None else self.init(x)
+
+    def apply(self, keys: Keys, x: Images, t: Scalar, s: Scalar, memory: PyTree) -> tuple[Images, Counts, PyTree]:
+        """Move the images x from time t to time s: the images, evaluations of each, and what is remembered now."""
+        if self.init is None:
+            moved = self.move(keys, x, t, s)
+        else:
+            moved, memory = self.move(keys, x, t, s, memory)
+        x, counts = moved if self.evaluations is None else (moved, jnp.full(len(x), self.evaluations, jnp.int32))
+        return x, counts, memory

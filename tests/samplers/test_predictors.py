@@ -81,6 +81,7 @@ CASES = {
     "ddim": (ddim_formula, 1),
     "euler": (euler_formula, 1),
     "heun": (heun_formula, 2),
+    "dpmpp_2m": (ddim_formula, 1),  # alone; what it makes of its memory is in test_multistep.py
     "dormand_prince": (dormand_prince_formula, None),
     "none": (lambda x, *rest: x, None),
 }
