@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from score_sde_jax import build, drawing, workdir
 from score_sde_jax import keys as prng
+from score_sde_jax.data import Dataset
 from score_sde_jax.drawing import Artist, SampleSet
 from score_sde_jax.errors import UserError
 from score_sde_jax.given import Given, classifier
@@ -46,11 +47,7 @@ def sample(config: ConfigDict, directory: Path, request: SampleRequest, say: Say
     if "sampler" not in config:
         raise UserError("config.sampler is missing: --mode=sample draws with it, and a classifier draws nothing")
     image_shape = workdir.adopt_run(directory, config)
-    if request.neighbours is not None and len(image_shape) != 3:
-        raise UserError(f"--neighbours={request.neighbours}: only images have them, not points of shape {image_shape}")
-    training = build.dataset(config) if request.neighbours is not None else None
-    if request.neighbours is not None and training is not None:
-        check_number(request.neighbours, training)
+    training = None if request.neighbours is None else _training_images(config, request.neighbours, image_shape)
     parallel, options = build.parallel(config), build.sampler_options(config)
     value_range = config.data.value_range or (0.0, 1.0)
     experiment, given, more_params = _with_task(config, build.experiment(config, image_shape), parallel)
@@ -86,6 +83,15 @@ def sample(config: ConfigDict, directory: Path, request: SampleRequest, say: Say
     named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in LEFT))
     say(f"{samples.directory}: {named}\nrepeat: {request.command}")
     return samples.directory
+
+
+def _training_images(config: ConfigDict, num_neighbours: int, image_shape: tuple[int, ...]) -> Dataset:
+    """The images among which neighbours are found; UserError where there are not so many, before anything is drawn."""
+    if len(image_shape) != 3:
+        raise UserError(f"--neighbours={num_neighbours}: only images have them, not points of shape {image_shape}")
+    data = build.dataset(config)
+    check_number(num_neighbours, data)
+    return data
 
 
 def _with_task(
