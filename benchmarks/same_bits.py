@@ -41,23 +41,23 @@ def run(checkout: Path, config: str, workdir: Path) -> None:
 
 def arrays(workdir: Path) -> dict[str, np.ndarray]:
     """Every array that a run has left, by its file, seed and task."""
-    found = {}
+    left: dict[str, np.ndarray] = {}
     step = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
     with warnings.catch_warnings():  # no sharding is asked for
         warnings.simplefilter("ignore")
         state = ocp.PyTreeCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").absolute())
-    found |= {f"state/{key}": np.asarray(leaf) for key, leaf in ocp.utils.to_flat_dict(state, sep="/").items()}
+    left |= {f"state/{key}": np.asarray(leaf) for key, leaf in ocp.utils.to_flat_dict(state, sep="/").items()}
     for path in sorted(workdir.glob("samples/**/*.npz")):
         record = json.loads(path.with_name("samples.json").read_text())["description"]
         name = f"{path.stem} {record['seed']} {record.get('task', {}).get('name', 'none')}"
         with np.load(path) as archive:
-            found |= {f"samples/{name}/{key}": archive[key] for key in archive.files}
+            left |= {f"samples/{name}/{key}": archive[key] for key in archive.files}
     for path in sorted(workdir.glob("eval/**/*.jsonl")):
         for row in map(json.loads, path.read_text().splitlines()):
             for key, values in row.items():
-                before = found.get(f"{path.name}/{key}", np.zeros((0, *np.shape(values)[1:])))
-                found[f"{path.name}/{key}"] = np.concatenate([before, np.array(values, float)])
-    return found
+                before = left.get(f"{path.name}/{key}", np.zeros((0, *np.shape(values)[1:])))
+                left[f"{path.name}/{key}"] = np.concatenate([before, np.array(values, float)])
+    return left
 
 
 def bits(array: np.ndarray | None) -> object:

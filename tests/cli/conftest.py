@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch, capfd):
             flag.unparse()
         with pytest.raises(SystemExit) as ended:
             entry.run()
-        told = capfd.readouterr()
-        return ended.value.code, told.err, told.out
+        output = capfd.readouterr()
+        return ended.value.code, output.err, output.out
 
     return run

@@ -31,10 +31,10 @@ def test_reconstruction_gives_back_what_it_is_given_and_counts():
 @pytest.mark.parametrize("task", [tasks.Reconstruction(), tasks.Interpolation()], ids=["there and back", "between"])
 def test_an_image_of_which_any_way_failed_is_not_a_number(task, monkeypatch):
     """Way i of image i stops too early; all ways of the last image arrive."""
-    ways = iter(range(9))
+    way_numbers = iter(range(9))
 
     def solve(sde, noise_fn, x, **options):
-        converged = jnp.arange(len(x)) != next(ways)
+        converged = jnp.arange(len(x)) != next(way_numbers)
         return ode.Solution(jnp.ones_like(x), jnp.full(len(x), 5), converged)
 
     monkeypatch.setattr(tasks, "encode", solve)
@@ -43,10 +43,10 @@ def test_an_image_of_which_any_way_failed_is_not_a_number(task, monkeypatch):
     observed = jnp.ones((num + 1, task.observations, 2, 2, 1))
     given = {"observed": observed, "fraction": jnp.full(num + 1, 0.5)}
     networks, keys = tasks.Networks(GAUSSIAN.noise_fn(VP())), prng.per_image(jax.random.key(9), jnp.arange(num + 1))
-    found = task.sample(sampler(VP(), "ancestral", num=1), networks, keys, observed[:, 0], given)
-    assert np.isnan(found.images).all((1, 2, 3)).tolist() == [True] * num + [False]
-    np.testing.assert_array_equal(found.images[-1], 1)
-    np.testing.assert_array_equal(found.evaluations, 5 * num)
+    samples = task.sample(sampler(VP(), "ancestral", num=1), networks, keys, observed[:, 0], given)
+    assert np.isnan(samples.images).all((1, 2, 3)).tolist() == [True] * num + [False]
+    np.testing.assert_array_equal(samples.images[-1], 1)
+    np.testing.assert_array_equal(samples.evaluations, 5 * num)
 
 
 def test_interpolation_goes_from_one_image_to_the_other():

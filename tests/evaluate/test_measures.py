@@ -168,8 +168,8 @@ def test_a_classifier_has_an_accuracy_at_every_noise_level(tmp_path, monkeypatch
         assert found["level_accuracy"] == pytest.approx(shares, abs=4e-3)
         assert abs(found["mean"] - np.mean(losses)) < 4 * found["standard_error"] < 0.1
         assert found["level_loss"] == pytest.approx(losses, abs=1e-2)
-    told = f"accuracy {shares[0]:.4g} +- ", f" at the smallest noise, {found['accuracy_all_levels']['mean']:.4g} +- "
-    assert any(line.startswith(told[0]) and told[1] in line for line in lines)
+    parts = f"accuracy {shares[0]:.4g} +- ", f" at the smallest noise, {found['accuracy_all_levels']['mean']:.4g} +- "
+    assert any(line.startswith(parts[0]) and parts[1] in line for line in lines)
     with pytest.raises(UserError, match=r"config\.eval\.bits_per_dim=True: a classifier .* has no density"):
         chosen("eval.bits_per_dim=true")
 
