@@ -29,6 +29,7 @@ from score_sde_jax.state import NUM_BINS
 BITS, NATS, LOSS, TRAINING_LOSS = "bits_per_dim", "nats_per_dim", "loss", "training_loss"
 """Names of results; nats, of the density itself, where the data are continuous."""
 LIKELIHOOD_KEY, LOSS_KEY = range(2)
+"""Folded into the key. Held-out and training images of one number share noise, so that their losses differ by less."""
 FREELY_CHOSEN = ("loss", "bits_per_dim", "batch_size", "repeats", "split", "dir", "num_images")
 """Keys of section `eval` that no result of an image depends on, or that are told apart as what was found there."""
 MANY_DIRECTIONS = 256

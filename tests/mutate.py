@@ -1,6 +1,6 @@
 """Show that the tests notice small faults: plant one after the other in a copy of the project, and run tests on it.
 
-python tests/mutate.py tests/mutants.toml [--only ID ...] [--whole] [--jobs N]
+python tests/mutate.py tests/mutants.toml [--only ID ...] [--whole] [--jobs N] [--unchecked]
 
 The file is a list of such tables:
 
@@ -68,8 +68,8 @@ def python(copy: pathlib.Path, cwd: pathlib.Path, *arguments: str) -> tuple[int,
     """Exit status and output of Python, which finds the package of the copy before the installed one."""
     # Without byte code, none can be left of a mutant of the same second and length.
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    told = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, **told)
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, **streams)
     return done.returncode, done.stdout.strip() or "no output"
 
 

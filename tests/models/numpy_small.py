@@ -161,7 +161,7 @@ compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimizatio
 
 
 def inputs(shape, condition):
-    """Two images or vectors of this shape, and what a network is told of them."""
+    """Two images or vectors of this shape, and the condition of each."""
     return np.random.default_rng(0).uniform(-1, 1, (2, *shape)), None if condition is None else np.array(condition)
 
 

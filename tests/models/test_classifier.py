@@ -17,7 +17,7 @@ NETWORKS = {
         (4, 8, 1),
         [2, 5],
     ),
-    "told nothing": (WideResNet(base=8, multiplier=1, blocks_per_group=1), (8, 8, 1), None),
+    "unconditional": (WideResNet(base=8, multiplier=1, blocks_per_group=1), (8, 8, 1), None),
 }
 
 

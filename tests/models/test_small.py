@@ -12,16 +12,16 @@ from score_sde_jax.models import MLP, SmallUNet
 UNETS = {
     "one width": (SmallUNet(widths=(12,), patch=3, num_blocks=1, bottleneck=0), (6, 9, 1), [2, 5]),
     "two widths": (SmallUNet(widths=(8, 16), patch=2, num_blocks=2, bottleneck=8), (8, 12, 3), [0.7, -1.3]),
-    "two widths told nothing": (SmallUNet(widths=(16, 8), patch=1, num_blocks=1, bottleneck=6), (4, 8, 1), None),
+    "two widths unconditional": (SmallUNet(widths=(16, 8), patch=1, num_blocks=1, bottleneck=6), (4, 8, 1), None),
     "three widths": (SmallUNet(widths=(8, 16, 8), patch=1, num_blocks=2, bottleneck=0), (8, 4, 3), [0.7, -1.3]),
-    "three widths told nothing": (SmallUNet(widths=(8, 8, 8), patch=1, num_blocks=1, bottleneck=0), (4, 8, 1), None),
+    "three widths unconditional": (SmallUNet(widths=(8, 8, 8), patch=1, num_blocks=1, bottleneck=0), (4, 8, 1), None),
 }
 MLPS = {
     "no hidden layer": (MLP(width=8, depth=0), (2,), [0.7, -1.3]),
-    "no hidden layer told nothing": (MLP(width=8, depth=0), (3, 2), None),
+    "no hidden layer unconditional": (MLP(width=8, depth=0), (3, 2), None),
     "one hidden layer": (MLP(width=8, depth=1), (3, 2), [2, 5]),
     "three hidden layers": (MLP(width=8, depth=3), (3, 2), [0.7, -1.3]),
-    "three hidden layers told nothing": (MLP(width=8, depth=3), (2,), None),
+    "three hidden layers unconditional": (MLP(width=8, depth=3), (2,), None),
 }
 
 

@@ -64,7 +64,7 @@ ROWS = {
     "ddpm++ flow": Row(VP(), UNIFORM, "ddim"),
     "ddpm++ flow, Euler": Row(VP(), UNIFORM, "euler"),
     "ddpm++ flow, adaptive": Row(VP(), grid("uniform", num_steps=1), "dormand_prince"),
-    "ddpm++ flow, two steps at once": Row(VP(), grid("log_snr", num_steps=25), "dpmpp_2m", bias=0.02),
+    "ddpm++ flow, multistep": Row(VP(), grid("log_snr", num_steps=25), "dpmpp_2m", bias=0.02),
     "sub-vp": Row(SubVP(), UNIFORM, "euler_maruyama"),
     "edm": Row(EDM(), grid("karras", num_steps=17), "heun", bias=0.1),
     "edm, 4 times the steps": Row(EDM(), grid("karras", num_steps=68), "heun"),

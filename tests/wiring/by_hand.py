@@ -1,4 +1,4 @@
-"""One experiment with no setting at its default, as assignments and as objects put together by hand."""
+"""One experiment whose settings have other values than the defaults, as assignments and as objects by hand."""
 
 import functools
 
@@ -34,7 +34,8 @@ ASSIGNMENTS = (
     "sampler.times.name=log_snr sampler.times.num_steps=3 "
     "sampler.predictor.name=ancestral sampler.predictor.variance=transition "
     "sampler.corrector.name=langevin sampler.corrector.snr=0.2 sampler.corrector.num_steps=2 "
-    "sampler.corrector.shrink=true"
+    "sampler.corrector.norms=batch sampler.corrector.shrink=true "
+    "train.microbatches=2 train.rematerialize=true train.max_skipped=1 parallel.fully_sharded=true"
 )
 
 
@@ -98,7 +99,7 @@ def optimizer():
 def sampler(prior, order):
     def step(sde, noise_fn):
         steps = {
-            "corrector": correctors.langevin(sde, noise_fn, snr=0.2, num_steps=2, shrink=True),
+            "corrector": correctors.langevin(sde, noise_fn, snr=0.2, num_steps=2, norms="batch", shrink=True),
             "predictor": predictors.ancestral(sde, noise_fn, variance="transition"),
         }
         return samplers.chain(*(steps[name] for name in order.split("_")))

@@ -1,4 +1,4 @@
-"""The drivers without a compiler: what they trace and what they hand to it, recorded, with zeros for its results.
+"""The drivers without a compiler: what they trace and what they hand to it, recorded, with made-up results.
 
 A driver runs as a user starts it, reads its data and writes its files; only the functions that it compiles are traced
 instead. So a whole run takes a second, and what a setting changes on its way to the devices can be seen.
@@ -44,11 +44,11 @@ class Recorder:
 
 
 def digest(program):
-    """Of a program with all arrays in it."""
-    found = hashlib.sha256(ADDRESS.sub("", str(program)).encode())
+    """Digest of a program and of all arrays in it."""
+    digest_so_far = hashlib.sha256(ADDRESS.sub("", str(program)).encode())
     for constant in constants(program):
-        found.update(fingerprint(constant).encode())
-    return found.hexdigest()[:12]
+        digest_so_far.update(fingerprint(constant).encode())
+    return digest_so_far.hexdigest()[:12]
 
 
 def constants(program):
@@ -68,14 +68,14 @@ def _inner_constants(jaxpr):
 
 
 def fingerprint(tree):
-    """Of every value in a tree of arrays and keys."""
-    found = hashlib.sha256()
+    """Digest of every value in a tree of arrays and keys."""
+    digest_so_far = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(tree):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        found.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()[:12]
+        digest_so_far.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        digest_so_far.update(np.asarray(leaf).tobytes())
+    return digest_so_far.hexdigest()[:12]
 
 
 def zeros(shapes):

@@ -1,8 +1,7 @@
-"""The averaged parameters are what is drawn with, what is measured and what guides: at the files that a user opens.
+"""The averaged parameters are what is drawn with and what guides: at the files that a user opens.
 
-Each run holds a checkpoint whose raw parameters are off by a known amount. (What training itself draws, and the loss of
-an evaluation,
-are those of the averaged parameters in test_by_hand.py; bits/dim are in tests/evaluate.)
+Each run holds a checkpoint whose raw parameters are others. What training draws, and the loss of an evaluation, are
+compared in test_by_hand.py; all runs of tests/evaluate have raw parameters that are off.
 """
 
 import dataclasses
@@ -13,38 +12,16 @@ import numpy as np
 import pytest
 from experiments import finished
 from runs import images, quiet
+from saved_runs import SMALL, saved_run
 from stand_ins import LinearClassifier
 
-from score_sde_jax import build, pictures
 from score_sde_jax import keys as prng
-from score_sde_jax import workdir as directories
-from score_sde_jax.checkpoint import Checkpoints
+from score_sde_jax import pictures
 from score_sde_jax.models import MODELS
 from score_sde_jax.sample import SampleRequest, sample
 from score_sde_jax.tasks import ClassConditional
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-SMALL = "model.name=mlp model.width=4 model.depth=1 parameterization.condition.name=log_sigma"
-
-
-def saved_run(workdir, name, shape, *assignments):
-    """A run with one checkpoint; its config, experiment, and raw and averaged parameters."""
-    chosen = finished(name, *assignments)
-    experiment = build.experiment(chosen, shape)
-    shapes = jax.eval_shape(experiment.init, jax.random.key(0))
-
-    def drawn(seed):
-        return jax.tree.map(
-            lambda leaf: 0.5 * jax.random.normal(jax.random.key(seed + leaf.size), leaf.shape), shapes.params
-        )
-
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    raw, average = drawn(0), drawn(100)
-    directories.record(workdir, chosen, shape)
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    checkpoints.save(1, zeros.replace(step=jnp.ones((), jnp.int32), params=raw, ema_params=average))
-    checkpoints.close()
-    return chosen, experiment, raw, average
 
 
 def test_samples_and_guidance_are_those_of_averaged_parameters(tmp_path, monkeypatch):

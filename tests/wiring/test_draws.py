@@ -82,7 +82,7 @@ def test_training_draws_from_every_key_once(name, tmp_path):
     """Initialization, times and noise of every step, and what the loss draws itself."""
     key, own = TRAINED[name]
     chosen = finished(config_of(key), *of_choice(*key.split("=")))
-    if "sampler" in chosen:
+    if "sampler" in chosen:  # sampling has a test of its own
         with chosen.unlocked():
             del chosen.sampler
     with recorded() as draws:

@@ -92,8 +92,8 @@ class TestTraining:
     def test_a_declaration_that_does_not_fit_is_refused_before_training(self, key, journeys):
         other = "/nowhere" if key.endswith(".dir") else "2"
         assignments = (*context(key), f"{path_of(key)}={other}")
-        told = f"no data in {other};" if key.endswith(".dir") else f"{path_of(key)}={other}:"
-        with pytest.raises(UserError, match=told) as raised:
+        message = f"no data in {other};" if key.endswith(".dir") else f"{path_of(key)}={other}:"
+        with pytest.raises(UserError, match=message) as raised:
             journeys.observe(TRAIN, config_of(key), assignments)
         assert "\n" not in str(raised.value)
 

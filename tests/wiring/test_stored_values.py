@@ -15,7 +15,7 @@ from dry import recorded as traced
 from experiments import finished
 from PIL import Image
 from runs import images
-from test_averages import SMALL, saved_run
+from saved_runs import SMALL, saved_run
 
 from score_sde_jax import drawing, pictures
 from score_sde_jax import keys as prng
@@ -26,7 +26,7 @@ from score_sde_jax.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 RANGE = "data.value_range=(-1.0,1.0)"
-TEST, TRAIN = (DATASETS["digits"](split=split).gather(np.arange(359))[0] for split in ("test", "train"))
+TEST = DATASETS["digits"](split="test").gather(np.arange(359))[0]
 GRAYS = np.round(255 * np.arange(17) / 16).astype(np.uint8)
 """What the levels of the digits are stored as."""
 
@@ -123,8 +123,8 @@ def test_distances_to_training_images_are_those_of_what_is_stored(run):
         np.testing.assert_allclose(archive["distances"][:3], distances, rtol=1e-6)
         nearest = archive["distances"][:, 0]
     assert f"{np.median(nearest):.3g}" != f"{np.median(distances):.3g}"
-    told = f"images {np.median(nearest):.3g}, smallest {nearest.min():.3g}"
-    assert any(line.endswith(told) for line in lines), (told, lines)
+    end_of_line = f"images {np.median(nearest):.3g}, smallest {nearest.min():.3g}"
+    assert any(line.endswith(end_of_line) for line in lines), (end_of_line, lines)
 
 
 def test_a_set_that_goes_on_keeps_and_shows_what_it_has(run):
@@ -166,7 +166,7 @@ def test_frames_show_the_way_to_the_first_images(run, tmp_path):
 
 
 def test_an_image_that_is_not_finite_is_named_by_its_number(run, tmp_path):
-    """In whichever batch it is; what was drawn before it stays."""
+    """In whichever batch it is."""
 
     def draw(self, params, key, first):
         found = drawn(self, params, key, first)

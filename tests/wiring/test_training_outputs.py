@@ -49,9 +49,9 @@ def test_metrics_are_means_over_the_steps_since_the_last(tmp_path, steps_per_cal
         assert row["level_loss"] == [6.0 * bin_ if bin_ in steps else None for bin_ in range(10)]
         step = row["step"] - 1  # the rate of that step: linear up to step 4, then a cosine that ends at 0
         assert row["learning_rate"] == pytest.approx(2e-3 * min(step / 4, 0.5 + 0.5 * np.cos(np.pi * (step - 4) / 4)))
-    told = [line for line in lines if line.startswith("step ")]
-    assert told[0].startswith("step 4/8  loss 3  grad norm 25  lr 1.50e-03  ")
-    assert told[1].startswith("step 8/8  loss 5.125  grad norm 65  lr 2.93e-04  ")
+    step_lines = [line for line in lines if line.startswith("step ")]
+    assert step_lines[0].startswith("step 4/8  loss 3  grad norm 25  lr 1.50e-03  ")
+    assert step_lines[1].startswith("step 8/8  loss 5.125  grad norm 65  lr 2.93e-04  ")
 
 
 def test_speeds_are_those_of_the_steps_alone(tmp_path, monkeypatch):
@@ -59,7 +59,6 @@ def test_speeds_are_those_of_the_steps_alone(tmp_path, monkeypatch):
 
     class Slow(Unsaved):
         def save(self, step, state, **more):
-            nonlocal seen
             seen.now += 10.0
 
     monkeypatch.setattr("score_sde_jax.train.Checkpoints", Slow)
@@ -74,8 +73,8 @@ def test_speeds_are_those_of_the_steps_alone(tmp_path, monkeypatch):
     assert [row.get("seconds_save", 0.0) for row in rows] == [0, 0, 0, 10, 0, 0]  # of what came before the report
     passed = np.array([2, 4, 106, 118, 220, 222])  # after previews at 2 and 4, and a save at 3
     left = [round(seconds / (i + 1) * (5 - i)) for i, seconds in enumerate(passed)]
-    told = [line for line in lines if line.startswith("step ")]
-    assert [line.rpartition("images/s")[2].strip() for line in told] == [
+    step_lines = [line for line in lines if line.startswith("step ")]
+    assert [line.rpartition("images/s")[2].strip() for line in step_lines] == [
         f"0:{seconds // 60:02d}:{seconds % 60:02d} left" for seconds in left
     ]
     assert any(line.startswith("preview") and line.endswith("in 0:01:40") for line in lines)
@@ -97,7 +96,7 @@ def test_the_best_checkpoint_has_the_lowest_mean_loss_between_saves(tmp_path):
 
 
 def test_a_stop_keeps_the_losses_of_the_steps_before_it(tmp_path):
-    """The mean of steps 3 to 6 decides at step 6, wherever the run was stopped in between."""
+    """The mean of steps 1 to 6 decides at step 6, although the run was stopped after step 4."""
     every = *BEST, "checkpoint.every=6"
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     trained(straight, *every, "train.steps=6")

@@ -106,7 +106,7 @@ CONTEXTS = {  # what a key or a choice needs, beside TINY, to have a meaning, by
 
 FOURIER = "model.embedding=fourier parameterization.condition.name=log_sigma"
 POSITIONAL = "model.embedding=positional parameterization.condition.name=scaled_time"
-UNTOLD = "model.embedding=none parameterization.condition.name=none"
+UNCONDITIONAL = "model.embedding=none parameterization.condition.name=none"
 SKIPS = "model.progressive_input=skip "
 
 OTHERS = {  # values to compare with that of the context, by the end of a key's id; more assignments may go with one
@@ -127,7 +127,7 @@ OTHERS = {  # values to compare with that of the context, by the end of a key's 
     "widths": ["(16,)", "(8,8)"],
     "patch": ["1"],
     "dropout": ["0.3", "0.0"],
-    "ncsnpp.embedding": ["positional " + POSITIONAL, "none " + UNTOLD],
+    "ncsnpp.embedding": ["positional " + POSITIONAL, "none " + UNCONDITIONAL],
     "wide_resnet.embedding": ["fourier"],
     "wide_resnet.base": ["16"],
     "ncsnpp.width": ["8"],

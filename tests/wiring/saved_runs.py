@@ -1,0 +1,31 @@
+"""Runs with a checkpoint that no training has made: raw and averaged parameters are drawn at random."""
+
+import jax
+import jax.numpy as jnp
+from experiments import finished
+
+from score_sde_jax import build
+from score_sde_jax import workdir as directories
+from score_sde_jax.checkpoint import Checkpoints
+
+SMALL = "model.name=mlp model.width=4 model.depth=1 parameterization.condition.name=log_sigma"
+
+
+def saved_run(workdir, name, shape, *assignments):
+    """A run with one checkpoint; its config, experiment, and raw and averaged parameters."""
+    chosen = finished(name, *assignments)
+    experiment = build.experiment(chosen, shape)
+    shapes = jax.eval_shape(experiment.init, jax.random.key(0))
+
+    def drawn(seed):
+        return jax.tree.map(
+            lambda leaf: 0.5 * jax.random.normal(jax.random.key(seed + leaf.size), leaf.shape), shapes.params
+        )
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    raw, average = drawn(0), drawn(100)
+    directories.record(workdir, chosen, shape)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints.save(1, zeros.replace(step=jnp.ones((), jnp.int32), params=raw, ema_params=average))
+    checkpoints.close()
+    return chosen, experiment, raw, average
