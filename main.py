@@ -42,7 +42,9 @@ flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 def main(argv: list[str]) -> None:
     """Run the mode that the flags ask for."""
-    from score_sde_jax import build, config, processes, workdir
+    from score_sde_jax.devices import processes
+    from score_sde_jax.runs import build, workdir
+    from score_sde_jax.settings import reading as config
 
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every part of every save
@@ -61,11 +63,11 @@ def main(argv: list[str]) -> None:
     processes.start(FLAGS.distributed, FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
     say = _say if processes.is_first() else _keep_quiet
     if FLAGS.mode == "train":
-        from score_sde_jax.train import train
+        from score_sde_jax.runs.train import train
 
         train(experiment, directory, say, FLAGS.profile)
     elif FLAGS.mode == "sample":
-        from score_sde_jax.sample import SampleRequest, sample
+        from score_sde_jax.runs.sample import SampleRequest, sample
 
         request = SampleRequest(
             checkpoint=checkpoint,
@@ -77,11 +79,11 @@ def main(argv: list[str]) -> None:
         )
         sample(experiment, directory, request, say)
     elif FLAGS.mode == "eval":
-        from score_sde_jax.evaluate import evaluate
+        from score_sde_jax.runs.evaluate import evaluate
 
         evaluate(experiment, directory, checkpoint, FLAGS.seed, say)
     else:
-        from score_sde_jax.info import info
+        from score_sde_jax.runs.info import info
 
         info(experiment, directory, say)
 
@@ -144,7 +146,7 @@ def run() -> None:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         status = 130
     if status:
-        from score_sde_jax.processes import finish
+        from score_sde_jax.devices.processes import finish
 
         finish(status)
 

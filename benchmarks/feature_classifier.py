@@ -17,9 +17,10 @@ import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from score_sde_jax import build, config
 from score_sde_jax.data import all_images, training_batches
-from score_sde_jax.models.layers import Conv
+from score_sde_jax.networks.layers import Conv
+from score_sde_jax.runs import build
+from score_sde_jax.settings import reading as config
 
 BATCH, RATE = 128, 2e-3
 

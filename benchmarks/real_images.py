@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from score_sde_jax import build
 from score_sde_jax.data import all_images
-from score_sde_jax.metrics import frechet_distance
+from score_sde_jax.runs import build
+from score_sde_jax.tasks.frechet import frechet_distance
 
 SPLITS = {"digits": "all", "mnist": "test", "fashion_mnist": "test", "cifar10": "test"}
 

@@ -19,9 +19,10 @@ import numpy as np
 from feature_classifier import features_of
 from real_images import frechet_ratios, real_images
 
-from score_sde_jax import build, config
 from score_sde_jax.errors import UserError
-from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.runs import build
+from score_sde_jax.runs.sample import SampleRequest, sample
+from score_sde_jax.settings import reading as config
 
 GAUSSIAN, NO_CORRECTOR = ["sampler.prior=gaussian"], ["sampler.corrector.name=none"]
 

@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde_jax import build, config
-from score_sde_jax.costs import Product, flops, products
 from score_sde_jax.data import declared_shape
+from score_sde_jax.devices.costs import Product, flops, products
+from score_sde_jax.devices.parallel import Jit
 from score_sde_jax.errors import UserError
-from score_sde_jax.sharding import Jit
+from score_sde_jax.runs import build
+from score_sde_jax.settings import reading as config
 
 MATRIX = 2048
 PASSES = 5

@@ -15,11 +15,12 @@ from typing import Any
 
 import jax
 
-from score_sde_jax import build, config
 from score_sde_jax import keys as prng
 from score_sde_jax.data import training_batches
 from score_sde_jax.errors import UserError
-from score_sde_jax.train import train
+from score_sde_jax.runs import build
+from score_sde_jax.runs.train import train
+from score_sde_jax.settings import reading as config
 
 
 def main() -> None:

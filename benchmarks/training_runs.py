@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from score_sde_jax import build, config
-from score_sde_jax.checkpoint import Checkpoints
-from score_sde_jax.reporting import read_metrics
-from score_sde_jax.sharding import Jit
+from score_sde_jax.devices.parallel import Jit
+from score_sde_jax.runs import build
+from score_sde_jax.runs.checkpoint import Checkpoints
+from score_sde_jax.runs.reporting import read_metrics
+from score_sde_jax.settings import reading as config
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4000

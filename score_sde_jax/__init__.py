@@ -2,13 +2,13 @@
 
 from score_sde_jax import keys, samplers
 from score_sde_jax.data import DATASETS, training_batches
+from score_sde_jax.devices.parallel import PARALLEL
+from score_sde_jax.diffusion.losses import TIMES, WEIGHTS, score_matching_loss
+from score_sde_jax.diffusion.parameterization import CONDITIONS, PARAMETERIZATIONS, Parameterization
+from score_sde_jax.diffusion.sdes import DDPM, EDM, SDE, SDES, VE, VP, SubVP
 from score_sde_jax.errors import RunError, StoppedError, UserError
-from score_sde_jax.losses import TIMES, WEIGHTS, score_matching_loss
-from score_sde_jax.models import MODELS
-from score_sde_jax.parameterization import CONDITIONS, PARAMETERIZATIONS, Parameterization
+from score_sde_jax.networks import MODELS
 from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS, Sampler
-from score_sde_jax.sdes import DDPM, EDM, SDE, SDES, VE, VP, SubVP
-from score_sde_jax.sharding import PARALLEL
 
 __all__ = [
     "CONDITIONS",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from score_sde_jax.sdes import DDPM, EDM, SDE, VE, VP, SubVP
+from score_sde_jax.diffusion.sdes import DDPM, EDM, SDE, VE, VP, SubVP
 
 
 @dataclasses.dataclass(frozen=True)

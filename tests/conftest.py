@@ -20,8 +20,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # Every annotation of the numerical core is checked at run time, in the tests only.
-CHECKED = ["keys", "sdes", "ode", "parameterization", "losses", "samplers", "likelihood", "techniques"]
-CHECKED += ["conditioning", "tasks"]
+CHECKED = ["keys", "diffusion", "samplers", "tasks"]
 install_import_hook([f"score_sde_jax.{module}" for module in CHECKED], "beartype.beartype")
 
 

@@ -4,7 +4,8 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from score_sde_jax import build, config
+from score_sde_jax.runs import build
+from score_sde_jax.settings import reading as config
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.py") if path.parent.name != "families")

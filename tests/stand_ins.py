@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from score_sde_jax.models import MODELS, WideResNet
+from score_sde_jax.networks import MODELS, WideResNet
 
 
 class Unconditional(nn.Module):

@@ -1,4 +1,4 @@
-"""The layer rule: a module imports from lower layers alone. LAYERS is its statement; docs/design.md explains it."""
+"""The wings: who may import whom, and who may ask JAX about the machine; docs/design.md explains them."""
 
 import ast
 import pathlib
@@ -8,40 +8,50 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "score_sde_jax"
 
-# From the bottom up. Modules of one layer do not import each other.
-LAYERS = (
-    {"errors", "keys", "values"},
-    {
-        "sdes",
-        "ode",
-        "models",
-        "data",
-        "metrics",
-    },  # the networks know no diffusion, the diffusions no network
-    {"parameterization"},
-    {"losses", "samplers", "likelihood", "techniques", "conditioning"},
-    {"tasks"},  # the mathematics ends here
-    {"state", "optimizer", "checkpoint", "processes", "reporting", "config"},
-    {"sharding", "window", "pictures", "workdir", "results"},
-    {"schema"},
-    {"options"},
-    {"contradictions", "experiment"},
-    {"build"},
-    {"given"},
-    {"automatic", "drawing", "measures", "costs", "neighbours"},
-    {"train", "sample", "info", "evaluate"},  # the drivers
+# From the ground up. A wing imports from those below it; wings of one set do not know each other.
+WINGS = (
+    {"errors", "keys"},
+    {"devices"},
+    {"diffusion", "networks", "data"},
+    {"samplers"},
+    {"tasks"},
+    {"settings"},
+    {"runs"},
 )
 # main.py has the flags, a config to read, a mistake to print, and a driver to call.
-MAIN_IMPORTS = {"errors", "config", "build", "processes", "workdir"} | LAYERS[-1]
+MAIN_IMPORTS = {"errors", "settings", "devices", "runs"}
 
-# Inside a package, its files may import these (from the bottom up again), and __init__ every file.
-SHARED = {
+# Inside a wing a file imports from the sets before its own; files that no set names come last, and then __init__.
+INSIDE = {
+    "diffusion": (
+        {"sdes", "ode", "ladder"},
+        {"parameterization"},
+    ),
     "data": ({"dataset", "images"}, {"tfds_source"}, {"idx"}, {"archives"}),
-    "models": ({"convolution", "embedding", "resampling"}, {"layers"}, {"refinenet", "unet_blocks"}),
-    "samplers": ({"layers"}, {"flow"}),
+    "devices": ({"machine"},),
+    "networks": ({"convolution", "embedding", "resampling"}, {"layers"}, {"refinenet", "unet_blocks"}),
+    "samplers": ({"step"}, {"flow"}),
+    "tasks": ({"task", "masks"}, {"flow"}),
+    "settings": ({"fields"}, {"reading"}, {"schema"}, {"options"}),
+    "runs": (
+        {"reporting", "checkpoint", "step"},
+        {"window", "pictures", "workdir", "results", "experiment"},
+        {"build"},
+        {"given"},
+        {"drawing", "measures", "neighbours"},
+    ),
 }
 
-MATHEMATICS = {"keys", "sdes", "ode", "parameterization", "losses", "samplers", "likelihood", "conditioning", "tasks"}
+MATHEMATICS = {"keys", "diffusion", "samplers", "tasks"}
+MACHINE = {
+    "device_count",
+    "local_device_count",
+    "devices",
+    "local_devices",
+    "process_index",
+    "process_count",
+    "default_backend",
+}
 DEVICES_AND_HOST = {
     "pmean",
     "psum",
@@ -96,35 +106,45 @@ def rank(name: str, layers: tuple[set[str], ...]) -> int | None:
 
 
 @for_every_file
-def test_module_has_a_layer(path):
+def test_module_stands_in_a_wing(path):
     name = module_name(path)
-    assert not name or rank(name[0], LAYERS) is not None, f"put {name[0]} into LAYERS"
+    assert not name or rank(name[0], WINGS) is not None, f"put {name[0]} into WINGS"
 
 
 @for_every_file
-def test_module_imports_from_lower_layers_alone(path):
+def test_wing_imports_from_lower_wings_alone(path):
     name = module_name(path)
     if not name:
-        return  # the public surface shows all layers
+        return  # the public surface shows all wings
     wrong = [".".join(to) for to in imports(path) if to[:1] != name[:1] and not below(to, name)]
     assert not wrong, f"{'.'.join(name)} must not import {wrong}"
 
 
 def below(lower: tuple[str, ...], upper: tuple[str, ...]) -> bool:
-    ranks = [rank(module[0], LAYERS) for module in (lower, upper) if module]
+    ranks = [rank(module[0], WINGS) for module in (lower, upper) if module]
     return len(ranks) == 2 and None not in ranks and ranks[0] < ranks[1]
 
 
 @pytest.mark.parametrize("path", [f for f in FILES if len(module_name(f)) == 2], ids=lambda f: "/".join(module_name(f)))
-def test_files_of_a_package_import_its_shared_files_alone(path):
-    package, name = module_name(path)
-    shared = SHARED.get(package, ())
-    own = rank(name, shared)
+def test_file_of_a_wing_imports_from_the_files_before_it_alone(path):
+    wing, name = module_name(path)
+    order = INSIDE.get(wing, ())
+    own = rank(name, order)
     for to in imports(path):
-        if to[0] == package:
-            assert len(to) == 2, f"{package}/{name} imports its own package"
-            found = rank(to[1], shared)
-            assert found is not None and (own is None or found < own), f"{name} must not import {to[1]}"
+        if to[0] == wing:
+            assert len(to) == 2, f"{wing}/{name} imports its own wing"
+            place = rank(to[1], order)
+            assert place is not None and (own is None or place < own), f"{name} must not import {to[1]}"
+
+
+@for_every_file
+def test_one_wing_asks_about_the_machine(path):
+    """Devices, processes and backends are asked for in devices/ alone."""
+    if module_name(path)[:1] == ("devices",):
+        return
+    for node in syntax(path):
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "jax":
+            assert node.attr not in MACHINE, f"line {node.lineno}: jax.{node.attr}"
 
 
 def test_main_imports_the_drivers():
@@ -155,9 +175,16 @@ def test_the_mathematics_knows_no_devices_and_no_host(path):
         assert name not in DEVICES_AND_HOST, f"line {getattr(node, 'lineno', '?')}: {name}"
 
 
+@pytest.mark.parametrize("path", [f for f in FILES if module_name(f)[:1] and module_name(f)[0] in MATHEMATICS], ids=str)
+def test_the_mathematics_imports_no_devices(path):
+    assert not [".".join(to) for to in imports(path) if to[:1] == ("devices",)]
+
+
 @for_every_file
-def test_file_is_short(path):
-    assert len(path.read_text().splitlines()) < 300
+def test_function_is_short(path):
+    for node in syntax(path):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} has {node.end_lineno - node.lineno + 1} lines"
 
 
 @for_every_file

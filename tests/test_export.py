@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 from experiments import NAMES, finished
 
-from score_sde_jax import build
 from score_sde_jax.data import declared_shape
-from score_sde_jax.sharding import Jit
+from score_sde_jax.devices.parallel import Jit
+from score_sde_jax.runs import build
 
 GIVEN = ["sde.sigma_max=50.0", "loss.times.num_levels=3", "sampler.corrector.step_size=0.1"]  # where data decide
 QUICK = (

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde_jax import keys as prng
-from score_sde_jax.parameterization import NoiseFn
-from score_sde_jax.samplers.layers import Images, Keys, Scalar, Step
-from score_sde_jax.sdes import SDE
+from score_sde_jax.diffusion.parameterization import NoiseFn
+from score_sde_jax.diffusion.sdes import SDE
+from score_sde_jax.samplers.step import Images, Keys, Scalar, Step
 
 # (score, noise, sigma) -> step size, a scalar or one for every image as (batch, 1, ..., 1)
 StepSize = Callable[[Images, Images, Scalar], Float[Array, "..."]]

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde_jax import keys as prng
-from score_sde_jax import ode
-from score_sde_jax.parameterization import NoiseFn
-from score_sde_jax.samplers.layers import Images, Scalar
-from score_sde_jax.sdes import SDE
+from score_sde_jax.diffusion import ode
+from score_sde_jax.diffusion.parameterization import NoiseFn
+from score_sde_jax.diffusion.sdes import SDE
+from score_sde_jax.samplers.step import Images, Scalar
 
 
 def solve(

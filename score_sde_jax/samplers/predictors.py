@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 
 from score_sde_jax import keys as prng
-from score_sde_jax import ode
-from score_sde_jax.parameterization import NoiseFn
+from score_sde_jax.diffusion import ode
+from score_sde_jax.diffusion.parameterization import NoiseFn
+from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.samplers.flow import solve
-from score_sde_jax.samplers.layers import Counts, Images, Keys, Scalar, Step
-from score_sde_jax.sdes import SDE
+from score_sde_jax.samplers.step import Counts, Images, Keys, Scalar, Step
 
 
 def _transition(sde: SDE, t: Scalar, s: Scalar) -> tuple[Scalar, Scalar]:

@@ -6,7 +6,7 @@ Each grid returns num_steps + 1 times, so `num_steps` counts steps and is indepe
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from score_sde_jax.sdes import SDE
+from score_sde_jax.diffusion.sdes import SDE
 
 
 def ladder(sde: SDE, *, num_levels: int = 10) -> Float[Array, " points"]:

@@ -158,12 +158,12 @@ def test_a_broken_record_of_a_run(run, tmp_path):
 
 
 def test_ctrl_c_is_told_in_one_line(run, monkeypatch):
-    import score_sde_jax.train
+    import score_sde_jax.runs.train
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(score_sde_jax.train, "train", interrupted)
+    monkeypatch.setattr(score_sde_jax.runs.train, "train", interrupted)
     code, err, _ = run(DIGITS_HERE)
     assert code == 130 and err == "interrupted; the same command goes on from the last checkpoint\n"
 
@@ -176,13 +176,13 @@ def test_ctrl_c_is_told_in_one_line(run, monkeypatch):
     ],
 )
 def test_faults_and_signals_have_a_status_of_their_own(run, monkeypatch, error, status, told):
-    import score_sde_jax.train
+    import score_sde_jax.runs.train
 
     def ended(*_):
         raise error
 
     monkeypatch.setattr(os, "_exit", sys.exit)  # a fault ends the process at once, and the test with it
-    monkeypatch.setattr(score_sde_jax.train, "train", ended)
+    monkeypatch.setattr(score_sde_jax.runs.train, "train", ended)
     code, err, _ = run(DIGITS_HERE)
     assert code == status and err == told
 

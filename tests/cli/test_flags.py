@@ -7,7 +7,7 @@ import shlex
 import pytest
 from typed import DIGITS_HERE, ROOT
 
-from score_sde_jax.config import flatten
+from score_sde_jax.settings.reading import flatten
 
 DRIVERS = {"train": "train.train", "sample": "sample.sample", "eval": "evaluate.evaluate", "info": "info.info"}
 
@@ -25,7 +25,7 @@ def called(run, monkeypatch):
         return record
 
     for mode, function in DRIVERS.items():
-        monkeypatch.setattr(f"score_sde_jax.{function}", driver(mode))
+        monkeypatch.setattr(f"score_sde_jax.runs.{function}", driver(mode))
 
     def called(*arguments):
         run(*arguments)

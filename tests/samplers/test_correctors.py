@@ -10,9 +10,9 @@ from closed_forms import GAUSSIAN, SDE_CASES, SKEWED, assert_moments
 from probing import affine, apply
 
 from score_sde_jax import keys as prng
+from score_sde_jax.diffusion.sdes import EDM, VE, VP
 from score_sde_jax.samplers import CORRECTORS
 from score_sde_jax.samplers.correctors import annealed_langevin, langevin
-from score_sde_jax.sdes import EDM, VE, VP
 
 POINTS = np.array([-1.3, 0.2, 2.0])
 

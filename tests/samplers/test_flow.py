@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from closed_forms import GAUSSIAN, SKEWED
 
+from score_sde_jax.diffusion.sdes import SDES
 from score_sde_jax.samplers import decode, encode, interpolate
-from score_sde_jax.sdes import SDES
 
 
 @pytest.mark.parametrize("name", SDES)

@@ -12,8 +12,8 @@ from closed_forms import GAUSSIAN, SKEWED, assert_moments
 from probing import Affine, affine, propagate
 
 from score_sde_jax import keys as prng
+from score_sde_jax.diffusion.sdes import DDPM, EDM, SDE, VE, VP, SubVP
 from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS, PRIORS, Sampler, chain, denoise
-from score_sde_jax.sdes import DDPM, EDM, SDE, VE, VP, SubVP
 
 
 class Row(NamedTuple):

@@ -9,9 +9,9 @@ import pytest
 from closed_forms import GAUSSIAN, SDE_CASES, SKEWED, Mixture
 
 from score_sde_jax import keys as prng
+from score_sde_jax.diffusion.sdes import VP
 from score_sde_jax.samplers import CORRECTORS, GRIDS, Step, chain, run
 from score_sde_jax.samplers.predictors import ddim, dpmpp_2m
-from score_sde_jax.sdes import VP
 
 POINTS = np.array([-1.3, 0.2, 2.0])
 

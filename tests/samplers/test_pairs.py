@@ -9,8 +9,8 @@ import pytest
 from closed_forms import SKEWED, assert_moments
 
 from score_sde_jax import keys as prng
+from score_sde_jax.diffusion.sdes import VE, VP, SubVP
 from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS, Step, chain, denoise
-from score_sde_jax.sdes import VE, VP, SubVP
 
 # The published ranges, with less noise on VE and a later end on VP, so that few steps go far enough.
 DIFFUSIONS = {"ve": VE(sigma_min=0.05, sigma_max=5.0), "vp": VP(t_min=1e-3), "subvp": SubVP(t_min=1e-3)}

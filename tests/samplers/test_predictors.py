@@ -12,9 +12,9 @@ from probing import affine, apply, propagate
 from scipy.integrate import solve_ivp
 
 from score_sde_jax import keys as prng
+from score_sde_jax.diffusion.sdes import DDPM, EDM, VE, VP
 from score_sde_jax.samplers import PREDICTORS
 from score_sde_jax.samplers.predictors import ancestral, ddim, dormand_prince, euler, heun, reverse_diffusion
-from score_sde_jax.sdes import DDPM, EDM, VE, VP
 
 POINTS = np.array([-1.3, 0.2, 2.0])
 

@@ -12,8 +12,8 @@ from closed_forms import GAUSSIAN, SKEWED
 from scipy import stats
 
 from score_sde_jax import keys as prng
+from score_sde_jax.diffusion.sdes import EDM, VE, VP
 from score_sde_jax.samplers import CORRECTORS, PREDICTORS, PRIORS, Sampler, Step, chain, denoise, run
-from score_sde_jax.sdes import EDM, VE, VP
 
 SAMPLERS = {
     **{f"predictor {name}": make for name, make in PREDICTORS.items()},

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from score_sde_jax.diffusion.sdes import EDM, SDES, VE, VP
 from score_sde_jax.samplers import GRIDS
-from score_sde_jax.sdes import EDM, SDES, VE, VP
 
 
 def vp_sigmas(steps):

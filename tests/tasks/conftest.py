@@ -2,11 +2,11 @@
 
 import pytest
 from experiments import finished
-from runs import quiet
+from run_files import quiet
 from stand_ins import LinearClassifier
 
-from score_sde_jax.models import MODELS
-from score_sde_jax.train import train
+from score_sde_jax.networks import MODELS
+from score_sde_jax.runs.train import train
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,11 +2,11 @@
 
 import numpy as np
 from experiments import finished
-from runs import quiet
+from run_files import quiet
 
-from score_sde_jax import pictures
 from score_sde_jax.data import DATASETS
-from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.runs import pictures
+from score_sde_jax.runs.sample import SampleRequest, sample
 
 TEST = DATASETS["digits"](split="test").gather(np.arange(359))[0]
 

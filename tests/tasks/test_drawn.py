@@ -7,16 +7,16 @@ import pytest
 from drawing import TEST, archive, drawn, seen
 from experiments import finished
 from PIL import Image
-from runs import contents, quiet
+from run_files import contents, quiet
 from stand_ins import NETWORKS
 
-from score_sde_jax import given, pictures
 from score_sde_jax.data import DATASETS
 from score_sde_jax.errors import UserError
-from score_sde_jax.models import MODELS
-from score_sde_jax.reporting import read_metrics
-from score_sde_jax.sample import SampleRequest
-from score_sde_jax.train import train
+from score_sde_jax.networks import MODELS
+from score_sde_jax.runs import given, pictures
+from score_sde_jax.runs.reporting import read_metrics
+from score_sde_jax.runs.sample import SampleRequest
+from score_sde_jax.runs.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

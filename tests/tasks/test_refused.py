@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from drawing import drawn
 from experiments import finished, loaded
-from runs import quiet
+from run_files import quiet
 
-from score_sde_jax import build
 from score_sde_jax.errors import UserError
-from score_sde_jax.sample import SampleRequest, sample
-from score_sde_jax.train import train
+from score_sde_jax.runs import build
+from score_sde_jax.runs.sample import SampleRequest, sample
+from score_sde_jax.runs.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -10,11 +10,12 @@ from experiments import finished
 from flax import linen as nn
 
 from score_sde_jax import keys as prng
-from score_sde_jax import losses, parameterization, samplers
+from score_sde_jax import samplers
 from score_sde_jax.data import DATASETS
-from score_sde_jax.parameterization import Parameterization
+from score_sde_jax.diffusion import losses, parameterization
+from score_sde_jax.diffusion.parameterization import Parameterization
+from score_sde_jax.diffusion.sdes import VP
 from score_sde_jax.samplers import correctors, predictors, times
-from score_sde_jax.sdes import VP
 
 SEED, LEVELS, LOW, HIGH = 5, 17, -0.5, 1.5
 ASSIGNMENTS = (

@@ -18,8 +18,8 @@ import pytest
 from jax.extend import core
 from PIL import Image
 
-from score_sde_jax import drawing, pictures, reporting, train
-from score_sde_jax.sharding import Parallel
+from score_sde_jax.devices.parallel import Parallel
+from score_sde_jax.runs import drawing, pictures, reporting, train
 
 ADDRESS = re.compile(r"0x[0-9a-f]+")
 

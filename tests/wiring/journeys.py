@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from dry import fingerprint, ramps, recorded
 from experiments import finished
-from runs import quiet, timeless
+from run_files import quiet, timeless
 
-from score_sde_jax import build
-from score_sde_jax import workdir as directories
-from score_sde_jax.evaluate import evaluate
-from score_sde_jax.reporting import read_metrics
-from score_sde_jax.sample import SampleRequest, sample
-from score_sde_jax.train import _Run, train
+from score_sde_jax.runs import build
+from score_sde_jax.runs import workdir as directories
+from score_sde_jax.runs.evaluate import evaluate
+from score_sde_jax.runs.reporting import read_metrics
+from score_sde_jax.runs.sample import SampleRequest, sample
+from score_sde_jax.runs.train import _Run, train
 
 AFTER_TRAINING = ("sampler.", "task.", "eval.")
 """Sections that a trained run does not depend on."""
@@ -85,7 +85,7 @@ class Journeys:
     def _train(self, name, assignments):
         """The same without checkpoints, which take half of the time."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("score_sde_jax.train.Checkpoints", Unsaved)
+            patch.setattr("score_sde_jax.runs.train.Checkpoints", Unsaved)
             return self._save(name, assignments)
 
     def _sample(self, name, assignments):

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from experiments import finished
 
-from score_sde_jax import build
-from score_sde_jax import workdir as directories
-from score_sde_jax.checkpoint import Checkpoints
+from score_sde_jax.runs import build
+from score_sde_jax.runs import workdir as directories
+from score_sde_jax.runs.checkpoint import Checkpoints
 
 SMALL = "model.name=mlp model.width=4 model.depth=1 parameterization.condition.name=log_sigma"
 

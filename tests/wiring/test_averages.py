@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from experiments import finished
-from runs import images, quiet
+from run_files import images, quiet
 from saved_runs import SMALL, saved_run
 from stand_ins import LinearClassifier
 
 from score_sde_jax import keys as prng
-from score_sde_jax import pictures
-from score_sde_jax.models import MODELS
-from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.networks import MODELS
+from score_sde_jax.runs import pictures
+from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.tasks import ClassConditional
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

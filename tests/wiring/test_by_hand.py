@@ -12,17 +12,17 @@ import pytest
 from by_hand import DIFFUSION, Dropping
 from dry import recorded
 from PIL import Image
-from runs import images, quiet, restored
+from run_files import images, quiet, restored
 
-from score_sde_jax import build, pictures
 from score_sde_jax import keys as prng
 from score_sde_jax.data import DATASETS
-from score_sde_jax.evaluate import evaluate
-from score_sde_jax.models import MODELS
-from score_sde_jax.reporting import read_metrics
+from score_sde_jax.networks import MODELS
+from score_sde_jax.runs import build, pictures
+from score_sde_jax.runs.evaluate import evaluate
+from score_sde_jax.runs.reporting import read_metrics
+from score_sde_jax.runs.step import NUM_BINS
+from score_sde_jax.runs.train import train
 from score_sde_jax.samplers import PRIORS
-from score_sde_jax.state import NUM_BINS
-from score_sde_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHAPE = (8, 8, 1)

@@ -13,35 +13,35 @@ from dry import recorded as traced
 from experiments import finished
 from journeys import restore
 from key_recorder import recorded
-from runs import quiet
+from run_files import quiet
 from stand_ins import LinearClassifier
 from two_values import config_of, context, of_choice
 
-from score_sde_jax import build
 from score_sde_jax import keys as prng
-from score_sde_jax import workdir as directories
 from score_sde_jax.data import pipeline, training_batches
 from score_sde_jax.data.digits import digits
-from score_sde_jax.evaluate import evaluate
-from score_sde_jax.models import MODELS
-from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.networks import MODELS
+from score_sde_jax.runs import build
+from score_sde_jax.runs import workdir as directories
+from score_sde_jax.runs.evaluate import evaluate
+from score_sde_jax.runs.sample import SampleRequest, sample
+from score_sde_jax.runs.train import train
 from score_sde_jax.tasks import TASKS
-from score_sde_jax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-TIME = "losses:_unit"
+TIME = "diffusion.losses:_unit"
 """Drawn twice on purpose: by the loss, and for the noise level that its loss is counted at."""
-PROBE = "likelihood:_estimated.probe"
+PROBE = "diffusion.likelihood:_estimated.probe"
 """Drawn on purpose at every evaluation of the network: the directions are the same all along the flow."""
-MASK = "conditioning:random"
+MASK = "tasks.masks:random"
 """Drawn on purpose once to complete the image and once to show what was known of it."""
 
 RUN = (*context("seed"), "sampler.corrector.num_steps=2")
 LOOSE = ["task.rtol=0.1", "task.atol=0.1"]
 TRAINED = {  # losses, and where they draw what others do not
-    "sliced": ("loss=sliced", "losses:sliced_score_matching_loss.project"),
-    "classification": ("loss=classification", "sdes:SDE.perturb"),
+    "sliced": ("loss=sliced", "diffusion.losses:sliced_score_matching_loss.project"),
+    "classification": ("loss=classification", "diffusion.sdes:SDE.perturb"),
 }
 
 
@@ -89,7 +89,11 @@ def test_training_draws_from_every_key_once(name, tmp_path):
         train(chosen, tmp_path, quiet)
     assert draws.shared(TIME) == set()
     drawn = {place for places in draws.places.values() for place in places}
-    assert drawn - {"elsewhere"} == {TIME, "sdes:SDE.perturb", own}  # elsewhere: flax, which draws the parameters
+    assert drawn - {"elsewhere"} == {
+        TIME,
+        "diffusion.sdes:SDE.perturb",
+        own,
+    }  # elsewhere: flax, which draws the parameters
 
 
 def test_dropout_draws_from_keys_of_its_own_in_every_block():
@@ -102,7 +106,7 @@ def test_dropout_draws_from_keys_of_its_own_in_every_block():
     assert draws.shared() == set()
     places = collections.Counter(place for places in draws.places.values() for place in places)
     blocks = sum("ResidualBlock" in name for name in params["params"])
-    assert places == {TIME: 2, "sdes:SDE.perturb": 2, "models.unet_blocks:dropout.bits": 2 * blocks}
+    assert places == {TIME: 2, "diffusion.sdes:SDE.perturb": 2, "networks.unet_blocks:dropout.bits": 2 * blocks}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_evaluation_draws_from_every_key_once(untrained):
         evaluate(finished("digits", *RUN, *asked), untrained("data.dequantize=true"), say=quiet)
     assert draws.shared(TIME, PROBE) == set()
     drawn = {place for places in draws.places.values() for place in places}
-    assert drawn == {TIME, PROBE, "sdes:SDE.perturb", "measures:Pixels.scaled"}
+    assert drawn == {TIME, PROBE, "diffusion.sdes:SDE.perturb", "runs.measures:Pixels.scaled"}
 
 
 def test_the_pipeline_uses_every_count_of_a_stream_once(monkeypatch):

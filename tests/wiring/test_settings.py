@@ -27,11 +27,11 @@ from two_values import (
     path_of,
 )
 
-from score_sde_jax import config
-from score_sde_jax.config import section
 from score_sde_jax.errors import UserError
-from score_sde_jax.models import MODELS
-from score_sde_jax.schema import SCHEMA
+from score_sde_jax.networks import MODELS
+from score_sde_jax.settings import reading as config
+from score_sde_jax.settings.reading import section
+from score_sde_jax.settings.schema import SCHEMA
 
 KEYS = keys()
 CHOICES = [f"{path}={name}" for path, spec in SCHEMA.items() for name in spec.choices]

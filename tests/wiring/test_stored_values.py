@@ -14,14 +14,14 @@ import pytest
 from dry import recorded as traced
 from experiments import finished
 from PIL import Image
-from runs import images
+from run_files import images
 from saved_runs import SMALL, saved_run
 
-from score_sde_jax import drawing, pictures
 from score_sde_jax import keys as prng
 from score_sde_jax.data import DATASETS
 from score_sde_jax.errors import UserError
-from score_sde_jax.sample import SampleRequest, sample
+from score_sde_jax.runs import drawing, pictures
+from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

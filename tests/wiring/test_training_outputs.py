@@ -13,10 +13,10 @@ from experiments import finished
 from journeys import Unsaved
 from two_values import context
 
-from score_sde_jax.checkpoint import Checkpoints
 from score_sde_jax.errors import StoppedError, UserError
-from score_sde_jax.reporting import read_metrics
-from score_sde_jax.train import train
+from score_sde_jax.runs.checkpoint import Checkpoints
+from score_sde_jax.runs.reporting import read_metrics
+from score_sde_jax.runs.train import train
 
 LOSSES = np.array([5.0, 1.0, 2.0, 4.0, 1.5, 1.0, 9.0, 9.0])
 
@@ -61,7 +61,7 @@ def test_speeds_are_those_of_the_steps_alone(tmp_path, monkeypatch):
         def save(self, step, state, **more):
             seen.now += 10.0
 
-    monkeypatch.setattr("score_sde_jax.train.Checkpoints", Slow)
+    monkeypatch.setattr("score_sde_jax.runs.train.Checkpoints", Slow)
     assignments = "train.steps=6", "train.log_every=1", "train.preview_every=2", "checkpoint.every=3"
     lines = []
     with recorded(metrics, seconds=(2.0, 100.0)) as seen:

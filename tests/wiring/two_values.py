@@ -6,9 +6,9 @@ A key's id is the path of its section, the choice that owns it, and its name: "s
 import typing
 from typing import Any
 
-from score_sde_jax import config
-from score_sde_jax.conditioning import MASKS
-from score_sde_jax.schema import SCHEMA
+from score_sde_jax.settings import reading as config
+from score_sde_jax.settings.schema import SCHEMA
+from score_sde_jax.tasks.masks import MASKS
 
 TRAIN, SAVE, SAMPLE, EVAL, NETWORK = "train", "save", "sample", "eval", "network"
 

@@ -1,0 +1,1 @@
+"""Devices, processes and costs: all that knows machines."""

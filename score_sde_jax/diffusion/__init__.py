@@ -1,0 +1,1 @@
+"""What noise does to data, and what a network says about it: SDEs, losses, likelihood, guidance."""

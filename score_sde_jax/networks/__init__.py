@@ -1,0 +1,46 @@
+"""Networks: linen modules (x, condition, train) -> array of the shape of x, which know no SDE and no config.
+
+`condition` is one number per image that tells the noise level, or None where the network is told nothing.
+"""
+
+from score_sde_jax.networks.classifier import WideResNet
+from score_sde_jax.networks.embedding import trainable
+from score_sde_jax.networks.layers import BLOCK_OUTPUT
+from score_sde_jax.networks.mlp import MLP
+from score_sde_jax.networks.ncsn import NCSN
+from score_sde_jax.networks.ncsnv2 import NCSNv2, NCSNv2Deeper, NCSNv2Deepest
+from score_sde_jax.networks.small_unet import SmallUNet
+from score_sde_jax.networks.unet import DDPM, DDPMpp, NCSNpp, UNet
+
+__all__ = [
+    "BLOCK_OUTPUT",
+    "CLASSIFIERS",
+    "DDPM",
+    "MLP",
+    "MODELS",
+    "NCSN",
+    "DDPMpp",
+    "NCSNpp",
+    "NCSNv2",
+    "NCSNv2Deeper",
+    "NCSNv2Deepest",
+    "SmallUNet",
+    "UNet",
+    "WideResNet",
+    "trainable",
+]
+
+MODELS = {
+    "ncsn": NCSN,
+    "ncsnv2": NCSNv2,
+    "ncsnv2_deeper": NCSNv2Deeper,
+    "ncsnv2_deepest": NCSNv2Deepest,
+    "ddpm": DDPM,
+    "ddpmpp": DDPMpp,
+    "ncsnpp": NCSNpp,
+    "small_unet": SmallUNet,
+    "mlp": MLP,
+    "wide_resnet": WideResNet,
+}
+CLASSIFIERS = ("wide_resnet",)
+"""The networks whose output is the logits of classes, of shape (batch, num_classes)."""

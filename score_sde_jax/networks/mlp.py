@@ -1,0 +1,28 @@
+"""A multi-layer perceptron for points in the plane and other small vectors."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Num
+
+from score_sde_jax.networks.embedding import sinusoidal_features
+
+
+class MLP(nn.Module):
+    """Residual perceptron on flattened inputs; `depth` hidden layers of `width` features."""
+
+    width: int = 128
+    depth: int = 3
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch *shape"], condition: Num[Array, " batch"] | None, train: bool = False
+    ) -> Float[Array, "batch *shape"]:
+        """Network output for x and one number per example that tells the noise level."""
+        del train
+        h = x.reshape(len(x), -1)
+        if condition is not None:
+            h = jnp.concatenate([h, sinusoidal_features(condition, 64)], axis=-1)
+        h = nn.Dense(self.width)(h)
+        for _ in range(self.depth):
+            h = h + nn.Dense(self.width)(nn.silu(h))
+        return nn.Dense(x[0].size)(nn.silu(h)).reshape(x.shape)

@@ -1,0 +1,228 @@
+"""Checkpoints of the training state: saved in the background, renamed into place when whole, checked bit by bit, and
+restored onto any devices.
+"""
+
+import dataclasses
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+from orbax.checkpoint import v1 as ocp
+
+from score_sde_jax.devices.processes import is_first, wait_for_all
+from score_sde_jax.errors import RunError, UserError
+
+STATE, CHECKSUMS = "state", "checksums"
+DAMAGED = ".damaged"
+"""Added to the name of a checkpoint that cannot be read, which is kept for whoever wants to look."""
+VERSION = importlib.metadata.version("score-sde-jax")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retention:
+    """Which checkpoints stay: the latest `keep`, and every one whose step is a multiple of `keep_every` (0: none)."""
+
+    keep: int = 1
+    keep_every: int = 0
+
+
+class DamagedError(UserError):
+    """A checkpoint whose bytes are not those that were saved."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, `directory/<step>/`.
+
+    A save that is cut short leaves a directory of another name, which is ignored and cleaned up. `about` is kept with
+    every checkpoint, beside the version of this package.
+    """
+
+    def __init__(
+        self, directory: epath.PathLike, retention: Retention | None = None, about: dict[str, Any] | None = None
+    ) -> None:
+        self.directory = epath.Path(directory).absolute()
+        self.about = {"version": VERSION, **(about or {})}
+        policies = ocp.training.preservation_policies
+        kept: list[Any] = [policies.LatestN(retention.keep if retention else 1)]
+        if retention and retention.keep_every:
+            kept.append(policies.EveryNSteps(retention.keep_every))
+        self._checkpointer = ocp.training.Checkpointer(
+            self.directory,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            cleanup_tmp_directories=retention is not None,  # who only reads removes nothing
+        )
+        if retention:
+            _tell_failures_once()
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, in increasing order."""
+        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
+
+    def save(self, step: int, state: PyTree, **more: Any) -> None:
+        """Save in the background; a checkpoint of the same step is replaced.
+
+        `more` is kept with it. Raises RunError where this save or the one before it cannot be written.
+        """
+        items = {STATE: state, CHECKSUMS: _checksums(state)}
+        try:
+            self._checkpointer.save_checkpointables_async(
+                step, items, force=True, overwrite=step in self.steps(), custom_metadata=self.about | more
+            )
+        except Exception as error:  # orbax and tensorstore raise many kinds for a disk that is full
+            raise RunError(f"checkpoint {self.directory / str(step)} cannot be saved ({_reason(error)})") from error
+
+    def restore_latest(self, abstract_state: PyTree, *, set_aside: bool = False) -> tuple[int, PyTree] | None:
+        """Step and state of the newest checkpoint that can be read, or None where there is none.
+
+        One that cannot be read is named in a warning and the one before it is tried; with `set_aside` it is renamed, so
+        that the run can reach its step again. Raises UserError if there are checkpoints and none can be read, or if one
+        holds another model.
+        """
+        steps, damaged = self.steps(), []
+        for step in reversed(steps):
+            try:
+                state = self.restore(step, abstract_state)
+            except DamagedError as error:
+                logging.warning("%s; trying the checkpoint before it", error)
+                damaged.append(step)
+                continue
+            if set_aside and damaged:
+                self._set_aside(damaged)
+            return step, state
+        if steps:
+            raise UserError(f"{self.directory}: none of the checkpoints {steps} can be read")
+        return None
+
+    def restore(self, step: int, abstract_state: PyTree) -> PyTree:
+        """State of one step, with the shapes, types and placement of `abstract_state`.
+
+        Raises DamagedError if its bytes cannot be read or are not those that were saved, and UserError if there is none
+        or it holds another model: the first parameter that differs is named.
+        """
+        if step not in self.steps():
+            raise UserError(f"{self.directory}: no checkpoint of step {step}; there are {self.steps() or 'none'}")
+        path = self.directory / str(step)
+        wanted = {STATE: abstract_state, CHECKSUMS: jax.eval_shape(_checksums, abstract_state)}
+        wanted[CHECKSUMS] = _placed_like(wanted[CHECKSUMS], abstract_state)
+        metadata = self._metadata(step)
+        saved, version = metadata.metadata[STATE], metadata.custom_metadata["version"]
+        for difference in _differences(saved, abstract_state):
+            written = "" if version == VERSION else f"; written by version {version}, this is {VERSION}"
+            raise UserError(f"checkpoint {path} holds another model: {difference}{written}")
+        try:
+            found = self._checkpointer.load_checkpointables(step, wanted)
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            raise DamagedError(f"checkpoint {path} cannot be read ({_reason(error)})") from error
+        for (name, now), then in zip(
+            _by_path(_checksums(found[STATE])).items(), jax.tree.leaves(found[CHECKSUMS]), strict=True
+        ):
+            if int(now) != int(then):
+                raise DamagedError(f"checkpoint {path} cannot be read ({name} is not what was saved)")
+        return found[STATE]
+
+    def about_step(self, step: int) -> dict[str, Any]:
+        """What was kept with a checkpoint beside the state; DamagedError if it is not whole."""
+        return dict(self._metadata(step).custom_metadata)
+
+    def _metadata(self, step: int) -> Any:
+        """Orbax's metadata of a checkpoint; DamagedError where they are not whole, for which it may give empty ones."""
+        path = self.directory / str(step)
+        try:
+            metadata = self._checkpointer.checkpointables_metadata(step)
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            raise DamagedError(f"checkpoint {path} cannot be read ({_reason(error)})") from error
+        if not metadata.custom_metadata or not metadata.metadata.get(STATE):
+            raise DamagedError(f"checkpoint {path} cannot be read (its metadata are not whole)")
+        return metadata
+
+    def close(self) -> None:
+        """Wait for the save under way; RunError where it cannot be written."""
+        try:
+            self._checkpointer.close()
+        except Exception as error:
+            raise RunError(f"{self.directory}: the last checkpoint cannot be saved ({_reason(error)})") from error
+
+    def _set_aside(self, steps: list[int]) -> None:
+        if is_first():
+            for step in steps:
+                path = self.directory / str(step)
+                target = path.with_name(path.name + DAMAGED)
+                if target.exists():
+                    target.rmtree()
+                path.rename(target)
+        wait_for_all("set aside damaged checkpoints")
+        self._checkpointer.reload()
+
+
+@jax.jit
+def _checksums(state: PyTree) -> PyTree:
+    """Sum of the words of each leaf modulo 2^32, in which the flip of any bits of one byte shows."""
+
+    def of(leaf: jax.Array) -> jax.Array:
+        width = min(leaf.dtype.itemsize, 4)
+        words = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * width}"))
+        return jnp.sum(words.astype(jnp.uint32), dtype=jnp.uint32)
+
+    return jax.tree.map(of, state)
+
+
+def _placed_like(scalars: PyTree, state: PyTree) -> PyTree:
+    """The scalars on every device that the state lies on."""
+    sharding = jax.tree.leaves(state)[0].sharding
+    if isinstance(sharding, NamedSharding):
+        sharding = NamedSharding(sharding.mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), scalars)
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _differences(saved: PyTree, wanted: PyTree) -> Iterator[str]:
+    """One line for every leaf that one of two states lacks or that differs in shape or type."""
+    there, here = _by_path(saved), _by_path(wanted)
+    for path in [*here, *(path for path in there if path not in here)]:
+        describe = [
+            f"{tuple(leaf.shape)} {jnp.dtype(leaf.dtype)}" if leaf is not None else "nothing"
+            for leaf in (there.get(path), here.get(path))
+        ]
+        if describe[0] != describe[1]:
+            yield f"{path} is {describe[0]} there, {describe[1]} here"
+
+
+def _tell_failures_once() -> None:
+    """Leave a failed save to the exception that it raises.
+
+    Beside it orbax logs a traceback in each of its threads, and tensorstore prints one for each write that ends after
+    orbax has given up on it: thousands of lines around the one that says that the disk is full.
+    """
+    logging.getLogger("absl").addFilter(_below_error)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unless_late
+
+
+def _below_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
+
+
+def _unless_late(unraisable: Any) -> None:
+    """sys.unraisablehook that leaves out callbacks for an event loop that has ended."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+def _reason(error: BaseException) -> str:
+    """First line of the innermost cause, where orbax keeps what happened."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

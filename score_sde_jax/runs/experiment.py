@@ -1,0 +1,106 @@
+"""The objects of one experiment, and the pure functions that training and sampling are made of."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, PyTree
+
+from score_sde_jax import keys as prng
+from score_sde_jax.devices.costs import flops
+from score_sde_jax.diffusion.parameterization import LogProbabilities, NoiseFn, Parameterization
+from score_sde_jax.diffusion.sdes import SDE
+from score_sde_jax.runs.step import LossFn, NoiseLevel, TrainState, init_state, several_steps, training_step
+from score_sde_jax.samplers import Sampler, Samples
+from score_sde_jax.settings.schema import TrainOptions
+from score_sde_jax.tasks import UNCONDITIONAL, Networks, Task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The objects of one config, for images of one shape; `sampler` is None where nothing is to be drawn.
+
+    held_out_loss: (params, keys, batch[, times]) -> loss of each example, of the network as it is when not trained.
+    """
+
+    sde: SDE
+    network: nn.Module
+    parameterization: Parameterization
+    loss_fn: LossFn
+    held_out_loss: Callable[..., Array]
+    noise_level: NoiseLevel
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    sampler: Sampler | None
+    image_shape: tuple[int, ...]
+    train: TrainOptions
+    relative_step_size: float | None
+    task: Task = UNCONDITIONAL
+    classifier: "Experiment | None" = None
+
+    def init(self, key: Array) -> TrainState:
+        """State before the first step."""
+        return init_state(self.init_params(key), self.optimizer)
+
+    def init_params(self, key: Array) -> PyTree:
+        """Parameters of the network at the start."""
+        x, t = jnp.zeros((1, *self.image_shape)), jnp.full((1,) * (1 + len(self.image_shape)), self.sde.t_max)
+        told = self.parameterization.condition(self.sde, t)
+        told = None if told is None else jnp.reshape(told, -1)
+        return self.network.init(key, x, told, train=False)
+
+    def batch_shapes(self, batch_size: int) -> tuple[PyTree, PyTree]:
+        """Shapes of a training batch and of its keys."""
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
+        images = jax.ShapeDtypeStruct((batch_size, *self.image_shape), jnp.float32)
+        return {"image": images, "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}, keys
+
+    def steps(self) -> Callable[..., Any]:
+        """The pure function (state, batches, key[, replica]) -> (state, metrics), one step for each batch."""
+        options = self.train
+        step = training_step(
+            self.loss_fn, self.optimizer, options.ema_decay, self.noise_level, microbatches=options.microbatches
+        )
+        return several_steps(step)
+
+    def noise_fn(self, params: PyTree) -> NoiseFn:
+        """The network with these parameters as a noise prediction (x, t) -> eps_hat."""
+        return self.parameterization.noise_fn(self._network(params), self.sde)
+
+    def log_probabilities(self, params: PyTree) -> LogProbabilities:
+        """The network with these parameters, a classifier, as (x, t) -> log p(class | x_t = x) of every class."""
+        return self.parameterization.log_probabilities(self._network(params), self.sde)
+
+    def _network(self, params: PyTree) -> Callable[..., Any]:
+        return lambda x, condition: self.network.apply(params, x, condition, train=False)
+
+    def sample(self, params: PyTree, indices: Array, key: Array, given: Mapping[str, Array]) -> Samples:
+        """Images number `indices` of the seed in `key`, frames of their way, and their NFE; a pure function.
+
+        `params` are the network's, or with a classifier (those of the network, those of the classifier). `given` holds
+        what the task is given for each of the images; latents to start from may be among it.
+        """
+        assert self.sampler is not None, "nothing to sample with"
+        like = jnp.zeros((len(indices), *self.image_shape))
+        keys = prng.per_image(key, indices)
+        if self.classifier is None:
+            networks = Networks(self.noise_fn(params))
+        else:
+            networks = Networks(self.noise_fn(params[0]), self.classifier.log_probabilities(params[1]))
+        return self.task.sample(self.sampler, networks, keys, like, given)
+
+    def step_sizes(self, sigmas: np.ndarray) -> np.ndarray | None:
+        """Langevin step size at each noise level, or None where it depends on the images or there is none."""
+        return None if self.relative_step_size is None else self.relative_step_size * sigmas**2
+
+
+def training_flops(experiment: Experiment) -> float:
+    """Floating-point operations of the loss of one image and its gradient; nothing is computed."""
+    params = jax.eval_shape(experiment.init, jax.random.key(0)).params
+    batch, keys = experiment.batch_shapes(1)
+    return flops(jax.value_and_grad(lambda *args: jnp.mean(experiment.loss_fn(*args))), params, keys, batch)

@@ -1,0 +1,107 @@
+"""The info driver: what a config amounts to, computed from shapes alone, before any training."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from score_sde_jax.data import declared_length, declared_shape
+from score_sde_jax.devices.costs import residual_bytes
+from score_sde_jax.devices.machine import num_devices
+from score_sde_jax.devices.parallel import bytes_per_device
+from score_sde_jax.errors import UserError
+from score_sde_jax.networks import trainable
+from score_sde_jax.runs import build, workdir
+from score_sde_jax.runs.drawing import Say
+from score_sde_jax.runs.experiment import training_flops
+from score_sde_jax.samplers import Sampler
+from score_sde_jax.settings import auto as automatic
+from score_sde_jax.settings.schema import TrainOptions
+
+MIB = 2**20
+DEVICE_COUNTS = (1, 2, 4, 8, 64)
+
+
+def info(config: ConfigDict, directory: Path, say: Say = print) -> None:
+    """Print parameters, FLOPs, memory, noise ladder, step sizes, NFE and the length of the run of a finished config."""
+    workdir.adopt_automatic(config, workdir.saved_config(directory))
+    image_shape, length = _look_at_data(config, say)
+    experiment = build.experiment(config, image_shape)
+    options = build.train_options(config)
+    state = jax.eval_shape(experiment.init, jax.random.key(0))
+    learned = jax.tree.map(lambda leaf, trained: leaf.size * trained, state.params, trainable(state.params))
+    number = sum(jax.tree.leaves(learned))
+    say(f"parameters: {number}")
+    if fixed := sum(leaf.size for leaf in jax.tree.leaves(state.params)) - number:
+        say(f"numbers that are drawn once and not trained: {fixed}")
+    _say_cost(experiment, state, options, say)
+    if experiment.sampler:
+        _say_noise(experiment, experiment.sampler, say)
+    epochs = f"{options.steps * options.batch_size / length:,.4g}" if length else "an unknown number of"
+    say(f"run: {options.steps:,} steps of {options.batch_size} images, {epochs} epochs")
+
+
+def _look_at_data(config: ConfigDict, say: Say) -> tuple[tuple[int, ...], int | None]:
+    """Shape and number of the images; where the data are missing and nothing depends on them, as published."""
+    section = config.data
+    shape = declared_shape(section.name, section.get("image_size"), section.get("channels"))
+    try:
+        data = build.dataset(config)
+    except UserError as error:
+        if shape is None or automatic.is_automatic(config):
+            raise
+        length = declared_length(section.name, section.get("split"))
+        number = f"{length:,} images as published" if length else "number unknown"
+        say(f"data: {section.name} of shape {shape}, {number}; {error}")
+        return shape, length
+    for line in automatic.choose_automatic(config, data):
+        say(line)
+    say(f"data: {data.name}, {len(data):,} examples of shape {data.image_shape}")
+    return data.image_shape, len(data)
+
+
+def _say_cost(experiment: build.Experiment, state: PyTree, options: TrainOptions, say: Say) -> None:
+    say(
+        f"FLOPs per training image: {training_flops(experiment):.4g} "
+        "(matrix products and convolutions, forward and backward)"
+    )
+    devices = num_devices()
+    batch = max(1, options.batch_size // (devices * options.microbatches))
+
+    def loss(params: PyTree, keys: jax.Array, images: PyTree) -> jax.Array:
+        return jnp.mean(experiment.loss_fn(params, keys, images))
+
+    images, keys = experiment.batch_shapes(batch)
+    activations = residual_bytes(loss, state.params, keys, images)
+    held = bytes_per_device(state, 1, False)
+    # the gradient lives beside the state while the optimizer runs
+    gradient = bytes_per_device(state.params, 1, False)
+    say(
+        f"memory per device, {batch} images at once on each of {devices}: state {held / MIB:,.0f} MiB, "
+        f"gradient {gradient / MIB:,.0f} MiB, activations {activations / MIB:,.0f} MiB at most, "
+        f"total {(held + gradient + activations) / MIB:,.0f} MiB (estimate)"
+    )
+    say("memory of state and gradient per device, in MiB, by section parallel and number of devices:")
+    say(f"  {'':24}" + "".join(f"{number:>9}" for number in DEVICE_COUNTS))
+    for name, split in {"jit or pmap": False, "jit, fully_sharded=True": True}.items():
+        sizes = [
+            sum(bytes_per_device(tree, number, split) for tree in (state, state.params)) for number in DEVICE_COUNTS
+        ]
+        say(f"  {name:24}" + "".join(f"{size / MIB:>9,.1f}" for size in sizes))
+
+
+def _say_noise(experiment: build.Experiment, sampler: Sampler, say: Say) -> None:
+    sde, times = experiment.sde, sampler.times
+    sigmas = np.asarray(jax.vmap(sde.sigma)(times[:-1]))
+    shown = [f"{sigma:.4g}" for sigma in (sigmas if len(sigmas) <= 12 else [*sigmas[:4], *sigmas[-4:]])]
+    if len(sigmas) > 12:
+        shown.insert(4, "...")
+    say(f"noise levels visited by the sampler: {len(sigmas)}, sigma = {', '.join(shown)}")
+    steps = experiment.step_sizes(sigmas)
+    if steps is not None:
+        say(f"Langevin step sizes: {steps[0]:.4g} at the first level to {steps[-1]:.4g} at the last")
+    evaluations = sampler.evaluations()
+    say(f"network evaluations per image (NFE): {'the images decide' if evaluations is None else evaluations}")

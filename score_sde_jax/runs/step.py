@@ -1,0 +1,167 @@
+"""The training state, which is what a checkpoint holds, and the pure functions that advance it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from score_sde_jax import keys as prng
+from score_sde_jax.devices.machine import on_cpu
+from score_sde_jax.devices.parallel import ALONE, Replica
+
+LossFn = Callable[[PyTree, Key[Array, " batch"], PyTree], Float[Array, " batch"]]
+NoiseLevel = Callable[[Key[Array, " batch"]], Float[Array, " batch"]]
+NUM_BINS = 10
+"""Noise levels are binned into this many for the loss per level."""
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything a run needs to go on; the data position and all keys are functions of `step`.
+
+    `skipped` counts the steps whose update was left out because it was not finite.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    ema_params: PyTree
+    opt_state: optax.OptState
+    skipped: Int[Array, ""]
+
+
+class StepMetrics(NamedTuple):
+    """Scalars of one training step, and sums over the images of each bin of noise levels."""
+
+    loss: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+    param_norm: Float[Array, ""]
+    update_norm: Float[Array, ""]
+    level_loss: Float[Array, " bins"]
+    level_count: Float[Array, " bins"]
+    skipped: Int[Array, ""]
+
+
+def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """State before the first step; the average of the parameters starts at the parameters."""
+    ema_params = jax.tree.map(jnp.copy, params)
+    zero = functools.partial(jnp.zeros, (), jnp.int32)
+    return TrainState(zero(), params, ema_params, optimizer.init(params), zero())
+
+
+def training_step(
+    loss_fn: LossFn,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    noise_level: NoiseLevel | None = None,
+    microbatches: int = 1,
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """(state, batch, root key[, replica]) -> (next state, metrics), a pure function over the global batch.
+
+    A batch is any tree of arrays with one row for every example. `loss_fn(params, keys, batch)` gives the loss of each
+    example and `noise_level(keys)` where between the smallest (0) and the largest noise (1) it was taken. Row i of the
+    batch of step n always has the same key. The gradient is that of the mean over the batch, summed over `microbatches`
+    equal parts of it. An update that is not finite is left out and counted.
+    """
+
+    def objective(params: PyTree, keys: Any, batch: PyTree) -> tuple[Array, tuple[Array, Array]]:
+        losses = loss_fn(params, keys, batch)
+        return jnp.mean(losses), _per_level(losses, noise_level(keys) if noise_level else jnp.zeros(len(losses)))
+
+    def step(state: TrainState, batch: PyTree, key: Any, replica: Replica = ALONE) -> tuple[TrainState, StepMetrics]:
+        length = len(jax.tree.leaves(batch)[0])
+        rows = replica.number * length + jnp.arange(length)
+        keys = prng.per_image(jax.random.fold_in(key, state.step), rows)
+        part = functools.partial(jax.value_and_grad(objective, has_aux=True), state.params)
+        (loss, levels), gradients = replica.all_mean(_mean_over_parts(part, microbatches, keys, batch))
+        grad_norm = optax.tree.norm(gradients)
+
+        def advance(state: TrainState) -> tuple[TrainState, Array]:
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            # In this form the average of what never changes is exactly it, and without averaging that of the last step.
+            ema_params = jax.tree.map(lambda new, old: new + ema_decay * (old - new), params, state.ema_params)
+            return state.replace(params=params, ema_params=ema_params, opt_state=opt_state), optax.tree.norm(updates)
+
+        def skip(state: TrainState) -> tuple[TrainState, Array]:
+            return state.replace(skipped=state.skipped + 1), jnp.full_like(grad_norm, jnp.nan)
+
+        advanced, update_norm = _either(jnp.isfinite(loss) & jnp.isfinite(grad_norm), advance, skip, state)
+        level_loss, level_count = levels
+        return advanced.replace(step=state.step + 1), StepMetrics(
+            loss=loss,
+            grad_norm=grad_norm,
+            # That of the old ones would keep their memory from being that of the new.
+            param_norm=optax.tree.norm(advanced.params),
+            update_norm=update_norm,
+            level_loss=level_loss,
+            level_count=level_count,
+            skipped=advanced.skipped,
+        )
+
+    return step
+
+
+def several_steps(step: Callable[..., tuple[TrainState, StepMetrics]]) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """(state, batches, key[, replica]) -> (state, metrics) of one step for each of the stacked batches."""
+
+    def steps(state: TrainState, batches: PyTree, key: Any, replica: Replica = ALONE) -> tuple[TrainState, StepMetrics]:
+        def body(state: TrainState, batch: PyTree) -> tuple[TrainState, StepMetrics]:
+            return step(state, batch, key, replica)
+
+        return _loop(body, state, batches)
+
+    return steps
+
+
+def _per_level(losses: Float[Array, " batch"], levels: Float[Array, " batch"]) -> tuple[Array, Array]:
+    """Sum of the losses in each bin of noise levels, and how many there are."""
+    bins = jnp.clip(jnp.floor(levels * NUM_BINS).astype(jnp.int32), 0, NUM_BINS - 1)
+    indicator = jax.nn.one_hot(bins, NUM_BINS)
+    counted = jax.lax.stop_gradient(losses)[:, None] * indicator
+    return counted.sum(0), indicator.sum(0)
+
+
+def _mean_over_parts(function: Callable[..., PyTree], parts: int, *batched: PyTree) -> PyTree:
+    """Mean of function(*part) over equal parts of the batch.
+
+    Part j takes rows j, j + parts, ...: rows of one device stay on it.
+    """
+    if parts == 1:
+        return function(*batched)
+    stacked = jax.tree.map(lambda rows: jnp.moveaxis(rows.reshape(-1, parts, *rows.shape[1:]), 1, 0), batched)
+
+    def body(total: PyTree, part: tuple[PyTree, ...]) -> tuple[PyTree, tuple]:
+        return jax.tree.map(jnp.add, total, function(*part)), ()
+
+    shapes = jax.eval_shape(function, *jax.tree.map(lambda parts: parts[0], stacked))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = _loop(body, zeros, stacked)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
+
+
+def _loop(body: Callable[..., tuple[PyTree, PyTree]], carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan`, but written out on a CPU, where XLA computes the gradient of a convolution in a loop 70 times
+    slower.
+    """
+    if not on_cpu():
+        return jax.lax.scan(body, carry, inputs)
+    outputs = []
+    for i in range(len(jax.tree.leaves(inputs)[0])):
+        carry, output = body(carry, jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *outputs)
+
+
+def _either(
+    condition: Bool[Array, ""], yes: Callable[[PyTree], PyTree], no: Callable[[PyTree], PyTree], state: PyTree
+) -> PyTree:
+    """`jax.lax.cond` on a CPU, where it changes the state in place; elsewhere, where it would wait, a choice of each
+    value.
+    """
+    if on_cpu():
+        return jax.lax.cond(condition, yes, no, state)
+    return jax.tree.map(functools.partial(jnp.where, condition), yes(state), no(state))

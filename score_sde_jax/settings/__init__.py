@@ -1,0 +1,1 @@
+"""Settings: read once from a config, checked, and frozen."""

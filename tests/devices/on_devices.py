@@ -1,0 +1,109 @@
+"""Run by tests/test_sharding.py in a process with a number of devices: one step and one batch of samples each way.
+
+    python tests/on_devices.py OUTPUT.npz
+
+The step is clipped gradient descent with rate 1, so that the change of the parameters is the clipped gradient: Adam
+would hide a factor.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from score_sde_jax import keys as prng
+from score_sde_jax.devices.parallel import Jit, Parallel, Pmap, bytes_per_device
+from score_sde_jax.runs import build
+from score_sde_jax.runs.step import init_state, several_steps, training_step
+from score_sde_jax.settings import reading as config
+from score_sde_jax.tasks import ClassConditional, Inpainting
+
+CLIP = 0.05
+DIGITS = str(pathlib.Path(__file__).parents[2] / "configs" / "digits.py:debug")
+
+
+def main() -> None:
+    """Write the results of every way, their names joined with slashes."""
+    chosen = build.finish(config.load(DIGITS), ["sampler.num_frames=2"])
+    experiment = build.experiment(chosen, (8, 8, 1))
+    jax.config.update("jax_default_matmul_precision", "highest")
+    ways = {"jit": Jit(), "fully_sharded": Jit(fully_sharded=True), "pmap": Pmap()}
+    results = {}
+    for name, parallel in ways.items():
+        results |= {f"{name}/{key}": value for key, value in results_of(parallel, experiment).items()}
+    parts = results_of(Jit(), experiment, microbatches=2)
+    results |= {f"microbatches/{key}": value for key, value in parts.items()}
+    if jax.process_index() == 0:
+        np.savez(sys.argv[1], **results)
+
+
+def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: int = 1) -> dict[str, np.ndarray]:
+    """Gradient, metrics and images of one way."""
+    optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.sgd(1.0))
+
+    def init(key: jax.Array):
+        return init_state(jittered(experiment.init_params(key), key), optimizer)
+
+    x0 = np.random.default_rng(0).uniform(size=(1, 16, 8, 8, 1)).astype(np.float32)
+    rows = slice(16 * jax.process_index() // jax.process_count(), 16 * (jax.process_index() + 1) // jax.process_count())
+    batches = parallel.shard({"image": x0[:, rows]})
+    state, key = parallel.init(init, jax.random.key(0)), jax.random.key(1)
+    sizes = [shard.data.nbytes for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards[:1]]
+    expected = bytes_per_device(state, jax.device_count(), parallel.fully_sharded)
+    assert sum(sizes) == expected, (sum(sizes), expected)
+    params = jax.tree.map(jnp.copy, state.params)
+    step = training_step(experiment.loss_fn, optimizer, 0.5, experiment.noise_level, microbatches)
+    compiled = parallel.compiled(several_steps(step), state, batches, key)
+    state, metrics, vote = compiled(state, batches, key, parallel.flags(False))
+    found = {"bytes": np.asarray(expected), "gradient": whole(params) - whole(state.params)}
+    found |= {"average": whole(state.ema_params), **{k: np.asarray(v) for k, v in metrics._asdict().items()}}
+    found["level_loss"] = found["level_loss"] / np.maximum(found.pop("level_count"), 1e-9)
+    assert not vote and compiled(state, batches, key, parallel.flags(jax.process_index() == 0))[2]
+    if microbatches > 1:
+        return found
+    latents = jax.random.normal(jax.random.key(1), (16, 8, 8, 1))
+    for start, given in {"": {}, "given_": {"latents": latents}}.items():
+        sample = parallel.per_example(experiment.sample)
+        samples = sample(params, jnp.arange(16), prng.root(0, "sample"), given)
+        found |= {start + key: np.asarray(value) for key, value in samples._asdict().items()}
+    sample = parallel.per_example(dataclasses.replace(experiment, task=Inpainting(mask="random")).sample)
+    samples = sample(params, jnp.arange(16), prng.root(0, "sample"), {"observed": latents[:, None]})
+    found |= {"given_part_" + key: np.asarray(value) for key, value in samples._asdict().items()}
+    return found | {"given_class_images": classes(parallel, experiment, params)}
+
+
+def classes(parallel: Parallel, experiment: build.Experiment, params) -> np.ndarray:
+    """Images of every class, by a classifier that was never trained."""
+    chosen = build.finish(config.load(DIGITS.replace("digits.py", "digits_classifier.py")), [])
+    classifier = build.experiment(chosen, (8, 8, 1))
+    other = parallel.init(lambda key: jittered(classifier.init_params(key), key), jax.random.key(3))
+    guided = dataclasses.replace(experiment, task=ClassConditional(classifier=""), classifier=classifier)
+    given = {"label": jnp.arange(16, dtype=jnp.int32) % 10}
+    sample = parallel.per_example(guided.sample)
+    return np.asarray(sample((params, other), jnp.arange(16), prng.root(0, "sample"), given).images)
+
+
+def jittered(params, key: jax.Array):
+    """Parameters none of which is zero, so that every gradient counts."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    noisy = [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, noisy)
+
+
+def whole(params) -> np.ndarray:
+    """All parameters in one array, wherever they lie."""
+    gathered = jax.jit(lambda tree: tree, out_shardings=Jit().replicated)(params)
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(gathered)])
+
+
+if __name__ == "__main__":
+    from score_sde_jax.devices import processes
+
+    if len(sys.argv) > 2:  # coordinator, number of processes, number of this process
+        processes.start("on", sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main()

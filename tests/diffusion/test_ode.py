@@ -1,0 +1,166 @@
+"""The solver of differential equations: scipy's on the host, closed forms, orders, and every image by itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from score_sde_jax.diffusion.ode import AT_START, FOURTH_ORDER, NODES, PER_STEP, STAGES, dormand_prince, step_of_size
+
+# One equation for every image of a batch: a spring whose stiffness grows with time, from soft to hard.
+STIFFNESS = np.array([0.3, 2.0, 30.0, 400.0])
+STARTS = np.array([[1.0, 0.0], [0.5, -2.0], [3.0, 1.0], [-1.0, 4.0]])
+
+
+def spring(y, t):
+    """dx/dt = v, dv/dt = -k (1 + t) x - x^3, as a state of two leaves."""
+    k = jnp.asarray(STIFFNESS, t.dtype)[: len(t)]
+    return {"x": y["v"], "v": -(k * (1 + t))[:, None] * y["x"] - y["x"] ** 3}
+
+
+def begin(dtype=None):
+    x, v = jnp.asarray(STARTS, dtype).T
+    return {"x": x[:, None], "v": v[:, None]}
+
+
+def on_the_host(i, start, end, **tolerances):
+    def velocity(t, y):
+        return [y[1], -STIFFNESS[i] * (1 + t) * y[0] - y[0] ** 3]
+
+    return solve_ivp(velocity, (start, end), STARTS[i], method="RK45", **tolerances)
+
+
+def test_the_tableau_is_of_orders_5_and_4():
+    """Quadrature conditions for every power that the order asks for, and that rows move to their nodes."""
+    np.testing.assert_allclose(STAGES.sum(axis=1), NODES, atol=1e-14)
+    for weights, order in ((STAGES[-1], 5), (FOURTH_ORDER, 4)):
+        for power in range(order):
+            assert np.dot(weights, NODES**power) == pytest.approx(1 / (power + 1))
+        assert np.dot(weights, NODES**order) != pytest.approx(1 / (order + 1), rel=1e-3)
+
+
+@pytest.mark.parametrize("end", [2.0, -0.5])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-9])
+def test_every_image_takes_the_steps_of_scipy(end, tolerance, x64):
+    """The same result and the same number of evaluations, forward and backward in time."""
+    found = jax.jit(lambda y: dormand_prince(spring, y, 0.3, end, rtol=tolerance, atol=tolerance))(begin())
+    assert found.converged.all()
+    for i in range(len(STIFFNESS)):
+        want = on_the_host(i, 0.3, end, rtol=tolerance, atol=tolerance)
+        assert int(found.evaluations[i]) == want.nfev
+        got = [found.state["x"][i, 0], found.state["v"][i, 0]]
+        np.testing.assert_allclose(got, want.y[:, -1], rtol=1e-6)
+    assert len(set(np.asarray(found.evaluations))) == len(STIFFNESS)
+
+
+def test_steps_at_a_jump_are_those_of_scipy(x64):
+    """Steps that are rejected several times, and what the next one may then be."""
+
+    def jump(y, t):
+        return jnp.where(t < 0.7, 1.0, 100.0)[:, None] - y
+
+    def host(t, y):
+        return (1.0 if t < 0.7 else 100.0) - y
+
+    want = solve_ivp(host, (0.0, 1.0), [0.0], method="RK45", rtol=1e-6, atol=1e-6)
+    found = dormand_prince(jump, jnp.zeros((1, 1)), 0.0, 1.0, rtol=1e-6, atol=1e-6)
+    assert int(found.evaluations[0]) == want.nfev
+    assert PER_STEP * (len(want.t) - 1) + AT_START < want.nfev  # some were rejected
+    np.testing.assert_allclose(found.state[0], want.y[:, -1], rtol=1e-6)
+
+
+def test_an_image_does_not_depend_on_the_others():
+    together = dormand_prince(spring, begin(), 0.0, 2.0)
+    for i in (0, 1):  # soft ones, which wait for the hard ones
+        alone = dormand_prince(spring, jax.tree.map(lambda y, i=i: y[: i + 1], begin()), 0.0, 2.0)
+        np.testing.assert_allclose(alone.state["x"][i], together.state["x"][i], rtol=1e-6)
+        assert alone.evaluations[i] == together.evaluations[i]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_error_is_of_the_size_of_the_tolerance(dtype, x64):
+    """dy/dt = cos(t) y: y = exp(sin t)."""
+
+    def velocity(y, t):
+        return jnp.cos(t)[:, None] * y
+
+    for tolerance in (1e-3, 1e-5) + ((1e-9,) if dtype == jnp.float64 else ()):
+        y = jnp.ones((2, 3), dtype)
+        found = dormand_prince(velocity, y, 0.0, 6.0, rtol=tolerance, atol=tolerance)
+        assert found.state.dtype == dtype and found.converged.all()
+        error = np.max(np.abs(np.asarray(found.state) - np.exp(np.sin(6.0))))
+        assert error < 10 * tolerance
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_there_and_back_again(dtype, x64):
+    start = begin(dtype)
+    there = dormand_prince(spring, start, 0.0, 1.0, rtol=1e-6, atol=1e-6)
+    back = dormand_prince(spring, there.state, 1.0, 0.0, rtol=1e-6, atol=1e-6)
+    for name in start:
+        np.testing.assert_allclose(back.state[name], start[name], atol=1e-3)
+        assert not np.allclose(there.state[name], start[name], atol=0.1)
+
+
+def test_steps_of_one_size_converge_with_order_5_and_know_their_error(x64):
+    def velocity(y, t):
+        return jnp.cos(t)[:, None] * y
+
+    global_errors, local_errors = [], []
+    for steps in (16, 32):
+        t, y, size = jnp.zeros(1), jnp.ones((1, 1)), jnp.full(1, 3.0 / steps)
+        slope = velocity(y, t)
+        for _ in range(steps):
+            y, slope, _ = step_of_size(velocity, y, slope, t, size)
+            t = t + size
+            np.testing.assert_allclose(slope, velocity(y, t), rtol=1e-12)
+        global_errors.append(abs(float(y[0, 0]) - np.exp(np.sin(3.0))))
+        first = step_of_size(velocity, jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1), size)
+        local_errors.append(abs(float(first[2][0, 0])))
+    assert np.log2(global_errors[0] / global_errors[1]) == pytest.approx(5, abs=0.3)
+    assert np.log2(local_errors[0] / local_errors[1]) == pytest.approx(5, abs=0.3)  # of order 4, in one step
+
+
+def test_evaluations_are_the_calls_of_the_velocity():
+    calls = []
+
+    def velocity(y, t):
+        calls.append(t)
+        return -y
+
+    with jax.disable_jit():
+        found = dormand_prince(velocity, jnp.ones((1, 2)), 0.0, 1.0)
+    assert len(calls) == int(found.evaluations[0]) and (len(calls) - AT_START) % PER_STEP == 0
+
+
+def test_images_that_run_out_of_evaluations_say_so():
+    full = dormand_prince(spring, begin(), 0.0, 2.0)
+    limit = int(full.evaluations[1])
+    cut = dormand_prince(spring, begin(), 0.0, 2.0, max_evaluations=limit)
+    np.testing.assert_array_equal(cut.converged, [True, True, False, False])
+    assert np.all(cut.evaluations <= limit) and np.all(cut.evaluations[2:] > limit - PER_STEP)
+    np.testing.assert_array_equal(cut.state["x"][:2], full.state["x"][:2])
+
+
+def test_a_velocity_that_is_not_finite_ends_its_own_image_alone():
+    def velocity(y, t):
+        return jnp.where(jnp.arange(3)[:, None] == 1, jnp.nan, -y)
+
+    found = jax.jit(lambda y: dormand_prince(velocity, y, 1.0, 2.0))(jnp.ones((3, 2)))
+    np.testing.assert_array_equal(found.converged, [True, False, True])
+    np.testing.assert_allclose(found.state[::2], np.exp(-1), rtol=1e-4)
+    np.testing.assert_array_equal(found.state[1], 1)  # where it was
+    assert found.evaluations[1] < 100
+
+
+def test_no_time_is_no_step():
+    found = dormand_prince(spring, begin(), 0.5, 0.5)
+    assert found.converged.all() and np.all(found.evaluations == AT_START)
+    np.testing.assert_array_equal(found.state["x"], begin()["x"])
+
+
+@pytest.mark.parametrize("wrong", [{"rtol": 0.0}, {"atol": -1e-5}, {"max_evaluations": 7}])
+def test_options_without_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        dormand_prince(spring, begin(), 0.0, 1.0, **wrong)

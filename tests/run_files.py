@@ -1,0 +1,38 @@
+"""What tests ask of a run: its files, its lines, its images and its state."""
+
+import json
+
+import jax
+import numpy as np
+
+from score_sde_jax.devices.parallel import Jit
+from score_sde_jax.runs import build
+from score_sde_jax.runs.checkpoint import Checkpoints
+
+TIMES = {"images_per_second", "images_per_second_per_device", "seconds_data", "seconds_compute", "seconds_save"}
+
+
+def quiet(line):
+    pass
+
+
+def contents(directory):
+    return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def timeless(row):
+    """A line of metrics.jsonl without what depends on the clock."""
+    return {key: value for key, value in row.items() if key not in TIMES}
+
+
+def images(directory):
+    archive = next(directory.glob("*.npz"))
+    with np.load(archive) as loaded:
+        assert loaded.files == [archive.stem]
+        return loaded[archive.stem]
+
+
+def restored(workdir, chosen, step):
+    shape = tuple(json.loads((workdir / "config.json").read_text())["image_shape"])
+    abstract = Jit().abstract(build.experiment(chosen, shape).init, jax.random.key(0))
+    return Checkpoints(workdir / "checkpoints").restore(step, abstract)

@@ -1,0 +1,201 @@
+"""From a config to objects: the loss it describes and how it is computed, contradictions, a config that was saved."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from experiments import finished, loaded
+
+from score_sde_jax import keys as prng
+from score_sde_jax.devices.costs import residual_bytes
+from score_sde_jax.errors import UserError
+from score_sde_jax.runs import build
+from score_sde_jax.settings import reading as config
+
+
+def test_the_loss_of_a_config_is_denoising_score_matching_over_its_ladder():
+    """1/2 sigma^2 |s(x + sigma eps) + eps / sigma|^2, with the score s = f / sigma of the scaled_score networks."""
+    chosen = finished("toy", "parameterization.name=scaled_score", "loss.reduction=half_sum", "loss.times.num_levels=3")
+    experiment = build.experiment(chosen, (2,))
+    params = experiment.init(jax.random.key(1)).params
+    x0 = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (64, 2)), jnp.float32)
+    keys = prng.per_image(jax.random.key(5), jnp.arange(64))
+    losses = np.asarray(experiment.loss_fn(params, keys, {"image": x0}))
+
+    sigmas = np.geomspace(4.0, 0.02, 3)
+    noises = [np.asarray(prng.normal(part, x0)) for part in prng.split(keys, 2)]
+    candidates = []
+    for sigma in sigmas:  # of every image one of the ladder's levels has been drawn, with one of its keys' noises
+        for eps in noises:
+            x = np.asarray(x0) + sigma * eps
+            told = jnp.full((64,), np.log(sigma), jnp.float32)
+            f = np.asarray(experiment.network.apply(params, jnp.asarray(x, jnp.float32), told, train=True))
+            score = f / sigma
+            candidates.append(0.5 * sigma**2 * np.sum((score + eps / sigma) ** 2, axis=1))
+    off = np.abs(np.array(candidates) - losses) / losses
+    assert off.min(axis=0).max() < 1e-3
+    assert len(set(off.argmin(axis=0).tolist())) == len(sigmas)  # every level, always the same noise
+
+
+def test_step_sizes_follow_the_square_of_the_noise():
+    experiment = build.experiment(finished("cifar10_ncsn"), (32, 32, 3))
+    sigmas = np.array([1.0, 0.1, 0.01])
+    np.testing.assert_allclose(experiment.step_sizes(sigmas), 2e-5 * sigmas**2 / 0.01**2)
+    adaptive = build.experiment(finished("digits", "sampler.corrector.name=langevin"), (8, 8, 1))
+    assert adaptive.step_sizes(sigmas) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments", "parts"),
+    [
+        ("digits", ["loss.times.name=uniform"], ["level_index", "config.loss.times.name=ladder", "not uniform"]),
+        (
+            "cifar10_ncsn",
+            ["parameterization.condition.name=log_sigma"],
+            ["model.name=ncsn", "level_index", "log_sigma"],
+        ),
+        ("celeba", ["parameterization.condition.name=log_sigma"], ["model.name=ncsnv2", "none", "log_sigma"]),
+        ("ffhq_ncsnv2", ["parameterization.condition.name=log_sigma"], ["model.name=ncsnv2_deepest", "none"]),
+        ("toy", ["loss.times.name=log_normal"], ["log_normal", "config.sde.name=edm", "not ve"]),
+        ("toy", ["sampler.corrector.name=none"], ["config.sampler", "both none"]),
+        ("digits_subvp", ["loss.times.name=ladder"], ["config.loss.times.name=ladder", "subvp has no levels"]),
+        (
+            "digits_ve",
+            ["loss.weight.name=likelihood_importance"],
+            ["needs config.loss.times.name=importance", "uniform"],
+        ),
+        (
+            "digits_vp",
+            ["loss.times.name=importance", "loss.weight.name=likelihood"],
+            ["loss.times.name=importance", "likelihood_importance"],
+        ),
+        ("digits_vp", ["model.embedding=fourier"], ["embedding=fourier needs", "log_sigma", "not scaled_time"]),
+        ("digits_ve", ["model.embedding=positional"], ["embedding=positional needs", "scaled_time", "not log_sigma"]),
+        ("digits_ve", ["model.embedding=none"], ["embedding=none needs", "condition.name=none"]),
+        ("digits_vp", ["parameterization.condition.name=none"], ["embedding=positional needs", "not none"]),
+        ("digits", ["sampler.corrector.snr=0.1"], ["sampler.corrector.snr", "annealed_langevin"]),
+    ],
+)
+def test_sections_that_contradict_each_other(name, assignments, parts):
+    with pytest.raises(UserError) as raised:
+        finished(name, *assignments)
+    assert all(part in str(raised.value) for part in parts), raised.value
+
+
+def test_an_image_that_the_network_cannot_halve():
+    experiment = build.experiment(finished("digits_ve", "model.multipliers=(1,1,1,1,1)"), (8, 8, 1))
+    with pytest.raises(UserError, match=r"model\.multipliers=\(1, 1, 1, 1, 1\) .* multiple of 16 pixels, not 8 by 8"):
+        jax.eval_shape(experiment.init, jax.random.key(0))
+
+
+@pytest.mark.parametrize("key", ["train.steps", "train.log_every", "train.preview_every", "checkpoint.every"])
+def test_a_length_that_calls_of_several_steps_do_not_divide(key):
+    even = [f"{other}=6" for other in ("train.steps", "train.log_every", "train.preview_every", "checkpoint.every")]
+    finished("digits", *even, "train.steps_per_call=3")
+    with pytest.raises(UserError, match=rf"^config\.{key}=4 must be a multiple of config\.train\.steps_per_call=3$"):
+        finished("digits", *even, "train.steps_per_call=3", f"{key}=4")
+
+
+def test_levels_that_differ_are_refused():
+    chosen = loaded("cifar10_ncsn")
+    chosen.loss.times = dict(name="ladder", num_levels=7)  # no longer the shared number
+    with pytest.raises(UserError, match=r"model\.num_levels=10, .*loss\.times\.num_levels=7.*must be equal"):
+        build.finish(chosen, [])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "part"),
+    [
+        ("sde.sigma_min=3.0", "sigma_min=3.0 must be above 0 and below sigma_max=1.0"),
+        ("sde.sigma_min=-1.0", "sigma_min=-1.0 must be above 0"),
+        ("train.steps=0", "config.train.steps=0: at least 1"),
+        ("train.log_every=0", "config.train.log_every=0: at least 1"),
+        ("train.preview_every=-1", "config.train.preview_every=-1: at least 0"),
+        ("train.ema_decay=-0.1", "config.train.ema_decay=-0.1: from 0"),
+        ("train.microbatches=0", "config.train.microbatches=0: at least 1"),
+        ("train.steps_per_call=0", "config.train.steps_per_call=0: at least 1"),
+        ("train.steps_per_call=3", "config.train.steps=4 must be a multiple of config.train.steps_per_call=3"),
+        ("train.max_skipped=-1", "config.train.max_skipped=-1: at least 0"),
+        ("sampler.batch_size=0", "config.sampler.batch_size=0: at least 1"),
+        ("sampler.num_frames=0", "config.sampler.num_frames=0: at least 1"),
+    ],
+)
+def test_values_out_of_range(assignment, part):
+    with pytest.raises(UserError) as raised:
+        build.experiment(finished("digits", assignment), (8, 8, 1))
+    assert part in str(raised.value)
+
+
+@pytest.mark.parametrize("t_min", ["0.0", "1e-6", "1.0", "-1.0"])
+def test_a_time_to_evaluate_from_that_the_sde_does_not_have(t_min):
+    told = rf"^config\.eval\.t_min={float(t_min)}: from config\.sde\.t_min=1e-05 to below t_max=1\.0$"
+    with pytest.raises(UserError, match=told):
+        finished("digits", "sde.name=vp", f"eval.t_min={t_min}")
+    finished("digits", "sde.name=vp", "eval.t_min=1e-5")
+
+
+@pytest.mark.parametrize("key", ["every", "keep"])
+def test_checkpoint_options_out_of_range(key):
+    with pytest.raises(UserError, match=rf"config\.checkpoint\.{key}=0: at least 1"):
+        build.checkpoint_options(finished("digits", f"checkpoint.{key}=0"))
+
+
+def gradient_of(chosen):
+    """Gradient of the mean loss of 8 images, and the parameters it is taken at."""
+    experiment = build.experiment(chosen, (8, 8, 1))
+    params = experiment.init_params(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    keys = prng.per_image(jax.random.key(1), jnp.arange(8))
+    x0 = jax.random.uniform(jax.random.key(2), (8, 8, 8, 1))
+
+    def loss(params):
+        return jnp.mean(experiment.loss_fn(params, keys, {"image": x0}))
+
+    return jax.jit(jax.grad(loss))(params), residual_bytes(loss, params)
+
+
+def relative_difference(a, b):
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+SMALL = ("model.widths=(16,)", "model.num_blocks=2")
+
+
+def test_rematerialisation_keeps_less_and_computes_the_same():
+    plain, kept = gradient_of(finished("digits", *SMALL))
+    again, kept_again = gradient_of(finished("digits", *SMALL, "train.rematerialize=true"))
+    assert relative_difference(again, plain) < 1e-5
+    assert kept_again < 0.5 * kept
+
+
+def test_bfloat16_computes_nearly_the_same_with_float32_parameters():
+    plain, _ = gradient_of(finished("digits", *SMALL))
+    half, _ = gradient_of(finished("digits", *SMALL, "model.dtype=bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
+    assert 1e-4 < relative_difference(half, plain) < 3e-2  # 8 bits of precision: 4e-3 for one operation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10_ncsn", "cifar10_ncsnv2"])
+@pytest.mark.parametrize(("change", "tolerance"), [("train.rematerialize=true", 1e-4), ("model.dtype=bfloat16", 0.1)])
+def test_the_same_for_refinenets(name, change, tolerance):
+    def gradient(*assignments):
+        chosen = finished(name, *assignments)
+        experiment = build.experiment(chosen, (16, 16, 3))
+        params = experiment.init_params(jax.random.key(0))
+        keys = prng.per_image(jax.random.key(1), jnp.arange(4))
+        x0 = jax.random.uniform(jax.random.key(2), (4, 16, 16, 3))
+        return jax.jit(jax.grad(lambda p: jnp.mean(experiment.loss_fn(p, keys, {"image": x0}))))(params)
+
+    assert relative_difference(gradient(change), gradient()) < tolerance
+
+
+def test_a_saved_config_is_what_it_was():
+    """With the tuples that JSON made lists of, so that networks can be hashed."""
+    chosen = finished("digits")
+    again = build.from_saved(json.loads(config.to_json(chosen)) | {"image_shape": [8, 8, 1]})
+    assert json.loads(config.to_json(again)) == json.loads(config.to_json(chosen))
+    assert again.model.widths == (8,) and isinstance(again.model.widths, tuple)

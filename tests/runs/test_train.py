@@ -1,0 +1,208 @@
+"""Every experiment, seconds of it, on made-up data of the right format: train, go on, sample, continue.
+
+The published networks compile for minutes; here a small network of the same arguments stands in for them, and
+`pytest -m slow` takes them themselves. What they compute is tested in tests/models.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from experiments import NAMES, finished, loaded
+from PIL import Image
+from run_files import contents, images
+from stand_ins import NETWORKS, STAND_INS, Conditional, Unconditional
+
+from score_sde_jax.networks import MODELS
+from score_sde_jax.networks.optimizer import learning_rate_schedule
+from score_sde_jax.runs import build
+from score_sde_jax.runs import workdir as directories
+from score_sde_jax.runs.info import info
+from score_sde_jax.runs.sample import SampleRequest, sample
+from score_sde_jax.runs.train import train
+from score_sde_jax.settings import reading as config
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+COLUMNS = {"step", "loss", "grad_norm", "param_norm", "update_norm", "learning_rate", "images_per_second"}
+COLUMNS |= {"images_per_second_per_device", "seconds_data", "seconds_compute", "level_loss", "skipped"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twenty images of different sizes."""
+    root, rng = tmp_path_factory.mktemp("folder"), np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 256, (33 + i, 50, 3), np.uint8)).save(root / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def where(data_dir, folder):
+    """The override that points a config to its data."""
+
+    def override(name):
+        data = loaded(name).data.name
+        if data in ("digits", "points"):
+            return []
+        return [f"data.dir={folder if data == 'image_folder' else data_dir}"]
+
+    return override
+
+
+def published(name):
+    return loaded(name).model.name in STAND_INS
+
+
+DRAWING = [name for name in NAMES if "sampler" in loaded(name)]  # tests/tasks trains the classifiers
+
+
+def alike():
+    """Names whose experiment differs from that of an earlier one in the network or its numbers alone."""
+    seen, found = set(), set()
+    for name in DRAWING:
+        flat = config.flatten(finished(name))
+        sections = ("data.name", "sde.name", "parameterization.", "loss.", "sampler.")
+        what = str([(key, value) for key, value in sorted(flat.items()) if key.startswith(sections)])
+        found |= {name} if what in seen and published(name) else set()
+        seen.add(what)
+    return found
+
+
+ALIKE = alike()
+RUNS = [
+    pytest.param((name, published(name)), id=name, marks=[pytest.mark.slow] if name in ALIKE else [])
+    for name in DRAWING
+]
+RUNS += [
+    pytest.param((name, False), id=f"{name}-itself", marks=pytest.mark.slow) for name in DRAWING if published(name)
+]
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def run(request, tmp_path_factory, where):
+    """A run that stopped after 2 steps and was started again for 4: (name, workdir, overrides, lines)."""
+    name, replaced = request.param
+    workdir, lines, overrides = tmp_path_factory.mktemp(name.replace("/", "-")), [], where(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for key, network in STAND_INS.items() if replaced else ():
+            patch.setitem(MODELS, key, network)
+        train(finished(name, *overrides, "train.steps=2", "train.preview_every=1"), workdir, lines.append)
+        train(finished(name, *overrides), workdir, lines.append)
+        yield name, workdir, overrides, lines
+
+
+def _schedule(name):
+    keys = ("learning_rate", "warmup_steps", "decay")
+    return {key: value for key, value in finished(name).optimizer.items() if key in keys}
+
+
+def test_a_run_leaves_what_it_promises(run):
+    name, workdir, _, lines = run
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+        assert set(row) - {"seconds_save"} == COLUMNS and row["skipped"] == 0
+        levels = np.array(row.pop("level_loss"), float)
+        assert np.isfinite(levels).any() and np.nanmin(levels) <= row["loss"] <= np.nanmax(levels)
+        assert np.isfinite(list(row.values())).all()
+    for row in rows[2:]:  # the first two steps belong to a shorter run
+        expected = float(learning_rate_schedule(num_steps=4, **_schedule(name))(row["step"] - 1))
+        assert row["learning_rate"] == pytest.approx(expected, rel=1e-5) and row["images_per_second"] > 0
+    assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir()) == [2, 4]
+    text = (workdir / "config.json").read_text()
+    resolved = json.loads(text)
+    assert "auto" not in text and resolved["train"]["steps"] == 4
+    last = workdir / "samples" / "4"
+    pictures = ["grid.png", "annealing.gif"] + (["score_field.png"] if name == "toy" else [])
+    previews = [workdir / "samples" / "1" / "grid.png", workdir / "samples" / "2" / "grid.png"]
+    for picture in [workdir / "loss.png", *previews, *(last / file for file in pictures)]:
+        with Image.open(picture) as opened:
+            opened.load()
+    drawn = images(last)
+    assert drawn.dtype == (np.float32 if name == "toy" else np.uint8)
+    assert drawn.shape == (8, *resolved["image_shape"]) and drawn.std() > 0
+    with Image.open(last / "annealing.gif") as gif:
+        assert gif.n_frames > 1
+    assert sum("resuming" in line and "step 2" in line for line in lines) == 1
+
+
+def test_a_finished_run_does_nothing_more(run):
+    name, workdir, overrides, _ = run
+    before, lines = contents(workdir), []
+    train(finished(name, *overrides), workdir, lines.append)
+    assert contents(workdir) == before and "finished run of 4 steps" in lines[-1]
+
+
+def test_more_images_go_on_where_it_stopped(run):
+    """At another batch size too: image i is the same to one grey level, and what is there keeps every bit."""
+    name, workdir, overrides, _ = run
+    last, lines = workdir / "samples" / "4", []
+    first = images(last)
+    again = [*overrides, "sampler.num_images=11", "sampler.batch_size=4"]
+    request = SampleRequest(command="python main.py", files=True)
+    assert sample(finished(name, *again), workdir, request, lines.append) == last
+    more = images(last)
+    np.testing.assert_array_equal(more[:8], first)
+    told = "\n".join(lines)
+    assert (
+        len({image.tobytes() for image in more}) == 11
+        and f"images 8 to 10 of seed {loaded(name).seed}" in told
+        and "repeat: python main.py" in told
+    )
+    evaluations = build.experiment(_adopted(workdir, name, overrides), more.shape[1:]).sampler.evaluations()
+    assert f"{evaluations:,.1f} network evaluations for an image" in told
+    for i, image in enumerate(more if name != "toy" else ()):
+        with Image.open(last / "images" / f"{i:06d}.png") as opened:
+            np.testing.assert_array_equal(np.asarray(opened).reshape(image.shape), image)
+    before = contents(workdir)
+    sample(finished(name, *overrides, "sampler.num_images=9"), workdir, SampleRequest(), lines.append)
+    assert contents(workdir) == before
+
+
+def _adopted(workdir, name, overrides):
+    chosen = finished(name, *overrides)
+    directories.adopt_automatic(chosen, directories.saved_config(workdir))
+    return chosen
+
+
+def test_automatic_choices_are_said_saved_and_kept(tmp_path, folder, monkeypatch):
+    monkeypatch.setitem(MODELS, "ncsnv2", Unconditional)
+    overrides = [f"data.dir={folder}", "data.image_size=8", "train.steps=1"]
+    said, lines = [], []
+    info(finished("image_folder", *overrides), tmp_path / "none", said.append)
+    train(finished("image_folder", *overrides), tmp_path / "run", lines.append)
+    chosen = [line for line in lines if "technique" in line]
+    assert chosen == [line for line in said if "technique" in line] and len(chosen) == 3
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())
+    levels = resolved["loss"]["times"]["num_levels"]
+    assert resolved["sampler"]["times"]["num_levels"] == levels > 2
+    for key, value in [
+        ("sde.sigma_max", resolved["sde"]["sigma_max"]),
+        ("loss.times.num_levels", levels),
+        ("sampler.corrector.step_size", resolved["sampler"]["corrector"]["step_size"]),
+    ]:
+        assert any(line.startswith(f"{key} = {value} ") for line in chosen), (key, chosen)
+    Image.new("RGB", (9, 9), "white").save(folder / "new.png")  # other data would choose otherwise
+    Image.new("RGB", (9, 9), "black").save(folder / "newer.png")
+    try:
+        lines.clear()
+        train(finished("image_folder", *overrides), tmp_path / "run", lines.append)
+        assert "technique" not in " ".join(lines) and "finished" in lines[-1]
+        again = finished("image_folder", *overrides, "sampler.num_images=9")
+        assert len(images(sample(again, tmp_path / "run", SampleRequest(), lines.append))) == 9
+        assert json.loads((tmp_path / "run" / "config.json").read_text()) == resolved
+    finally:
+        (folder / "new.png").unlink()
+        (folder / "newer.png").unlink()
+
+
+def test_the_stand_ins_take_the_arguments_of_what_they_stand_for():
+    for name, network in STAND_INS.items():
+        assert set(config.arguments(network)) - {"dtype"} == set(config.arguments(NETWORKS[name])) - {"dtype"}
+    x = jnp.zeros((2, 4, 4, 3))
+    for network, told in ((Conditional(8, 3), jnp.zeros(2, jnp.int32)), (Unconditional(8), None)):
+        out, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x, told)
+        assert out.shape == x.shape

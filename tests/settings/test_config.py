@@ -1,0 +1,167 @@
+"""Configs: every published field, overrides, completion, and one clear line for every mistake."""
+
+import json
+
+import pytest
+from experiments import CONFIGS, NAMES
+from ml_collections import ConfigDict
+
+from score_sde_jax.errors import UserError
+from score_sde_jax.runs import build
+from score_sde_jax.settings import reading as config
+from score_sde_jax.settings.reading import flatten
+
+
+def finished(name: str, *assignments: str) -> ConfigDict:
+    return build.finish(config.load(str(CONFIGS / name)), list(assignments))
+
+
+def message(name: str, *assignments: str) -> str:
+    with pytest.raises(UserError) as raised:
+        finished(name, *assignments)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("variant", ["", ":debug"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_is_complete_and_accepted(name, variant):
+    chosen = finished(f"{name}.py{variant}")
+    assert json.loads(config.to_json(chosen))["train"]["steps"] == chosen.train.steps
+    again = build.finish(ConfigDict(chosen.copy_and_resolve_references().to_dict()), [])
+    assert flatten(again) == flatten(chosen)  # completing what is complete changes nothing
+
+
+# arXiv 1907.05600 (Appendix B) and 2006.09011 (Appendix B) with the released configurations.
+PUBLISHED = {
+    "mnist_ncsn": (1.0, 10, 2e-5, 100, 1e-3, 128, 200_000),
+    "cifar10_ncsn": (1.0, 10, 2e-5, 100, 1e-3, 128, 200_000),
+    "celeba_ncsn": (1.0, 10, 2e-5, 100, 1e-3, 128, 200_000),
+    "cifar10_ncsnv2": (50.0, 232, 6.2e-6, 5, 1e-4, 128, 300_000),
+    "celeba": (90.0, 500, 3.3e-6, 5, 1e-4, 128, 210_000),
+    "ffhq_ncsnv2": (348.0, 2311, 9e-7, 3, 1e-4, 32, 80_000),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_fields(name):
+    sigma_max, levels, step_lr, each, learning_rate, batch_size, steps = PUBLISHED[name]
+    c = finished(f"{name}.py")
+    assert (c.sde.sigma_max, c.sde.sigma_min) == (sigma_max, 0.01)
+    assert c.loss.times.num_levels == c.sampler.times.num_levels == levels
+    assert c.sampler.corrector.step_size * c.sde.sigma_min**2 == pytest.approx(step_lr)
+    assert c.sampler.corrector.num_steps == each
+    assert (c.optimizer.learning_rate, c.train.batch_size, c.train.steps) == (learning_rate, batch_size, steps)
+    assert c.loss.reduction == "half_sum" and c.loss.weight.name == "simple"
+    assert c.sampler.denoise == ("v2" in name or name == "celeba")
+
+
+# sampling evaluations, image size, EMA decay, Adam's epsilon, flips, dequantisation, channels of the network
+MORE = {
+    "mnist_ncsn": (1000, None, 0.0, 1e-8, False, True, 64),
+    "cifar10_ncsn": (1000, None, 0.0, 1e-8, True, True, 128),
+    "celeba_ncsn": (1000, 32, 0.0, 1e-8, True, True, 128),
+    "cifar10_ncsnv2": (1161, None, 0.999, 1e-8, True, False, 128),
+    "celeba": (2501, 64, 0.999, 1e-8, True, False, 128),
+    "ffhq_ncsnv2": (6934, 256, 0.999, 1e-3, True, False, 128),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_published_fields(name):
+    evaluations, image_size, ema_decay, eps, flip, dequantize, width = MORE[name]
+    c = finished(f"{name}.py")
+    shape = (image_size or 32, image_size or 32, 3)
+    assert build.experiment(c, shape).sampler.evaluations() == evaluations
+    assert c.data.get("image_size") == image_size
+    assert (c.train.ema_decay, c.optimizer.eps, c.optimizer.beta1, c.optimizer.beta2) == (ema_decay, eps, 0.9, 0.999)
+    assert (c.optimizer.weight_decay, c.optimizer.gradient_clip) == (0.0, None)
+    assert (c.optimizer.warmup_steps, c.optimizer.decay) == (0, "constant")
+    assert (c.data.flip, c.data.dequantize, c.model.width) == (flip, dequantize, width)
+    assert c.data.value_range == (0.0, 1.0) and c.sampler.prior == "uniform"
+    assert (c.parameterization.center, c.parameterization.input_scale) == (0.5, 2.0)
+
+
+def test_a_shared_number_of_levels_follows():
+    c = finished("digits.py", "sampler.times.num_levels=7")
+    assert c.loss.times.num_levels == c.parameterization.condition.num_levels == 7
+    for path in ("model", "parameterization.condition", "loss.times", "sampler.times"):
+        c = finished("cifar10_ncsn.py", f"{path}.num_levels=5")
+        levels = [c.model, c.parameterization.condition, c.loss.times, c.sampler.times]
+        assert [section.num_levels for section in levels] == [5] * 4
+
+
+def test_a_new_name_starts_its_section_from_the_new_defaults_in_any_order():
+    for order in (1, -1):
+        assignments = ["sampler.corrector.name=langevin", "sampler.corrector.snr=0.2"][::order]
+        corrector = finished("digits.py", *assignments).sampler.corrector
+        assert corrector.to_dict().items() >= {"name": "langevin", "snr": 0.2, "num_steps": 1}.items()
+
+
+def test_the_same_name_again_changes_nothing():
+    assert flatten(finished("digits.py", "sde.name=ve")) == flatten(finished("digits.py"))
+
+
+def test_values_are_parsed_by_what_the_constructor_takes():
+    c = finished("digits.py", "model.widths=(16,)", "data.flip=true", "optimizer.gradient_clip=1", "sde.sigma_max=2")
+    assert (c.model.widths, c.data.flip, c.optimizer.gradient_clip, c.sde.sigma_max) == ((16,), True, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "parts"),
+    [
+        (["train.stps=3"], ["train.stps", "steps"]),
+        (["nothing.here=3"], ["nothing.here"]),
+        (["train.steps=1.5"], ["train.steps=1.5", "integer"]),
+        (["train.steps=many"], ["train.steps='many'", "integer"]),
+        (["data.flip=3"], ["data.flip=3", "True or False"]),
+        (["model.widths=8"], ["model.widths=8", "tuple"]),
+        (["sde.sigma_min=auto"], ["sde.sigma_min='auto'", "number"]),
+        (["loss.reduction=max"], ["loss.reduction='max'", "mean, half_sum"]),
+        (["data.name=imagenet"], ["data.name=imagenet", "celeb_a"]),
+        (["model.name=vit"], ["model.name=vit", "ncsnv2"]),
+        (["sde.name=vpp"], ["sde.name=vpp", "subvp"]),
+        (["sampler.predictor.name=magic"], ["sampler.predictor.name=magic", "heun"]),
+        (["sampler.corrector.snr=0.1"], ["sampler.corrector.snr", "annealed_langevin"]),
+        (["sampler.corrector.name=none"], ["predictor and corrector are both none"]),
+        (["loss.times.name=uniform"], ["level_index needs", "ladder"]),
+        (["loss.times.name=log_normal", "parameterization.condition.name=log_sigma"], ["log_normal needs", "edm"]),
+        (["parameterization.condition.name=none", "model.name=ncsn"], ["ncsn needs", "level_index"]),
+        (["model.name=ncsnv2"], ["ncsnv2 needs", "none"]),
+        (["model.name=ncsn", "model.num_levels=3"], ["model.num_levels=3", "must be equal"]),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(assignments, parts):
+    told = message("digits.py", *assignments)
+    assert all(part in told for part in parts), told
+
+
+@pytest.mark.parametrize(
+    ("assignments", "parts"),
+    [
+        (["sde.sigma_min=3.0"], ["config.sde", "sigma_min=3.0", "sigma_max=1.0"]),
+        (["sampler.corrector.step_size=2.5"], ["sampler.corrector", "step_size=2.5", "between 0 and 2"]),
+        (["train.batch_size=0"], ["train.batch_size=0"]),
+        (["train.ema_decay=1.0"], ["train.ema_decay=1.0"]),
+        (["sampler.num_images=0"], ["sampler.num_images=0"]),
+    ],
+)
+def test_a_value_out_of_range_is_told_before_any_work(assignments, parts):
+    with pytest.raises(UserError) as raised:
+        build.experiment(finished("digits.py", *assignments), (8, 8, 1))
+    assert all(part in str(raised.value) for part in parts), raised.value
+
+
+def test_files_that_are_no_configs(tmp_path):
+    with pytest.raises(UserError, match=r"digit\.py: no such file; did you mean .*digits\.py"):
+        config.load(str(CONFIGS / "digit.py"))
+    with pytest.raises(UserError, match="unknown variant 'tiny'; the only one is debug"):
+        config.load(str(CONFIGS / "digits.py:tiny"))
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UserError, match=r"empty\.py: the file defines no get_config"):
+        config.load(str(tmp_path / "empty.py"))
+
+
+def test_differences_name_key_and_both_values():
+    old, new = {"model": {"width": 8, "same": 1}}, {"model": {"width": 16, "same": 1}}
+    assert list(config.differences(old, new)) == ["model.width: 8 there, 16 here"]
