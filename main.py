@@ -6,7 +6,8 @@ python main.py --config=configs/digits.py --mode=train [--workdir=DIR] [--config
 import os
 import shlex
 import sys
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from absl import app, flags, logging
 
@@ -18,10 +19,15 @@ if __name__ == "__main__" and sys.platform == "linux" and "GLIBC_TUNABLES" not i
 
 from score_sde_jax.errors import RunError, StoppedError, UserError
 
+if TYPE_CHECKING:
+    from score_sde_jax.settings import Settings
+
 MODES = ("train", "sample", "eval", "info")
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
-    "config", None, "Config file, or file:variant; --config.section.key=value overrides one of its values."
+    "config",
+    None,
+    "Config file, or file:variant (those saved in --workdir); --config.section.key=value overrides a value.",
 )
 flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.")
 flags.DEFINE_string("workdir", None, "Directory of the run; runs/NAME for configs/NAME.py where not given.")
@@ -43,29 +49,25 @@ flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 def main(argv: list[str]) -> None:
     """Run the mode that the flags ask for."""
     from score_sde_jax.devices import processes
-    from score_sde_jax.runs import build, workdir
-    from score_sde_jax.settings import reading as config
+    from score_sde_jax.runs import workdir
 
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells every part of every save
     assignments = _assignments(argv[1:])
     if FLAGS.mode not in MODES:
         raise UserError(f"--mode={FLAGS.mode}: choose one of {', '.join(MODES)}")
-    if FLAGS.config is None:
-        raise UserError("--config is missing: name a file, such as --config=configs/digits.py")
     if FLAGS.num_images is not None:
         assignments.append(f"{'eval' if FLAGS.mode == 'eval' else 'sampler'}.num_images={FLAGS.num_images}")
     checkpoint = _checkpoint(FLAGS.checkpoint)
-    experiment = build.finish(config.load(FLAGS.config), assignments)
-    if FLAGS.mode != "sample" and experiment.task.name != "none":
-        raise UserError(f"config.task.name={experiment.task.name}: only --mode=sample has tasks, not {FLAGS.mode}")
-    directory = workdir.locate(FLAGS.workdir or f"runs/{config.run_name(FLAGS.config)}")
+    settings, directory = _settings(assignments)
+    if FLAGS.mode != "sample" and settings.task.name != "none":
+        raise UserError(f"--config.task.name={settings.task.name}: only --mode=sample has tasks, not {FLAGS.mode}")
     processes.start(FLAGS.distributed, FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
     say = _say if processes.is_first() else _keep_quiet
     if FLAGS.mode == "train":
         from score_sde_jax.runs.train import train
 
-        train(experiment, directory, say, FLAGS.profile)
+        train(settings, directory, say, FLAGS.profile)
     elif FLAGS.mode == "sample":
         from score_sde_jax.runs.sample import SampleRequest, sample
 
@@ -77,15 +79,34 @@ def main(argv: list[str]) -> None:
             neighbours=FLAGS.neighbours,
             command=shlex.join(["python", *sys.argv]),
         )
-        sample(experiment, directory, request, say)
+        sample(settings, directory, request, say)
     elif FLAGS.mode == "eval":
         from score_sde_jax.runs.evaluate import evaluate
 
-        evaluate(experiment, directory, checkpoint, FLAGS.seed, say)
+        evaluate(settings, directory, checkpoint, FLAGS.seed, say)
     else:
         from score_sde_jax.runs.info import info
 
-        info(experiment, directory, say)
+        info(settings, directory, say)
+
+
+def _settings(assignments: list[str]) -> tuple["Settings", Path]:
+    """Settings of the config file, or of the run in the workdir if no file is named; and that directory."""
+    from score_sde_jax import settings
+    from score_sde_jax.runs import workdir
+
+    if FLAGS.config is not None:
+        directory = workdir.locate(FLAGS.workdir or f"runs/{settings.run_name(FLAGS.config)}")
+        return settings.from_config(settings.load(FLAGS.config), assignments), directory
+    if FLAGS.workdir is None:
+        raise UserError(
+            "--config is missing: name a file, such as --config=configs/digits.py, or with --workdir=DIR a trained run"
+        )
+    directory = workdir.locate(FLAGS.workdir)
+    saved = workdir.saved_settings(directory, assignments)
+    if saved is None:
+        raise UserError(f"--workdir={FLAGS.workdir}: holds no run; name a config, such as --config=configs/digits.py")
+    return saved, directory
 
 
 def _checkpoint(text: str | None) -> int | Literal["best"] | None:

@@ -17,10 +17,10 @@ import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from score_sde_jax import settings
 from score_sde_jax.data import all_images, training_batches
 from score_sde_jax.networks.layers import Conv
 from score_sde_jax.runs import build
-from score_sde_jax.settings import reading as config
 
 BATCH, RATE = 128, 2e-3
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--output", default="runs/features.npz")
     parser.add_argument("--epochs", type=int, default=2)
     arguments = parser.parse_args()
-    chosen = build.finish(config.load(arguments.config), [])
+    chosen = settings.from_config(settings.load(arguments.config), [])
     train, test = split_of(chosen, "train"), split_of(chosen, "test")
     params = fit(train, arguments.epochs * len(train) // BATCH)
     Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,19 @@
 """Real images beside the samples of a run, and how near the samples come to them."""
 
-from typing import Any
-
 import numpy as np
 
 from score_sde_jax.data import all_images
 from score_sde_jax.runs import build
+from score_sde_jax.settings import Settings, with_values
 from score_sde_jax.tasks.frechet import frechet_distance
 
 SPLITS = {"digits": "all", "mnist": "test", "fashion_mnist": "test", "cifar10": "test"}
 
 
-def real_images(chosen: Any) -> np.ndarray:
+def real_images(chosen: Settings) -> np.ndarray:
     """uint8 images of the data set of a config, whatever its number of levels, of the split to compare with."""
-    chosen = chosen.copy_and_resolve_references()
     if chosen.data.name in SPLITS:
-        chosen.data.split = SPLITS[chosen.data.name]
+        chosen = with_values(chosen, {"data.split": SPLITS[chosen.data.name]})
     data = build.dataset(chosen)
     return np.round(all_images(data) * (255 / (data.levels - 1))).astype(np.uint8)
 

@@ -19,10 +19,9 @@ import numpy as np
 from feature_classifier import features_of
 from real_images import frechet_ratios, real_images
 
+from score_sde_jax import settings
 from score_sde_jax.errors import UserError
-from score_sde_jax.runs import build
 from score_sde_jax.runs.sample import SampleRequest, sample
-from score_sde_jax.settings import reading as config
 
 GAUSSIAN, NO_CORRECTOR = ["sampler.prior=gaussian"], ["sampler.corrector.name=none"]
 
@@ -83,12 +82,12 @@ def main() -> None:
     parser.add_argument("--features", help="npz of feature_classifier.py (the pixels)")
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW")
     arguments, overrides = parser.parse_known_args()
-    workdir = Path(arguments.workdir or f"runs/{config.run_name(arguments.config)}")
+    workdir = Path(arguments.workdir or f"runs/{settings.run_name(arguments.config)}")
     assignments = [override.removeprefix("--config.") for override in overrides]
     print("| sampler | NFE | distance over that of real images | least and largest of ten |\n|---|---|---|---|")
     try:
         for name in arguments.rows:
-            chosen = build.finish(config.load(arguments.config), [*assignments, *ROWS[name]])
+            chosen = settings.from_config(settings.load(arguments.config), [*assignments, *ROWS[name]])
             drawn, evaluations = draw(chosen, workdir, name, arguments.num_images)
             if arguments.features:
                 ratios = frechet_ratios(

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from score_sde_jax import settings
 from score_sde_jax.data import declared_shape
 from score_sde_jax.devices.costs import Product, flops, products
 from score_sde_jax.devices.parallel import Jit
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build
-from score_sde_jax.settings import reading as config
 
 MATRIX = 2048
 PASSES = 5
@@ -41,7 +41,7 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     assignments = [override.removeprefix("--config.") for override in overrides]
     try:
-        chosen = build.finish(config.load(arguments.config), assignments)
+        chosen = settings.from_config(settings.load(arguments.config), assignments)
         figures = measure(chosen, arguments.batch_size, arguments.repeats, arguments.products)
     except UserError as error:
         parser.error(str(error))

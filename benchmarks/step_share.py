@@ -16,11 +16,11 @@ from typing import Any
 import jax
 
 from score_sde_jax import keys as prng
+from score_sde_jax import settings
 from score_sde_jax.data import training_batches
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build
 from score_sde_jax.runs.train import train
-from score_sde_jax.settings import reading as config
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     assignments = [override.removeprefix("--config.") for override in overrides]
     try:
-        chosen = build.finish(config.load(arguments.config), [*assignments, "train.preview_every=0"])
+        chosen = settings.from_config(settings.load(arguments.config), [*assignments, "train.preview_every=0"])
         before = seconds_alone(chosen, arguments.calls)
         whole = seconds_in_run(chosen)
         alone = (before + seconds_alone(chosen, arguments.calls)) / 2
@@ -55,9 +55,9 @@ def seconds_in_run(chosen: Any) -> float:
 
 def seconds_alone(chosen: Any, calls: int) -> float:
     """Mean seconds of a call of the compiled step."""
-    data, parallel, key = build.dataset(chosen), build.parallel(chosen), prng.root(chosen.seed, "train")
+    data, parallel, key = build.dataset(chosen), chosen.parallel(), prng.root(chosen.seed, "train")
     experiment = build.experiment(chosen, data.image_shape)
-    batches = training_batches(data, batch_size=chosen.train.batch_size, seed=0, **build.pipeline(chosen))
+    batches = training_batches(data, batch_size=chosen.train.batch_size, seed=0, value_range=chosen.data.value_range)
     batch = parallel.shard(jax.tree.map(lambda rows: rows[None], dict(next(batches))))
     del batches  # and its threads
     state = parallel.init(experiment.init, key)

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from score_sde_jax import settings
 from score_sde_jax.devices.parallel import Jit
 from score_sde_jax.runs import build
 from score_sde_jax.runs.checkpoint import Checkpoints
 from score_sde_jax.runs.reporting import read_metrics
-from score_sde_jax.settings import reading as config
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4000
@@ -104,7 +104,7 @@ def newest(workdir: Path) -> int:
 
 def final_state(workdir: Path) -> Any:
     """The state of the last step."""
-    chosen = build.finish(config.load(str(ROOT / "configs" / "digits.py:debug")), [f"train.steps={STEPS}"])
+    chosen = settings.from_config(settings.load(str(ROOT / "configs" / "digits.py:debug")), [f"train.steps={STEPS}"])
     abstract = Jit().abstract(build.experiment(chosen, (8, 8, 1)).init, jax.random.key(0))
     return Checkpoints(workdir / "checkpoints").restore(STEPS, abstract)
 

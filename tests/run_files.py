@@ -33,6 +33,7 @@ def images(directory):
 
 
 def restored(workdir, chosen, step):
+    """The whole training state."""
     shape = tuple(json.loads((workdir / "config.json").read_text())["image_shape"])
     abstract = Jit().abstract(build.experiment(chosen, shape).init, jax.random.key(0))
     return Checkpoints(workdir / "checkpoints").restore(step, abstract)

@@ -32,7 +32,7 @@ INSIDE = {
     "networks": ({"convolution", "embedding", "resampling"}, {"layers"}, {"refinenet", "unet_blocks"}),
     "samplers": ({"step"}, {"flow"}),
     "tasks": ({"task", "masks"}, {"flow"}),
-    "settings": ({"fields"}, {"reading"}, {"schema"}, {"options"}),
+    "settings": ({"fields", "choices"}, {"sections"}, {"rules"}, {"reading"}),
     "runs": (
         {"reporting", "checkpoint", "step"},
         {"window", "pictures", "workdir", "results", "experiment"},

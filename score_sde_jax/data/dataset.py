@@ -137,14 +137,14 @@ def check_declared(dataset: Dataset, image_size: int | None, channels: int | Non
     """
     height, width, own_channels = dataset.image_shape
     if image_size is not None and (height, width) != (image_size, image_size):
-        raise UserError(f"data.image_size={image_size}: the images of {dataset.name} are {height} by {width}")
+        raise UserError(f"--config.data.image_size={image_size}: the images of {dataset.name} are {height} by {width}")
     if channels is not None and channels != own_channels:
-        raise UserError(f"data.channels={channels}: the images of {dataset.name} have {own_channels}")
+        raise UserError(f"--config.data.channels={channels}: the images of {dataset.name} have {own_channels}")
     return dataset
 
 
 def check_choice(key: str, value: str, choices: Sequence[str]) -> str:
     """Return the value if it is among the choices; otherwise raise UserError naming them."""
     if value not in choices:
-        raise UserError(f"{key}={value!r}: choose one of {', '.join(choices)}")
+        raise UserError(f"{key}={value}: choose one of {', '.join(choices)}")
     return value

@@ -13,7 +13,7 @@ def digits(split: str = "train", image_size: int | None = None, channels: int | 
     """
     from sklearn.datasets import load_digits  # a second to import
 
-    check_choice("data.split", split, ("train", "test", "all"))
+    check_choice("--config.data.split", split, ("train", "test", "all"))
     bunch = load_digits()
     is_test = np.arange(len(bunch.images)) % 5 == 4
     keep = {"train": ~is_test, "test": is_test, "all": np.full_like(is_test, True)}[split]

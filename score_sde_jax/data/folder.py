@@ -39,7 +39,7 @@ def image_folder(
         archive = zipfile.ZipFile(root)
         names, opened = archive.namelist(), lambda name: io.BytesIO(archive.read(name))
     else:
-        raise UserError(f"data.dir={dir!r}: not a folder or zip file; give yours with --config.data.dir=FOLDER")
+        raise UserError(f"--config.data.dir={dir}: not a folder or zip file of images")
     paths = _image_paths(root, names)
     class_of, num_classes = _classes(root, paths) if labels else ([0] * len(paths), 0)
     reader = _Reader(root, paths, opened, image_size, channels)
@@ -73,7 +73,7 @@ def _classes(root: Path, paths: list[Path]) -> tuple[list[int], int]:
     """Class of each path, and the number of classes."""
     loose = [path for path in paths if len(path.parts) == 1]
     if loose:
-        raise UserError(f"data.labels=True: {root / loose[0]} lies in no class's folder")
+        raise UserError(f"--config.data.labels=True: {root / loose[0]} lies in no class's folder")
     number = {name: i for i, name in enumerate(sorted({path.parts[0] for path in paths}))}
     return [number[path.parts[0]] for path in paths], len(number)
 

@@ -29,7 +29,7 @@ def mnist(
     `dir` holds the idx files, gzipped or not, or TFDS data; without it, TFDS's usual place.
     Raises UserError where the data are missing, damaged, or differ from what is declared.
     """
-    check_choice("data.split", split, tuple(PREFIXES))
+    check_choice("--config.data.split", split, tuple(PREFIXES))
     dataset = _from_idx("mnist", dir, split) or tfds_source.labelled("mnist", dir, split)
     return check_declared(dataset, image_size, channels)
 
@@ -44,7 +44,7 @@ def fashion_mnist(
 
     As `mnist`; without `dir`, the Debian package dataset-fashion-mnist is looked for first.
     """
-    check_choice("data.split", split, tuple(PREFIXES))
+    check_choice("--config.data.split", split, tuple(PREFIXES))
     dataset = _from_idx("fashion_mnist", dir or DEBIAN_FASHION_MNIST, split)
     if dataset is None:
         hint = "`apt-get install dataset-fashion-mnist`, or "

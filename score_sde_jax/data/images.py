@@ -112,16 +112,16 @@ def scale(
 def check_size(image_size: int, channels: int) -> None:
     """Raise UserError for a size or a number of channels that no image has."""
     if image_size < 1:
-        raise UserError(f"data.image_size={image_size}: at least 1 pixel is needed")
+        raise UserError(f"--config.data.image_size={image_size}: at least 1 pixel is needed")
     if channels not in (1, 3):
-        raise UserError(f"data.channels={channels}: choose 1 (grey) or 3 (RGB)")
+        raise UserError(f"--config.data.channels={channels}: choose 1 (grey) or 3 (RGB)")
 
 
 def check_scaling(levels: int | None, dequantize: bool, value_range: tuple[float, float] | None) -> None:
     """Raise UserError for an empty value range, or for scaling what has no levels."""
     if levels is None and dequantize:
-        raise UserError("data.dequantize=True: points are continuous already")
+        raise UserError("--config.data.dequantize=True: points are continuous already")
     if levels is None and value_range is not None:
-        raise UserError(f"data.value_range={value_range}: points keep their own coordinates")
+        raise UserError(f"--config.data.value_range={value_range}: points keep their own coordinates")
     if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
-        raise UserError(f"data.value_range={value_range}: two numbers, the smaller first")
+        raise UserError(f"--config.data.value_range={value_range}: two numbers, the smaller first")

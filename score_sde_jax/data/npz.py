@@ -26,7 +26,7 @@ def npz(*, dir: str | None = None, image_size: int | None = None, channels: int 
         with path.open("rb") as opened, np.load(opened) as file:
             arrays = {key: file[key] for key in ("images", "labels") if key in file}
     except FileNotFoundError as error:
-        raise UserError(f"data.dir={dir!r}: there is no file {path}") from error
+        raise UserError(f"--config.data.dir={dir}: there is no file {path}") from error
     except READ_ERRORS as error:
         raise UserError(f"{path}: not a readable npz file ({error})") from error
     if "images" not in arrays:

@@ -51,9 +51,9 @@ def training_batches(
     Raises UserError for a batch that the processes cannot share or an option points do not have.
     """
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"train.batch_size={batch_size}: {process_count} processes cannot share it equally")
+        raise UserError(f"--config.train.batch_size={batch_size}: {process_count} processes cannot share it equally")
     if dataset.levels is None and flip:
-        raise UserError(f"data.flip=True: {dataset.name} are points, there is nothing to flip")
+        raise UserError(f"--config.data.flip=True: {dataset.name} are points, there is nothing to flip")
     images.check_scaling(dataset.levels, dequantize, value_range)
     rows = batch_size // process_count
     epoch_order = _epoch_orders(len(dataset), seed)

@@ -15,9 +15,9 @@ def points(distribution: str = "checkerboard", num_points: int = 65_536, seed: i
     The data set is a function of its three arguments alone. Raises UserError for an unknown
     distribution.
     """
-    check_choice("data.distribution", distribution, tuple(DISTRIBUTIONS))
+    check_choice("--config.data.distribution", distribution, tuple(DISTRIBUTIONS))
     if num_points < 1:
-        raise UserError(f"data.num_points={num_points}: at least 1 is needed")
+        raise UserError(f"--config.data.num_points={num_points}: at least 1 is needed")
     drawn = DISTRIBUTIONS[distribution](np.random.default_rng(seed), num_points)
     return ArrayDataset("points", drawn.astype(np.float32), labels=None, levels=None)
 

@@ -48,7 +48,7 @@ def celeb_a(
     """
     images.check_size(image_size, channels)
     if not 1 <= crop <= 178:
-        raise UserError(f"data.crop={crop}: from 1 to 178, the width of the images")
+        raise UserError(f"--config.data.crop={crop}: from 1 to 178, the width of the images")
     source = open_source("celeb_a", dir, split)
 
     def decode(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
@@ -95,7 +95,7 @@ def open_source(name: str, dir: str | None, split: str, hint: str = "") -> Any:
         )
     builder = tfds.builder_from_directory(max(versions, key=lambda p: tfds.core.Version(p.name)))
     if split.partition("[")[0] not in builder.info.splits:
-        raise UserError(f"data.split={split!r}: {name} has {', '.join(builder.info.splits)}")
+        raise UserError(f"--config.data.split={split}: {name} has {', '.join(builder.info.splits)}")
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
             f"{builder.data_dir}: only TensorFlow reads {builder.info.file_format.value} files; "

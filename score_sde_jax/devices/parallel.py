@@ -76,7 +76,7 @@ class Parallel:
         devices = jax.device_count()
         if batch_size < 1 or batch_size % (devices * parts):
             needs = f"the {devices} devices" + (f" times {parts} microbatches" if parts > 1 else "")
-            raise UserError(f"{name}={batch_size} must be a positive multiple of {needs}")
+            raise UserError(f"{name}={batch_size}: must be a positive multiple of {needs}")
 
     def shard(self, batches: PyTree) -> PyTree:
         """Global arrays (steps, batch, ...) from this process's rows (steps, rows, ...)."""

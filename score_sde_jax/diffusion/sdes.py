@@ -8,6 +8,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,11 @@ class SDE(abc.ABC):
     Source: arXiv 2011.13456, Section 3.4 and Appendix B. A subclass defines `alpha` and `sigma` and overrides nothing
     else.
     """
+
+    time_is_sigma: ClassVar[bool] = False
+    """Whether t is the standard deviation of the noise."""
+    has_ladder: ClassVar[bool] = True
+    """Whether evenly spaced times are the noise levels of a published ladder."""
 
     t_min: float = 1e-5
     t_max: float = 1.0
@@ -158,6 +164,8 @@ class VP(_LinearBeta):
 class SubVP(_LinearBeta):
     """Sub-variance preserving: the variance stays below that of VP (arXiv 2011.13456, eq. 12 and Appendix C)."""
 
+    has_ladder: ClassVar[bool] = False
+
     def sigma(self, t: Time) -> Time:
         """1 - alpha^2, without cancellation near t = 0."""
         return -jnp.expm1(-self.integral_beta(t))
@@ -166,6 +174,8 @@ class SubVP(_LinearBeta):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EDM(SDE):
     """Time is the noise level itself: alpha = 1, sigma(t) = t (arXiv 2206.00364, Table 1)."""
+
+    time_is_sigma: ClassVar[bool] = True
 
     t_min: float = 0.002
     t_max: float = 80.0

@@ -14,7 +14,6 @@ from score_sde_jax.networks.unet import DDPM, DDPMpp, NCSNpp, UNet
 
 __all__ = [
     "BLOCK_OUTPUT",
-    "CLASSIFIERS",
     "DDPM",
     "MLP",
     "MODELS",
@@ -42,5 +41,3 @@ MODELS = {
     "mlp": MLP,
     "wide_resnet": WideResNet,
 }
-CLASSIFIERS = ("wide_resnet",)
-"""The networks whose output is the logits of classes, of shape (batch, num_classes)."""

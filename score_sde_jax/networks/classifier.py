@@ -1,6 +1,6 @@
 """A wide residual network that tells the class of a noisy image, and is told how noisy it is."""
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -51,6 +51,8 @@ class WideResNet(nn.Module):
     logarithm. Raises UserError for an image that two halvings do not divide.
     """
 
+    is_classifier: ClassVar[bool] = True
+
     num_classes: int = 10
     multiplier: int = 10
     blocks_per_group: int = 4
@@ -58,6 +60,11 @@ class WideResNet(nn.Module):
     embedding: Literal["fourier", "sinusoidal"] = "fourier"
     fourier_scale: float = 16.0
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @staticmethod
+    def conditions(*, embedding: str, **_: Any) -> tuple[str, ...] | None:
+        """Noise conditions that the network reads with this embedding; None for any."""
+        return ("log_sigma", "quarter_log_sigma") if embedding == "fourier" else None
 
     @nn.compact
     def __call__(
@@ -69,7 +76,9 @@ class WideResNet(nn.Module):
         """Logits for centred images x and one number per image that tells the noise level."""
         del train
         if x.ndim != 4 or x.shape[1] % 4 or x.shape[2] % 4:
-            raise UserError(f"model.name=wide_resnet needs images of a multiple of 4 pixels, not {x.shape[1:]}")
+            raise UserError(
+                f"--config.model.name=wide_resnet: needs images of a multiple of 4 pixels, not {x.shape[1:]}"
+            )
         h, level = Conv(self.base, (3, 3), dtype=self.dtype)(x), self._level(condition)
         for group in range(3):
             width = self.base * self.multiplier * 2**group

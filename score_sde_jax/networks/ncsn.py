@@ -1,7 +1,7 @@
 """NCSN: the conditional dilated RefineNet of arXiv 1907.05600 (appendix A)."""
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 from flax import linen as nn
 from jaxtyping import Array, Int
@@ -26,6 +26,11 @@ class NCSN(nn.Module):
     width: int = 128
     num_levels: int = 10
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @staticmethod
+    def conditions(**_: Any) -> tuple[str, ...]:
+        """Noise conditions that the network reads."""
+        return ("level_index",)
 
     @nn.compact
     def __call__(self, x: Image, condition: Int[Array, " batch"], train: bool = False) -> Image:

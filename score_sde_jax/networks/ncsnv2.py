@@ -1,6 +1,6 @@
 """NCSNv2: the RefineNets of arXiv 2006.09011 (appendix B.1), not told the noise level."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from flax import linen as nn
 
@@ -23,6 +23,11 @@ class NCSNv2(nn.Module):
         Stage("res3", "refine2", width=2, dilation=2),
         Stage("res4", "refine1", width=2, dilation=4),
     )
+
+    @staticmethod
+    def conditions(**_: Any) -> tuple[str, ...]:
+        """Noise conditions that the network reads."""
+        return ("none",)
 
     @nn.compact
     def __call__(self, x: Image, condition: Condition = None, train: bool = False) -> Image:

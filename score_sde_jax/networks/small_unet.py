@@ -78,8 +78,8 @@ class SmallUNet(nn.Module):
         unit = self.patch * 2 ** (len(self.widths) - 1)
         if x.shape[1] % unit or x.shape[2] % unit:
             raise UserError(
-                f"model.patch={self.patch} and the {len(self.widths)} model.widths need images of a multiple of {unit} "
-                f"pixels, not {x.shape[1]} by {x.shape[2]}"
+                f"--config.model.patch={self.patch}: with {len(self.widths)} model.widths, images must be a multiple "
+                f"of {unit} pixels, not {x.shape[1]} by {x.shape[2]}"
             )
         level = None
         if condition is not None:

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -30,6 +30,13 @@ from score_sde_jax.networks.unet_blocks import (
 )
 
 Residual = Callable[..., Image]
+
+CONDITIONS_OF_EMBEDDING = {
+    "fourier": ("log_sigma", "quarter_log_sigma"),
+    "positional": ("scaled_time", "level_index"),
+    "none": ("none",),
+}
+"""Noise conditions that each embedding can read: a logarithm, a number that counts levels, or nothing."""
 
 
 class UNet(nn.Module):
@@ -63,6 +70,11 @@ class UNet(nn.Module):
     skip_rescale: bool = False
     dropout: float = 0.1
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @staticmethod
+    def conditions(*, embedding: str, **_: Any) -> tuple[str, ...]:
+        """Noise conditions that the network reads with this embedding."""
+        return CONDITIONS_OF_EMBEDDING[embedding]
 
     @nn.compact
     def __call__(
@@ -98,8 +110,8 @@ class UNet(nn.Module):
         unit = 2 ** (len(self.multipliers) - 1)
         if x.shape[1] % unit or x.shape[2] % unit:
             raise UserError(
-                f"config.model.multipliers={tuple(self.multipliers)} halve an image {len(self.multipliers) - 1} times: "
-                f"they need images of a multiple of {unit} pixels, not {x.shape[1]} by {x.shape[2]}"
+                f"--config.model.multipliers={tuple(self.multipliers)}: images must be a multiple of {unit} pixels, "
+                f"not {x.shape[1]} by {x.shape[2]}"
             )
 
     def _level(self, condition: Num[Array, " batch"] | None) -> Level:
@@ -107,7 +119,7 @@ class UNet(nn.Module):
         if self.embedding == "none":
             return None
         if condition is None:
-            raise UserError(f"config.model.embedding={self.embedding} needs a condition, which none does not give")
+            raise UserError(f"--config.model.embedding={self.embedding} needs a condition, which none does not give")
         if self.embedding == "fourier":
             level = FourierFeatures(self.width, self.fourier_scale)(condition)
         else:

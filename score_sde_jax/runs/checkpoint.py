@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,9 +20,15 @@ from score_sde_jax.devices.processes import is_first, wait_for_all
 from score_sde_jax.errors import RunError, UserError
 
 STATE, CHECKSUMS = "state", "checksums"
+OPTIMIZER = "opt_state/"
+"""Start of the paths of the optimizer's state."""
 DAMAGED = ".damaged"
 """Added to the name of a checkpoint that cannot be read, which is kept for whoever wants to look."""
 VERSION = importlib.metadata.version("score-sde-jax")
+
+
+Optimizer = Callable[[PyTree], PyTree]
+"""From parameters to the optimizer's state before the first step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,54 +85,67 @@ class Checkpoints:
         except Exception as error:  # orbax and tensorstore raise many kinds for a disk that is full
             raise RunError(f"checkpoint {self.directory / str(step)} cannot be saved ({_reason(error)})") from error
 
-    def restore_latest(self, abstract_state: PyTree, *, set_aside: bool = False) -> tuple[int, PyTree] | None:
-        """Step and state of the newest checkpoint that can be read, or None where there is none.
+    def restore_latest(
+        self, abstract: PyTree, *, whole: bool = True, optimizer: Optimizer | None = None
+    ) -> tuple[int, PyTree] | None:
+        """Step and state of the newest checkpoint that can be read, or None if there is no checkpoint.
 
-        One that cannot be read is named in a warning and the one before it is tried; with `set_aside` it is renamed, so
-        that the run can reach its step again. Raises UserError if there are checkpoints and none can be read, or if one
-        holds another model.
+        One that cannot be read is named in a warning and the one before it is tried. Raises UserError if there are
+        checkpoints and none can be read, or if one holds another model.
         """
-        steps, damaged = self.steps(), []
+        steps = self.steps()
         for step in reversed(steps):
             try:
-                state = self.restore(step, abstract_state)
+                state = self.restore(step, abstract, whole=whole, optimizer=optimizer)
             except DamagedError as error:
                 logging.warning("%s; trying the checkpoint before it", error)
-                damaged.append(step)
                 continue
-            if set_aside and damaged:
-                self._set_aside(damaged)
             return step, state
         if steps:
             raise UserError(f"{self.directory}: none of the checkpoints {steps} can be read")
         return None
 
-    def restore(self, step: int, abstract_state: PyTree) -> PyTree:
-        """State of one step, with the shapes, types and placement of `abstract_state`.
+    def restore(self, step: int, abstract: PyTree, *, whole: bool = True, optimizer: Optimizer | None = None) -> PyTree:
+        """State of one step, with the shapes, types and placement of `abstract`.
 
-        Raises DamagedError if its bytes cannot be read or are not those that were saved, and UserError if there is none
-        or it holds another model: the first parameter that differs is named.
+        Unless the `whole` state is wanted, `abstract` is a dict of some of its entries, and nothing else is read. With
+        `optimizer`, a state of another optimizer is taken over: what both have is kept, and what is new starts fresh.
+        Raises DamagedError if the bytes cannot be read or are not those that were saved, and UserError if there is no
+        such checkpoint or it holds another model: the first parameter that differs is named.
         """
         if step not in self.steps():
             raise UserError(f"{self.directory}: no checkpoint of step {step}; there are {self.steps() or 'none'}")
         path = self.directory / str(step)
-        wanted = {STATE: abstract_state, CHECKSUMS: jax.eval_shape(_checksums, abstract_state)}
-        wanted[CHECKSUMS] = _placed_like(wanted[CHECKSUMS], abstract_state)
         metadata = self._metadata(step)
         saved, version = metadata.metadata[STATE], metadata.custom_metadata["version"]
-        for difference in _differences(saved, abstract_state):
+        for name, difference in _differences(saved, abstract, whole):
+            if optimizer and name.startswith(OPTIMIZER):
+                continue
             written = "" if version == VERSION else f"; written by version {version}, this is {VERSION}"
             raise UserError(f"checkpoint {path} holds another model: {difference}{written}")
+        if optimizer is None:
+            return self._load(step, abstract)
+        old = _placed_by_name(saved["opt_state"], abstract.opt_state)
+        state = self._load(step, {name: getattr(abstract, name) for name in saved} | {"opt_state": old})
+        return abstract.replace(**state | {"opt_state": _taken_over(state, abstract.opt_state, optimizer)})
+
+    def _load(self, step: int, wanted: PyTree) -> PyTree:
+        """What is wanted of a checkpoint, compared with the checksums saved beside it."""
+        path = self.directory / str(step)
+        checksums = _placed_like(jax.eval_shape(_checksums, wanted), wanted)
+        context = ocp.Context()
+        context.pytree.loading.partial_load = True
         try:
-            found = self._checkpointer.load_checkpointables(step, wanted)
+            with context:
+                loaded = self._checkpointer.load_checkpointables(step, {STATE: wanted, CHECKSUMS: checksums})
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             raise DamagedError(f"checkpoint {path} cannot be read ({_reason(error)})") from error
         for (name, now), then in zip(
-            _by_path(_checksums(found[STATE])).items(), jax.tree.leaves(found[CHECKSUMS]), strict=True
+            _by_path(_checksums(loaded[STATE])).items(), jax.tree.leaves(loaded[CHECKSUMS]), strict=True
         ):
             if int(now) != int(then):
                 raise DamagedError(f"checkpoint {path} cannot be read ({name} is not what was saved)")
-        return found[STATE]
+        return loaded[STATE]
 
     def about_step(self, step: int) -> dict[str, Any]:
         """What was kept with a checkpoint beside the state; DamagedError if it is not whole."""
@@ -150,7 +169,8 @@ class Checkpoints:
         except Exception as error:
             raise RunError(f"{self.directory}: the last checkpoint cannot be saved ({_reason(error)})") from error
 
-    def _set_aside(self, steps: list[int]) -> None:
+    def quarantine(self, steps: list[int]) -> None:
+        """Rename the checkpoints of these steps, which cannot be read, so that the run can reach the steps again."""
         if is_first():
             for step in steps:
                 path = self.directory / str(step)
@@ -158,7 +178,7 @@ class Checkpoints:
                 if target.exists():
                     target.rmtree()
                 path.rename(target)
-        wait_for_all("set aside damaged checkpoints")
+        wait_for_all("quarantine damaged checkpoints")
         self._checkpointer.reload()
 
 
@@ -174,12 +194,50 @@ def _checksums(state: PyTree) -> PyTree:
     return jax.tree.map(of, state)
 
 
-def _placed_like(scalars: PyTree, state: PyTree) -> PyTree:
-    """The scalars on every device that the state lies on."""
+def _placed_like(leaves: PyTree, state: PyTree) -> PyTree:
+    """The shapes, whole on every device that the state lies on."""
+    whole = _whole(state)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), leaves)
+
+
+def _whole(state: PyTree) -> Any:
     sharding = jax.tree.leaves(state)[0].sharding
     if isinstance(sharding, NamedSharding):
-        sharding = NamedSharding(sharding.mesh, PartitionSpec())
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), scalars)
+        return NamedSharding(sharding.mesh, PartitionSpec())
+    return sharding
+
+
+def _placed_by_name(saved: PyTree, abstract: PyTree) -> PyTree:
+    """Shapes of a saved optimizer's state, each placed as the leaf of its name is, or whole if there is none."""
+    places = {_name(path, leaf): leaf.sharding for path, leaf in _by_path(abstract).items()}
+
+    def placed(path: tuple, leaf: Any) -> jax.ShapeDtypeStruct:
+        name = _name(jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places.get(name, _whole(abstract)))
+
+    return jax.tree.map_with_path(placed, saved)
+
+
+def _taken_over(state: dict[str, PyTree], abstract: PyTree, optimizer: Optimizer) -> PyTree:
+    """The optimizer's state with the leaves that the saved one has, of the same name, shape and type.
+
+    Names leave out places in a chain, which differ as soon as one of its links does. Of leaves with one name, such as
+    the counts of several links, the first is taken for the first. What the saved state lacks starts fresh.
+    """
+    known: dict[tuple, list[jax.Array]] = {}
+    for path, leaf in _by_path(state["opt_state"]).items():
+        known.setdefault(_name(path, leaf), []).append(leaf)
+    names = [_name(path, leaf) for path, leaf in _by_path(abstract).items()]
+    leaves = [known[name].pop(0) if known.get(name) else None for name in names]
+    if any(leaf is None for leaf in leaves):
+        fresh = jax.tree.leaves(optimizer(state["params"]))
+        leaves = [new if old is None else old for old, new in zip(leaves, fresh, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+
+
+def _name(path: str, leaf: Any) -> tuple:
+    """Name of a leaf of an optimizer's state without places in a chain, its shape and type."""
+    return tuple(part for part in path.split("/") if not part.isdigit()), tuple(leaf.shape), jnp.dtype(leaf.dtype)
 
 
 def _by_path(tree: PyTree) -> dict[str, Any]:
@@ -187,16 +245,19 @@ def _by_path(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _differences(saved: PyTree, wanted: PyTree) -> Iterator[str]:
-    """One line for every leaf that one of two states lacks or that differs in shape or type."""
+def _differences(saved: PyTree, wanted: PyTree, whole: bool) -> Iterator[tuple[str, str]]:
+    """Path and one line for every leaf that one of two states lacks or that differs in shape or type.
+
+    Unless the `whole` state is wanted, the saved one may have more.
+    """
     there, here = _by_path(saved), _by_path(wanted)
-    for path in [*here, *(path for path in there if path not in here)]:
+    for path in [*here, *(path for path in there if whole and path not in here)]:
         describe = [
             f"{tuple(leaf.shape)} {jnp.dtype(leaf.dtype)}" if leaf is not None else "nothing"
             for leaf in (there.get(path), here.get(path))
         ]
         if describe[0] != describe[1]:
-            yield f"{path} is {describe[0]} there, {describe[1]} here"
+            yield path, f"{path} is {describe[0]} there, {describe[1]} here"
 
 
 def _tell_failures_once() -> None:

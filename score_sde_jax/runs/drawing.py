@@ -1,5 +1,6 @@
 """Draw numbered images in batches and leave them in a directory, going on where an earlier call stopped."""
 
+import hashlib
 import io
 import json
 import time
@@ -11,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num, PyTree
-from ml_collections import ConfigDict
 from PIL import Image
 
 from score_sde_jax import keys as prng
+from score_sde_jax.data import declared_levels
 from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
@@ -22,8 +23,7 @@ from score_sde_jax.runs import pictures
 from score_sde_jax.runs.experiment import Experiment
 from score_sde_jax.runs.given import Given
 from score_sde_jax.runs.reporting import Progress, Say, write_atomically
-from score_sde_jax.settings.options import sampler_options, stored_levels
-from score_sde_jax.settings.reading import to_json
+from score_sde_jax.settings import Settings
 
 GRID_IMAGES = 64
 """Images shown in the grid and in the GIF."""
@@ -45,13 +45,14 @@ class Drawn(NamedTuple):
     finite: np.ndarray
 
 
-def description(config: ConfigDict, step: int, seed: int, task: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What image number i depends on, beside i: the checkpoint, the seed, the sampler, and the task where there is
-    one.
-    """
-    ignored = ("num_images", "batch_size", "num_frames")
-    sampler = {key: value for key, value in json.loads(to_json(config))["sampler"].items() if key not in ignored}
-    return {"checkpoint_step": step, "seed": seed, "sampler": sampler} | ({"task": task} if task else {})
+def directory(base: Path, description: Mapping[str, Any]) -> Path:
+    """Where images of this description lie: `base` for those of the run itself, a folder inside it for any others."""
+    record, task = base / "samples.json", description.get("task")
+    plain = json.loads(json.dumps(description))
+    if not task and (not record.exists() or json.loads(record.read_text())["description"] == plain):
+        return base
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
+    return base / (f"{task['name']}-{digest}" if task else f"seed{description['seed']}-{digest}")
 
 
 class Artist:
@@ -61,14 +62,15 @@ class Artist:
     """
 
     def __init__(
-        self, config: ConfigDict, experiment: Experiment, parallel: Parallel, given: Given | None = None
+        self, settings: Settings, experiment: Experiment, parallel: Parallel, given: Given | None = None
     ) -> None:
+        assert settings.sampler is not None
         self.experiment, self.given = experiment, given
-        self.batch_size = batch_size = sampler_options(config).batch_size
-        self.value_range = config.data.value_range or (0.0, 1.0)
-        self.levels = stored_levels(config)
+        self.batch_size = settings.sampler.batch_size
+        self.value_range = settings.data.value_range or (0.0, 1.0)
+        self.levels = declared_levels(settings.data.name) if settings.data.dequantize else None
         self.are_images = len(experiment.image_shape) == 3
-        parallel.check_batch("config.sampler.batch_size", batch_size)
+        parallel.check_batch("--config.sampler.batch_size", self.batch_size)
         self._sample = parallel.per_example(experiment.sample)
 
     def draw(self, params: PyTree, key: Array, first: int) -> Drawn:

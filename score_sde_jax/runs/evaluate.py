@@ -1,7 +1,6 @@
 """The evaluation driver: loss and likelihood of held-out images under a checkpoint, continued, never mixed."""
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -12,32 +11,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
-from ml_collections import ConfigDict
 
 from score_sde_jax import keys as prng
 from score_sde_jax.data import Dataset
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build, measures, pictures, results, workdir
+from score_sde_jax.runs.experiment import Experiment, abstract_averages
 from score_sde_jax.runs.measures import Measure, Pixels
 from score_sde_jax.runs.reporting import Say, write_atomically
 from score_sde_jax.runs.results import Rows
 from score_sde_jax.runs.step import NUM_BINS
-from score_sde_jax.settings.reading import to_json
-from score_sde_jax.settings.schema import EvalOptions
+from score_sde_jax.settings import Settings, identity, plain, with_values
 
 BITS, NATS, LOSS, TRAINING_LOSS = "bits_per_dim", "nats_per_dim", "loss", "training_loss"
 """Names of results; nats, of the density itself, where the data are continuous."""
 LIKELIHOOD_KEY, LOSS_KEY = range(2)
 """Folded into the key. Held-out and training images of one number share noise, so that their losses differ by less."""
-FREELY_CHOSEN = ("loss", "bits_per_dim", "batch_size", "repeats", "split", "dir", "num_images")
-"""Keys of section `eval` that no result of an image depends on, or that are told apart as what was found there."""
 MANY_DIRECTIONS = 256
 """An exact divergence of more numbers than this is worth a warning."""
 
 
 def evaluate(
-    config: ConfigDict,
+    settings: Settings,
     directory: Path,
     checkpoint: int | Literal["best"] | None = None,
     seed: int | None = None,
@@ -47,30 +43,33 @@ def evaluate(
 
     `checkpoint` is its step, or "best" (the latest); `seed` that of the noise (the config's). Raises UserError.
     """
-    options = build.eval_options(config)
+    options = settings.eval
     if not (options.loss or options.bits_per_dim):
-        raise UserError("config.eval: loss and bits_per_dim are both False; nothing to evaluate")
-    image_shape = workdir.adopt_run(directory, config)
-    section = _held_out_section(config, options)
-    data = _held_out(config, section, image_shape)
-    experiment, parallel = build.experiment(config, image_shape), build.parallel(config)
-    step, state = workdir.restore(directory, checkpoint, parallel.abstract(experiment.init, prng.root(0, "init")))
+        raise UserError("--config.eval: loss and bits_per_dim are both False; nothing to evaluate")
+    settings, image_shape = workdir.adopt_run(directory, settings)
+    held_out = _held_out_settings(settings)
+    data, name = _held_out(held_out, image_shape), _name(held_out)
+    experiment, parallel = build.experiment(settings, image_shape), settings.parallel()
+    step, averages = workdir.restore(directory, checkpoint, abstract_averages(experiment, parallel))
 
     num_images = min(options.num_images or len(data), len(data))
     if options.num_images > len(data):
-        say(f"note: {_name(section)} has {len(data):,} images, fewer than config.eval.num_images={options.num_images}")
-    seed = config.seed if seed is None else seed
-    description = _description(config, section, options, step, seed, num_images)
+        say(f"note: {name} has {len(data):,} images, fewer than --config.eval.num_images={options.num_images}")
+    seed = settings.seed if seed is None else seed
+    description = identity.measurement(settings, plain(held_out)["data"], step, seed, num_images)
     output = _output(directory / "eval" / str(step), description)
-    say(f"evaluating the checkpoint of step {step:,} in {directory} on {num_images:,} images of {_name(section)}")
-    trained_on = _trained_on(config, section)
+    say(f"evaluating the checkpoint of step {step:,} in {directory} on {num_images:,} images of {name}")
+    trained_on = _trained_on(settings, held_out)
     if trained_on:
-        say("note: these are images that the run trains on, nothing is held out; see config.eval.split and eval.dir")
-    run = _Evaluation(config, options, experiment, parallel.per_example, state.ema_params, seed, output, say)
+        say(
+            "note: these are images that the run trains on, nothing is held out; see --config.eval.split and "
+            "--config.eval.dir"
+        )
+    run = _Evaluation(settings, experiment, parallel.per_example, averages["ema_params"], seed, output, say)
     with _claimed(output):
         run.record(description)
         if options.loss:
-            run.losses(data, num_images, None if trained_on else build.dataset(config))
+            run.losses(data, num_images, None if trained_on else build.dataset(settings))
         if options.bits_per_dim:
             run.likelihood(data, num_images)
     if not run.changed:
@@ -84,16 +83,15 @@ class _Evaluation:
 
     def __init__(
         self,
-        config: ConfigDict,
-        options: EvalOptions,
-        experiment: build.Experiment,
+        settings: Settings,
+        experiment: Experiment,
         per_example: Callable[..., Callable[..., PyTree]],
         params: PyTree,
         seed: int,
         output: Path,
         say: Say,
     ) -> None:
-        self.config, self.options, self.experiment = config, options, experiment
+        self.settings, self.options, self.experiment = settings, settings.eval, experiment
         self.per_example, self.params = per_example, params
         self.key, self.output, self.say = prng.root(seed, "evaluate"), output, say
         self.changed = False
@@ -109,8 +107,8 @@ class _Evaluation:
 
     def losses(self, data: Dataset, num_images: int, training: Dataset | None) -> None:
         """Loss of the held-out images, and of as many that were trained on."""
-        curves, levels = {}, self.config.loss.times.get("num_levels")
-        classifies = self.config.loss.name == "classification"
+        curves, levels = {}, self.settings.loss.times.get("num_levels")
+        classifies = self.settings.loss.name == "classification"
         measure = measures.held_out_losses(self.experiment, self._pixels(data), self.options.draws, levels, classifies)
         compiled = self.per_example(measure)
         for name, images in {LOSS: data, TRAINING_LOSS: training}.items():
@@ -145,7 +143,7 @@ class _Evaluation:
             named = ", ".join(f"{image} (repeat {repeat})" for repeat, image in found["not_converged_images"][:10])
             self.say(
                 f"warning: the solver gave up on {found['not_converged']} of {whole:,}, which are left out: images "
-                f"{named}; look at config.eval.max_evaluations, rtol and atol"
+                f"{named}; look at --config.eval.max_evaluations, rtol and atol"
             )
         self._save(name, found)
         values = np.array([value for value in columns["value"] if value is not None])
@@ -156,17 +154,17 @@ class _Evaluation:
         dim = int(np.prod(data.image_shape))
         if data.levels is None:
             self.say(f"note: {data.name} are continuous, so this is -log p / {dim} in nats, without dequantisation")
-        if self.config.parameterization.condition.name == "level_index":
+        if self.settings.parameterization.condition.name == "level_index":
             self.say("note: the network is told the nearest noise level, so the flow jumps, and takes many evaluations")
         if self.options.divergence == "exact" and dim > MANY_DIRECTIONS:
             self.say(
                 f"note: an exact divergence takes {dim:,} derivatives at every evaluation of the network; "
-                "config.eval.divergence=rademacher takes config.eval.num_probes"
+                "--config.eval.divergence=rademacher takes --config.eval.num_probes"
             )
 
     def _pixels(self, data: Dataset) -> Pixels:
         return Pixels(
-            levels=data.levels, value_range=self.config.data.value_range, dequantize=self.config.data.dequantize
+            levels=data.levels, value_range=self.settings.data.value_range, dequantize=self.settings.data.dequantize
         )
 
     def _rows(self, name: str, data: Dataset, num_images: int, total: int, compiled: Measure, part: int) -> Rows:
@@ -201,69 +199,55 @@ class _Evaluation:
 # ------------------------------------------------------------------------- which images
 
 
-def _held_out_section(config: ConfigDict, options: EvalOptions) -> ConfigDict:
-    """Section `data` of the images to evaluate: split "test", another directory, or the points of the next seed."""
-    section = config.data.copy_and_resolve_references()
-    with section.unlocked(), section.ignore_type():
-        if options.dir is not None:
-            if "dir" not in section:
-                raise UserError(f"config.eval.dir={options.dir}: {section.name} lie in no directory")
-            section.dir = options.dir
-        if "split" in section:
-            section.split = options.split or "test"
-        elif options.split is not None:
-            instead = "; name the directory of held-out images with config.eval.dir" if "dir" in section else ""
-            raise UserError(f"config.eval.split={options.split}: {section.name} has no splits{instead}")
-        elif "seed" in section:
-            section.seed += 1
-    return section
+def _held_out_settings(settings: Settings) -> Settings:
+    """Settings whose data are the images to evaluate: split "test", another directory, or points of the next seed."""
+    section, options = settings.data, settings.eval
+    keys = {key: section.get(key) for key in ("dir", "split", "seed") if hasattr(section, key)}
+    values: dict[str, Any] = {}
+    if options.dir is not None:
+        if "dir" not in keys:
+            raise UserError(f"--config.eval.dir={options.dir}: {section.name} lie in no directory")
+        values["data.dir"] = options.dir
+    if "split" in keys:
+        values["data.split"] = options.split or "test"
+    elif options.split is not None:
+        instead = "; name the directory of held-out images with --config.eval.dir" if "dir" in keys else ""
+        raise UserError(f"--config.eval.split={options.split}: {section.name} has no splits{instead}")
+    elif "seed" in keys:
+        values["data.seed"] = keys["seed"] + 1
+    return with_values(settings, values)
 
 
-def _held_out(config: ConfigDict, section: ConfigDict, image_shape: tuple[int, ...]) -> Dataset:
-    chosen = config.copy_and_resolve_references()
-    with chosen.unlocked():
-        chosen.data = section
+def _held_out(settings: Settings, image_shape: tuple[int, ...]) -> Dataset:
     try:
-        data = build.dataset(chosen)
-    except UserError as error:  # the data set knows the keys of its own section alone
-        told = str(error)
+        data = build.dataset(settings)
+    except UserError as error:  # the dataset knows the keys of its own section alone
+        message = str(error)
         for key in ("split", "dir"):
-            if config.eval[key] is not None or key == "split":
-                told = told.replace(f"data.{key}=", f"config.eval.{key}=")
-        raise UserError(told) from error
+            if getattr(settings.eval, key) is not None or key == "split":
+                message = message.replace(f"--config.data.{key}=", f"--config.eval.{key}=")
+        raise UserError(message) from error
     if data.image_shape != image_shape:
-        raise UserError(f"{_name(section)}: images of shape {data.image_shape}; the run was trained on {image_shape}")
+        raise UserError(f"{_name(settings)}: images of shape {data.image_shape}; the run was trained on {image_shape}")
     return data
 
 
-def _trained_on(config: ConfigDict, section: ConfigDict) -> bool:
+def _trained_on(settings: Settings, held_out: Settings) -> bool:
     """Whether these are images that the run trains on."""
-    splits = config.data.get("split"), section.get("split")
-    return config.data.get("dir") == section.get("dir") and "seed" not in section and splits[0] in (splits[1], "all")
+    ours, theirs = settings.data, held_out.data
+    if ours.get("dir") != theirs.get("dir") or ours.get("seed") != theirs.get("seed"):
+        return False
+    return ours.get("split") in (theirs.get("split"), "all")
 
 
-def _name(section: ConfigDict) -> str:
-    where = section.get("split") or section.get("dir") or (f"seed {section.seed}" if "seed" in section else "")
+def _name(settings: Settings) -> str:
+    section = settings.data
+    seed = section.get("seed")
+    where = section.get("split") or section.get("dir") or (f"seed {seed}" if seed is not None else "")
     return f"{section.name} {where}".rstrip()
 
 
 # ------------------------------------------------------------------------- where the results lie
-
-
-def _description(
-    config: ConfigDict, section: ConfigDict, options: EvalOptions, step: int, seed: int, num_images: int
-) -> dict[str, Any]:
-    """What the results depend on; where the run's own data lie does not matter."""
-    data = {key: value for key, value in json.loads(to_json(section)).items() if key != "dir"}
-    settings = {key: value for key, value in dataclasses.asdict(options).items() if key not in FREELY_CHOSEN}
-    return {
-        "checkpoint_step": step,
-        "seed": seed,
-        "num_images": num_images,
-        "data": data | {"dir": options.dir},
-        "loss": json.loads(to_json(config))["loss"],
-        "eval": settings,
-    }
 
 
 def _output(base: Path, description: dict[str, Any]) -> Path:

@@ -13,17 +13,18 @@ from jaxtyping import Array, PyTree
 
 from score_sde_jax import keys as prng
 from score_sde_jax.devices.costs import flops
+from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.diffusion.parameterization import LogProbabilities, NoiseFn, Parameterization
 from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.runs.step import LossFn, NoiseLevel, TrainState, init_state, several_steps, training_step
 from score_sde_jax.samplers import Sampler, Samples
-from score_sde_jax.settings.schema import TrainOptions
+from score_sde_jax.settings.sections import Train
 from score_sde_jax.tasks import UNCONDITIONAL, Networks, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """The objects of one config, for images of one shape; `sampler` is None where nothing is to be drawn.
+    """The objects of one run's settings, for images of one shape; `sampler` is None where nothing is to be drawn.
 
     held_out_loss: (params, keys, batch[, times]) -> loss of each example, of the network as it is when not trained.
     """
@@ -38,7 +39,7 @@ class Experiment:
     schedule: optax.Schedule
     sampler: Sampler | None
     image_shape: tuple[int, ...]
-    train: TrainOptions
+    train: Train
     relative_step_size: float | None
     task: Task = UNCONDITIONAL
     classifier: "Experiment | None" = None
@@ -104,3 +105,9 @@ def training_flops(experiment: Experiment) -> float:
     params = jax.eval_shape(experiment.init, jax.random.key(0)).params
     batch, keys = experiment.batch_shapes(1)
     return flops(jax.value_and_grad(lambda *args: jnp.mean(experiment.loss_fn(*args))), params, keys, batch)
+
+
+def abstract_averages(experiment: Experiment, parallel: Parallel) -> dict[str, PyTree]:
+    """Shapes and placement of what sampling needs of a checkpoint: the step and the averaged parameters."""
+    params = parallel.abstract(experiment.init_params, prng.root(0, "init"))
+    return {"step": parallel.abstract(lambda: jnp.zeros((), jnp.int32)), "ema_params": params}

@@ -13,12 +13,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, UInt8
-from ml_collections import ConfigDict
 from PIL import Image
 
 from score_sde_jax import keys as prng
 from score_sde_jax import tasks
-from score_sde_jax.data import Dataset
+from score_sde_jax.data import Dataset, declared_levels
 from score_sde_jax.data import images as files
 from score_sde_jax.data.dataset import ArrayDataset
 from score_sde_jax.data.folder import image_folder
@@ -26,9 +25,8 @@ from score_sde_jax.data.npz import npz
 from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build, pictures, workdir
-from score_sde_jax.runs.experiment import Experiment
-from score_sde_jax.settings.options import stored_levels
-from score_sde_jax.settings.reading import differences, to_json
+from score_sde_jax.runs.experiment import Experiment, abstract_averages
+from score_sde_jax.settings import Settings, flatten, from_saved, plain, with_values
 from score_sde_jax.tasks import ClassConditional, Inpainting, Interpolation, Task
 from score_sde_jax.tasks.masks import MASKS
 
@@ -51,16 +49,18 @@ class Given:
     Raises UserError for a source, mask or label that is not there or does not fit.
     """
 
-    def __init__(self, config: ConfigDict, task: Task, experiment: Experiment, classifier: Classifier | None) -> None:
+    def __init__(self, settings: Settings, task: Task, experiment: Experiment, classifier: Classifier | None) -> None:
         self.task, self.sde, self.image_shape = task, experiment.sde, experiment.image_shape
-        self.value_range, self.levels = config.data.value_range or (0.0, 1.0), stored_levels(config)
+        self.value_range, self.levels = settings.data.value_range or (0.0, 1.0), None
+        if settings.data.dequantize:
+            self.levels = declared_levels(settings.data.name)
         self.classes = classifier.num_classes if classifier else 0
         self.source: Dataset | None = None
         self.mask: np.ndarray | None = None
-        section = json.loads(to_json(config))["task"]
+        section = json.loads(json.dumps(plain(settings)["task"]))
         self.description: dict[str, Any] = section if section["name"] != "none" else {}
         if task.observations:
-            self.source, self.description["source"] = _source(config, section["source"], self.image_shape)
+            self.source, self.description["source"] = _source(settings, section["source"], self.image_shape)
         if isinstance(task, Inpainting) and task.mask not in MASKS:
             self.mask, self.description["mask"] = _mask(task.mask, self.image_shape)
         if classifier:
@@ -139,15 +139,15 @@ def _rows(images: np.ndarray, length: int) -> np.ndarray:
 # ------------------------------------------------------------------------- files
 
 
-def _source(config: ConfigDict, path: str | None, image_shape: tuple[int, ...]) -> tuple[Dataset, Any]:
+def _source(settings: Settings, path: str | None, image_shape: tuple[int, ...]) -> tuple[Dataset, Any]:
     """The images that are observed, of that shape, and what identifies them."""
     if path is None:
-        return _held_out(config)
+        return _held_out(settings)
     place, (size, width, channels) = Path(path).expanduser(), image_shape
     if not place.exists():
-        raise UserError(f"config.task.source={path}: no such file or folder")
+        raise UserError(f"--config.task.source={path}: no such file or folder")
     if size != width:
-        raise UserError(f"config.task.source={path}: images of {size} by {width} pixels are not square; leave it out")
+        raise UserError(f"--config.task.source={path}: images of {size} by {width} pixels are not square; leave it out")
     if place.is_dir() or place.suffix == ".zip":
         return image_folder(dir=path, image_size=size, channels=channels), {"folder": str(place.resolve())}
     if place.suffix == ".npz":
@@ -157,33 +157,32 @@ def _source(config: ConfigDict, path: str | None, image_shape: tuple[int, ...]) 
         try:
             stored = files.decode(str(place), channels)[None]
         except Exception as error:  # broken files make Pillow raise nearly anything
-            raise UserError(f"config.task.source={path}: not an image that can be read ({error})") from error
+            raise UserError(f"--config.task.source={path}: not an image that can be read ({error})") from error
     resized = np.stack([files.resize(files.centre_crop(image), size) for image in stored])
     return ArrayDataset(place.name, resized, labels=None), {"file": _digest(place)}
 
 
-def _held_out(config: ConfigDict) -> tuple[Dataset, Any]:
-    """The test split of the run's data where there is one, or the data themselves."""
-    chosen = config.copy_and_resolve_references()
-    if "split" in chosen.data:
-        chosen.data.split = "test"
-    return build.dataset(chosen), {"data": chosen.data.name, "split": chosen.data.get("split")}
+def _held_out(settings: Settings) -> tuple[Dataset, Any]:
+    """The test split of the run's data if there is one, or the data themselves."""
+    if settings.data.get("split") is not None:
+        settings = with_values(settings, {"data.split": "test"})
+    return build.dataset(settings), {"data": settings.data.name, "split": settings.data.get("split")}
 
 
 def _mask(path: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
     """A mask of a file, 1 where pixels are known, and what identifies it."""
     place = Path(path).expanduser()
     if not place.is_file():
-        raise UserError(f"config.task.mask={path}: no such file, and none of {', '.join(MASKS)}")
+        raise UserError(f"--config.task.mask={path}: no such file, and none of {', '.join(MASKS)}")
     try:
         hidden = np.load(place) if place.suffix == ".npy" else files.decode(str(place), 1)[..., 0] > 127
     except Exception as error:  # broken files make Pillow raise nearly anything
-        raise UserError(f"config.task.mask={path}: not a mask that can be read ({error})") from error
+        raise UserError(f"--config.task.mask={path}: not a mask that can be read ({error})") from error
     hidden = np.asarray(hidden).squeeze() != 0
     if hidden.shape != image_shape[:2]:
-        raise UserError(f"config.task.mask={path}: of shape {hidden.shape}; the images are {image_shape[:2]}")
+        raise UserError(f"--config.task.mask={path}: of shape {hidden.shape}; the images are {image_shape[:2]}")
     if hidden.all() or not hidden.any():
-        raise UserError(f"config.task.mask={path}: hides {'all' if hidden.all() else 'none'} of the pixels")
+        raise UserError(f"--config.task.mask={path}: hides {'all' if hidden.all() else 'none'} of the pixels")
     return (~hidden)[..., None].astype(np.float32), _digest(place)
 
 
@@ -194,25 +193,25 @@ def _digest(path: Path) -> str:
 # ------------------------------------------------------------------------- another run
 
 
-def classifier(config: ConfigDict, directory: Path, experiment: Experiment, parallel: Parallel) -> Classifier:
-    """The latest classifier of the run in `directory`; UserError where it does not fit the run of `config`."""
-    key = f"config.task.classifier={directory}"
+def classifier(settings: Settings, directory: Path, experiment: Experiment, parallel: Parallel) -> Classifier:
+    """The latest classifier of the run in `directory`; UserError if it does not fit the run of these settings."""
+    key = f"--config.task.classifier={directory}"
     saved = workdir.saved_config(directory)
     if saved is None:
         raise UserError(f"{key}: no run there; train one, such as --config=configs/digits_classifier.py")
-    found = build.from_saved(saved)
-    if found.loss.name != "classification":
-        raise UserError(f"{key}: not a classifier, but a run of config.loss.name={found.loss.name}")
+    theirs = from_saved(saved)
+    if theirs.loss.name != "classification":
+        raise UserError(f"{key}: not a classifier, but a run of loss.name={theirs.loss.name}")
     shape = tuple(saved[workdir.IMAGE_SHAPE])
     if shape != experiment.image_shape:
         raise UserError(f"{key}: for images of shape {shape}, not {experiment.image_shape}")
-    ranges = [tuple(section.value_range or (0.0, 1.0)) for section in (found.data, config.data)]
+    ranges = [tuple(section.value_range or (0.0, 1.0)) for section in (theirs.data, settings.data)]
     if ranges[0] != ranges[1]:
-        raise UserError(f"{key}: for images of config.data.value_range={ranges[0]}, not {ranges[1]}")
-    theirs, ours = (json.loads(to_json(one))["sde"] for one in (found, config))
-    for difference in differences(theirs, ours, "config.sde"):
-        raise UserError(f"{key}: trained with another noise ({difference})")
-    other = build.experiment(found, shape)
-    abstract = parallel.abstract(other.init, prng.root(0, "init"))
-    step, state = workdir.restore(directory, None, abstract)
-    return Classifier(other, state.ema_params, step, found.model.num_classes)
+        raise UserError(f"{key}: for images of data.value_range={ranges[0]}, not {ranges[1]}")
+    noise, ours = (flatten(plain(one)["sde"], "sde") for one in (theirs, settings))
+    for path in [*ours, *noise]:
+        if noise.get(path) != ours.get(path):
+            raise UserError(f"{key}: trained on other noise, with {path}={noise.get(path)}, not {ours.get(path)}")
+    other = build.experiment(theirs, shape)
+    step, averages = workdir.restore(directory, None, abstract_averages(other, parallel))
+    return Classifier(other, averages["ema_params"], step, theirs.model.num_classes)

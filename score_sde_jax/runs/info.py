@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
-from ml_collections import ConfigDict
 
 from score_sde_jax.data import declared_length, declared_shape
 from score_sde_jax.devices.costs import residual_bytes
@@ -16,21 +15,22 @@ from score_sde_jax.errors import UserError
 from score_sde_jax.networks import trainable
 from score_sde_jax.runs import build, workdir
 from score_sde_jax.runs.drawing import Say
-from score_sde_jax.runs.experiment import training_flops
+from score_sde_jax.runs.experiment import Experiment, training_flops
 from score_sde_jax.samplers import Sampler
-from score_sde_jax.settings import auto as automatic
-from score_sde_jax.settings.schema import TrainOptions
+from score_sde_jax.settings import Settings, adopt, automatic, resolve
+from score_sde_jax.settings.sections import Train
 
 MIB = 2**20
 DEVICE_COUNTS = (1, 2, 4, 8, 64)
 
 
-def info(config: ConfigDict, directory: Path, say: Say = print) -> None:
-    """Print parameters, FLOPs, memory, noise ladder, step sizes, NFE and the length of the run of a finished config."""
-    workdir.adopt_automatic(config, workdir.saved_config(directory))
-    image_shape, length = _look_at_data(config, say)
-    experiment = build.experiment(config, image_shape)
-    options = build.train_options(config)
+def info(settings: Settings, directory: Path, say: Say = print) -> None:
+    """Print parameters, FLOPs, memory, noise levels, step sizes, NFE and the length of the run."""
+    saved = workdir.saved_config(directory)
+    if saved is not None:
+        settings = adopt(settings, saved)
+    settings, image_shape, length = _look_at_data(settings, say)
+    experiment, options = build.experiment(settings, image_shape), settings.train
     state = jax.eval_shape(experiment.init, jax.random.key(0))
     learned = jax.tree.map(lambda leaf, trained: leaf.size * trained, state.params, trainable(state.params))
     number = sum(jax.tree.leaves(learned))
@@ -44,26 +44,27 @@ def info(config: ConfigDict, directory: Path, say: Say = print) -> None:
     say(f"run: {options.steps:,} steps of {options.batch_size} images, {epochs} epochs")
 
 
-def _look_at_data(config: ConfigDict, say: Say) -> tuple[tuple[int, ...], int | None]:
-    """Shape and number of the images; where the data are missing and nothing depends on them, as published."""
-    section = config.data
+def _look_at_data(settings: Settings, say: Say) -> tuple[Settings, tuple[int, ...], int | None]:
+    """Settings without "auto", shape and number of the images; as published if the data are missing."""
+    section = settings.data
     shape = declared_shape(section.name, section.get("image_size"), section.get("channels"))
     try:
-        data = build.dataset(config)
+        data = build.dataset(settings)
     except UserError as error:
-        if shape is None or automatic.is_automatic(config):
+        if shape is None or automatic(settings):
             raise
         length = declared_length(section.name, section.get("split"))
         number = f"{length:,} images as published" if length else "number unknown"
         say(f"data: {section.name} of shape {shape}, {number}; {error}")
-        return shape, length
-    for line in automatic.choose_automatic(config, data):
+        return settings, shape, length
+    settings, lines = resolve(settings, data)
+    for line in lines:
         say(line)
     say(f"data: {data.name}, {len(data):,} examples of shape {data.image_shape}")
-    return data.image_shape, len(data)
+    return settings, data.image_shape, len(data)
 
 
-def _say_cost(experiment: build.Experiment, state: PyTree, options: TrainOptions, say: Say) -> None:
+def _say_cost(experiment: Experiment, state: PyTree, options: Train, say: Say) -> None:
     say(
         f"FLOPs per training image: {training_flops(experiment):.4g} "
         "(matrix products and convolutions, forward and backward)"
@@ -93,7 +94,7 @@ def _say_cost(experiment: build.Experiment, state: PyTree, options: TrainOptions
         say(f"  {name:24}" + "".join(f"{size / MIB:>9,.1f}" for size in sizes))
 
 
-def _say_noise(experiment: build.Experiment, sampler: Sampler, say: Say) -> None:
+def _say_noise(experiment: Experiment, sampler: Sampler, say: Say) -> None:
     sde, times = experiment.sde, sampler.times
     sigmas = np.asarray(jax.vmap(sde.sigma)(times[:-1]))
     shown = [f"{sigma:.4g}" for sigma in (sigmas if len(sigmas) <= 12 else [*sigmas[:4], *sigmas[-4:]])]

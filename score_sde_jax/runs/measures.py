@@ -15,7 +15,7 @@ from score_sde_jax.diffusion import losses
 from score_sde_jax.diffusion.likelihood import bits_per_dim, log_likelihood
 from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.runs.experiment import Experiment
-from score_sde_jax.settings.schema import EvalOptions
+from score_sde_jax.settings.sections import Evaluation
 
 Measure = Callable[[PyTree, Any, Array, Mapping[str, Any]], dict[str, Array]]
 """(params, indices, key, given) -> columns; `given` holds the stored images and what else there is of each."""
@@ -41,7 +41,7 @@ class Pixels:
         return images.scale(stored, self.levels, self.value_range, noise)  # type: ignore
 
 
-def likelihoods(experiment: Experiment, pixels: Pixels, options: EvalOptions) -> Measure:
+def likelihoods(experiment: Experiment, pixels: Pixels, options: Evaluation) -> Measure:
     """(params, indices, key, given) -> bits that a number of each image takes, or nats where there are no levels, the
     standard error of its estimate, evaluations of the network, and whether the solver got to the end.
 

@@ -1,6 +1,7 @@
 """What a run tells while it runs: speeds, metrics.jsonl, TensorBoard and Weights & Biases, traces."""
 
 import contextlib
+import importlib
 import json
 import os
 import time
@@ -130,16 +131,24 @@ class Logger(Protocol):
         """Flush."""
 
 
+def check_loggers(workdir: Path, *, tensorboard: bool, wandb: bool) -> None:
+    """Raise UserError for a logger whose package is not installed, or that cannot write to the workdir."""
+    for wanted, name, package in ((tensorboard, "tensorboard", "tensorboardX"), (wandb, "wandb", "wandb")):
+        try:
+            if wanted:
+                importlib.import_module(package)
+        except ImportError as error:
+            raise UserError(f"--config.train.{name}=True: needs pip install 'score-sde-jax[{name}]'") from error
+    if tensorboard and not is_local(workdir):
+        raise UserError(f"--config.train.tensorboard=True: needs a --workdir on this machine, not {workdir}")
+
+
 class TensorBoard:
     """TensorBoard events in workdir/tensorboard; those after the resumed step are replaced."""
 
     def __init__(self, workdir: Path, resumed_step: int) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise UserError("config.train.tensorboard=True needs: pip install 'score-sde-jax[tensorboard]'") from error
-        if not is_local(workdir):
-            raise UserError(f"config.train.tensorboard=True needs a --workdir on this machine, not {workdir}")
+        from tensorboardX import SummaryWriter
+
         self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_step + 1)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
@@ -157,10 +166,8 @@ class WeightsAndBiases:
 
     def __init__(self, workdir: Path, resumed_step: int) -> None:
         del resumed_step  # W&B ignores steps that it has
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError("config.train.wandb=True needs: pip install 'score-sde-jax[wandb]'") from error
+        import wandb
+
         record = workdir / "wandb_run"
         if not record.exists():
             record.write_text(wandb.util.generate_id())

@@ -12,10 +12,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
+from jaxtyping import PyTree
 
 from score_sde_jax import keys as prng
-from score_sde_jax.data import training_batches
+from score_sde_jax.data import Dataset, training_batches
 from score_sde_jax.devices import costs, processes
 from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.parallel import Parallel
@@ -24,7 +24,7 @@ from score_sde_jax.errors import RunError, UserError
 from score_sde_jax.runs import build, drawing, pictures, workdir
 from score_sde_jax.runs.checkpoint import Checkpoints, DamagedError, Retention
 from score_sde_jax.runs.drawing import Artist, SampleSet, Say
-from score_sde_jax.runs.experiment import training_flops
+from score_sde_jax.runs.experiment import Experiment, training_flops
 from score_sde_jax.runs.reporting import (
     Logger,
     MetricsLog,
@@ -33,102 +33,117 @@ from score_sde_jax.runs.reporting import (
     Stopwatch,
     TensorBoard,
     WeightsAndBiases,
+    check_loggers,
     duration,
     read_metrics,
 )
 from score_sde_jax.runs.step import TrainState
 from score_sde_jax.runs.window import Window
-from score_sde_jax.settings import auto as automatic
+from score_sde_jax.settings import Settings, adopt, identity, plain, resolve
+from score_sde_jax.settings.identity import changed_training
 
 IN_FLIGHT = 2
 """Calls that may be queued on the device before the host waits, so that batches do not pile up in memory."""
 
 
-def train(config: ConfigDict, directory: Path, say: Say = print, profile: str = "") -> None:
-    """Train the experiment of a finished config in `directory`, from its latest checkpoint on, and draw a final set.
+def train(settings: Settings, directory: Path, say: Say = print, profile: str = "") -> None:
+    """Train in `directory`, from its latest checkpoint on, and draw a final set of images.
 
-    `profile` is "" or "FIRST:LAST", the steps to trace. Raises UserError, RunError and StoppedError.
+    `profile` is "" or "FIRST:LAST", the steps to trace. Nothing is written before the last check has passed.
+    Raises UserError, RunError and StoppedError.
     """
-    options = build.train_options(config)
     saved = workdir.saved_config(directory)
-    workdir.adopt_automatic(config, saved)
-    parallel = build.parallel(config)
-    parallel.check_batch("config.train.batch_size", options.batch_size, options.microbatches)
-    data = build.dataset(config)
-    for line in automatic.choose_automatic(config, data):
+    if saved is not None:
+        settings = adopt(settings, saved)
+    parallel = settings.parallel()
+    parallel.check_batch("--config.train.batch_size", settings.train.batch_size, settings.train.microbatches)
+    data = build.dataset(settings)
+    settings, choices = resolve(settings, data)
+    for line in choices:
         say(line)
-    workdir.refuse_another_run(directory, config, saved)
-    experiment = build.experiment(config, data.image_shape)
-    artist = Artist(config, experiment, parallel) if experiment.sampler else None
-    tracing = Profile(profile if is_first() else "", directory)
-    if len(data) < options.batch_size:
-        say(f"note: a batch of {options.batch_size} is more than the {len(data)} images of {data.name}")
+    workdir.refuse_another_run(directory, settings)
+    run = _Run(settings, directory, build.experiment(settings, data.image_shape), parallel, say)
+    run.open(data, profile)
     with contextlib.ExitStack() as held:
         if is_first():
             held.enter_context(workdir.claimed(directory))
-            workdir.record(directory, config, data.image_shape)
-        run = _Run(config, directory, experiment, artist, parallel, say)
-        run.train(data, tracing)
+        run.train()
 
 
 class _Run:
     """One run in its directory: state, steps, and what surrounds them."""
 
     def __init__(
-        self,
-        config: ConfigDict,
-        directory: Path,
-        experiment: build.Experiment,
-        artist: Artist | None,
-        parallel: Parallel,
-        say: Say,
+        self, settings: Settings, directory: Path, experiment: Experiment, parallel: Parallel, say: Say
     ) -> None:
-        self.config, self.directory, self.experiment = config, directory, experiment
-        self.artist, self.parallel, self.say = artist, parallel, say
-        self.options, self.saving = build.train_options(config), build.checkpoint_options(config)
+        self.settings, self.directory, self.experiment = settings, directory, experiment
+        self.parallel, self.say = parallel, say
+        self.options, self.saving = settings.train, settings.checkpoint
+        self.artist = Artist(settings, experiment, parallel) if experiment.sampler else None
         self.stopwatch = Stopwatch()
         self.flops_per_image = training_flops(experiment) if costs.peak_flops() else 0.0
-        retention = Retention(keep=self.saving.keep, keep_every=self.saving.keep_every)
-        about = {"config": config.copy_and_resolve_references().to_dict()}
-        self.checkpoints = Checkpoints(directory / "checkpoints", retention, about)
-        self.best = Checkpoints(directory / "best", Retention(), about) if self.saving.keep_best else None
         self.lowest_loss = math.inf
-        if self.best and (steps := self.best.steps()):
-            try:
-                self.lowest_loss = self.best.about_step(steps[-1])["loss"]
-            except DamagedError as error:
-                logging.warning("%s; the next one takes its place", error)
 
-    def train(self, data: Any, tracing: Profile) -> None:
-        """Train from the latest checkpoint on to the last step, and draw the final set."""
-        options, key = self.options, prng.root(self.config.seed, "init")
-        abstract = self.parallel.abstract(self.experiment.init, key)
-        restored = self.checkpoints.restore_latest(abstract, set_aside=True)
-        start, state = restored if restored else (0, self.parallel.init(self.experiment.init, key))
-        if start >= options.steps:
-            self.say(f"{self.directory} is a finished run of {start:,} steps; nothing to train")
-            self._final_set(state)
-            return
-        if start % options.steps_per_call:
+    def open(self, data: Dataset, profile: str) -> None:
+        """Read the latest checkpoint and check all that a run can be refused for; write nothing."""
+        options = self.options
+        check_loggers(self.directory, tensorboard=options.tensorboard, wandb=options.wandb)
+        self.tracing = Profile(profile if is_first() else "", self.directory)
+        self.found_steps, self.start, self.window = list[int](), 0, Window(0)
+        self.state: TrainState | None = None
+        folder = self.directory / "checkpoints"
+        key = prng.root(self.settings.seed, "init")
+        if folder.is_dir():
+            reader = Checkpoints(folder)
+            self.found_steps = reader.steps()
+            abstract = self.parallel.abstract(self.experiment.init, key)
+            restored = reader.restore_latest(abstract, optimizer=self._optimizer_state)
+            if restored:
+                self.start, self.state = restored
+                self.window = Window.from_json(reader.about_step(self.start)["window"])
+            reader.close()
+        if self.start < options.steps and self.start % options.steps_per_call:
             raise UserError(
-                f"config.train.steps_per_call={options.steps_per_call} does not divide step {start} of the checkpoint"
+                f"--config.train.steps_per_call={options.steps_per_call}: does not divide step {self.start} of the "
+                "checkpoint"
             )
-        window = Window(start)
-        if restored:
-            self.say(f"resuming {self.directory} from the checkpoint of step {start:,}")
-            window = Window.from_json(self.checkpoints.about_step(start)["window"])
-        batches = training_batches(
+        if len(data) < options.batch_size:
+            self.say(f"note: a batch of {options.batch_size} is more than the {len(data)} images of {data.name}")
+        section = self.settings.data
+        self.image_shape = data.image_shape
+        self.batches = training_batches(
             data,
             batch_size=options.batch_size,
-            seed=self.config.seed,
-            start_step=start,
+            seed=self.settings.seed,
+            start_step=self.start,
             process_index=processes.index(),
             process_count=processes.count(),
-            **build.pipeline(self.config),
+            flip=section.flip,
+            dequantize=section.dequantize,
+            value_range=section.value_range,
         )
+
+    def _optimizer_state(self, params: PyTree) -> PyTree:
+        """The optimizer's state before the first step, for what a checkpoint of another optimizer lacks."""
+        self.say("the optimizer has a state that the checkpoint lacks: that starts fresh, and the rest is taken over")
+        return self.parallel.init(self.experiment.optimizer.init, params)
+
+    def train(self) -> None:
+        """Train from the latest checkpoint on to the last step, and draw the final set."""
+        if self.state is not None and self.start >= self.options.steps:
+            self.say(f"{self.directory} is a finished run of {self.start:,} steps; nothing to train")
+            self._final_set(self.state)
+            return
+        self._open_checkpoints()
+        self._say_resuming()
+        if is_first():
+            workdir.record(self.directory, self.settings, self.image_shape)
+        state, self.state = self.state, None  # the step gives up the old one
+        if state is None:
+            state = self.parallel.init(self.experiment.init, prng.root(self.settings.seed, "init"))
         try:
             with stopping() as stop:
-                state = self._loop(state, window, _stacked(batches, options.steps_per_call), stop, tracing)
+                state = self._loop(state, self.window, _stacked(self.batches, self.options.steps_per_call), stop)
         except jax.errors.JaxRuntimeError as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise RunError(f"{self.directory}: a device or another process failed ({reason})") from error
@@ -136,17 +151,44 @@ class _Run:
             self._close()
         self._final_set(state)
 
+    def _open_checkpoints(self) -> None:
+        """Checkpoints to write to; those that could not be read are renamed."""
+        retention = Retention(keep=self.saving.keep, keep_every=self.saving.keep_every)
+        about = {"config": plain(self.settings)}
+        self.checkpoints = Checkpoints(self.directory / "checkpoints", retention, about)
+        if self.checkpoints.steps() != self.found_steps:
+            raise UserError(f"--workdir={self.directory}: another run has written there meanwhile; start again")
+        if unreadable := [step for step in self.found_steps if step > self.start]:
+            self.checkpoints.quarantine(unreadable)
+        self.best = Checkpoints(self.directory / "best", Retention(), about) if self.saving.keep_best else None
+        if self.best and (steps := self.best.steps()):
+            try:
+                self.lowest_loss = self.best.about_step(steps[-1])["loss"]
+            except DamagedError as error:
+                logging.warning("%s; the next one takes its place", error)
+
+    def _say_resuming(self) -> None:
+        """From where the run goes on, and which of its settings are others now."""
+        if self.state is None:
+            return
+        self.say(f"resuming {self.directory} from the checkpoint of step {self.start:,}")
+        saved = workdir.saved_settings(self.directory)
+        changes = changed_training(self.settings, saved) if saved else []
+        if changes:
+            self.say("changed settings: " + ", ".join(f"{path} {there} -> {here}" for path, there, here in changes))
+        if "train.batch_size" in [path for path, *_ in changes]:
+            self.say(f"with the new batch size the data go on at image {self.start * self.options.batch_size:,}")
+
     def _close(self) -> None:
         """Wait for saves under way, whatever stopped the loop."""
         self.checkpoints.close()
         if self.best:
             self.best.close()
 
-    def _loop(
-        self, state: TrainState, window: Window, batches: Iterator[Any], stop: Stop, tracing: Profile
-    ) -> TrainState:
+    def _loop(self, state: TrainState, window: Window, batches: Iterator[Any], stop: Stop) -> TrainState:
         """The steps from that of the state to train.steps, several in each call."""
-        options, key, start = self.options, prng.root(self.config.seed, "train"), int(state.step)
+        options, tracing = self.options, self.tracing
+        key, start = prng.root(self.settings.seed, "train"), int(state.step)
         log, began = self._metrics_log(start), time.monotonic()
         sharded: Iterator[Any] = map(self.parallel.shard, batches)
         first = next(sharded)
@@ -228,7 +270,7 @@ class _Run:
 
     def _preview(self, artist: Artist, step: int, state: TrainState) -> None:
         began = time.monotonic()
-        stored = artist.draw(state.ema_params, prng.root(self.config.seed, "sample"), 0)[0]
+        stored = artist.draw(state.ema_params, prng.root(self.settings.seed, "sample"), 0)[0]
         if is_first():
             path = self.directory / "samples" / str(step) / "grid.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -239,16 +281,15 @@ class _Run:
         """The set of images that the finished run leaves, or what is missing of it."""
         if not self.artist:
             return
-        options, step = build.sampler_options(self.config), int(state.step)
-        samples = SampleSet(
-            self.directory / "samples" / str(step),
-            drawing.description(self.config, step, self.config.seed),
-            self.artist.are_images,
-        )
-        if len(samples) >= options.num_images:
+        section, step = self.settings.sampler, int(state.step)
+        assert section is not None
+        description = identity.images(self.settings, step, self.settings.seed, {})
+        directory = drawing.directory(self.directory / "samples" / str(step), description)
+        samples = SampleSet(directory, description, self.artist.are_images)
+        if len(samples) >= section.num_images:
             return
-        self.say(f"drawing {options.num_images:,} images")
-        drawing.extend(samples, self.artist, state.ema_params, self.config.seed, options.num_images, {}, self.say)
+        self.say(f"drawing {section.num_images:,} images")
+        drawing.extend(samples, self.artist, state.ema_params, self.settings.seed, section.num_images, {}, self.say)
         self.say(
             f"look at {samples.directory / 'grid.png'}, annealing.gif beside it, and {self.directory / 'loss.png'}"
         )

@@ -1,25 +1,24 @@
-"""The directory of a run: its resolved config, and the refusal to mix two different runs in it."""
+"""The directory of a run: its settings, its lock, its checkpoints, and the refusal to mix two different runs in it."""
 
 import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from etils import epath
 from jaxtyping import PyTree
-from ml_collections import ConfigDict
 
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs.checkpoint import Checkpoints
 from score_sde_jax.runs.reporting import is_local, write_atomically
-from score_sde_jax.settings.reading import AUTO, differences, to_json
+from score_sde_jax.settings import Settings, adopt, from_saved, plain
+from score_sde_jax.settings.identity import another_run
 
-IDENTITY = ("data", "model", "sde", "parameterization")
-"""Sections that make a checkpoint what it is; a run cannot go on with others."""
 LOCK = ".lock"
+CONFIG = "config.json"
 IMAGE_SHAPE = "image_shape"
 """Key of config.json that the data decide, so that sampling needs no data."""
 
@@ -44,8 +43,8 @@ def locate(name: str, key: str = "--workdir") -> Path:
 
 
 def saved_config(workdir: Path) -> dict[str, Any] | None:
-    """The resolved config of the run in `workdir`, or None where there is no run."""
-    path = workdir / "config.json"
+    """The config.json of the run in `workdir`, or None if there is no run."""
+    path = workdir / CONFIG
     if not path.exists():
         return None
     try:
@@ -54,45 +53,40 @@ def saved_config(workdir: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: not the config of a run ({error})") from error
 
 
-def adopt_automatic(config: ConfigDict, saved: dict[str, Any] | None) -> None:
-    """Replace every "auto" in place by what the run in the workdir has chosen before."""
-    for key, value in config.items() if saved else ():
-        chosen = (saved or {}).get(key)
-        if isinstance(value, ConfigDict) and isinstance(chosen, dict):
-            adopt_automatic(value, chosen)
-        elif value == AUTO and chosen is not None:
-            with config.ignore_type():
-                config[key] = chosen
+def saved_settings(workdir: Path, assignments: Sequence[str] = ()) -> Settings | None:
+    """The settings of the run in `workdir`, with overrides on top, or None if there is no run."""
+    saved = saved_config(workdir)
+    return None if saved is None else from_saved(saved, assignments)
 
 
-def refuse_another_run(workdir: Path, config: ConfigDict, saved: dict[str, Any] | None) -> None:
-    """Raise UserError if the workdir holds a run with another model or data; where the data lie does not matter."""
-    if saved is None:
-        return
-    new = json.loads(to_json(config))
-    for section in IDENTITY:
-        old_section, new_section = ({k: v for k, v in c.get(section, {}).items() if k != "dir"} for c in (saved, new))
-        for difference in differences(old_section, new_section, section):
-            raise UserError(f"{workdir} holds another run ({difference}); choose another --workdir")
+def adopt_run(workdir: Path, settings: Settings) -> tuple[Settings, tuple[int, ...]]:
+    """The settings with every "auto" as the trained run in `workdir` has it, and the shape of its images.
 
-
-def adopt_run(workdir: Path, config: ConfigDict) -> tuple[int, ...]:
-    """Make the config that of the trained run in `workdir`, in place; the shape of its images.
-
-    Raises UserError where there is no run, or one with another model or data.
+    Raises UserError if there is no run, or one with another model or data.
     """
     saved = saved_config(workdir)
     if saved is None:
         raise _untrained(workdir)
-    adopt_automatic(config, saved)
-    refuse_another_run(workdir, config, saved)
-    return tuple(saved[IMAGE_SHAPE])
+    settings = adopt(settings, saved)
+    refuse_another_run(workdir, settings)
+    return settings, tuple(saved[IMAGE_SHAPE])
+
+
+def refuse_another_run(workdir: Path, settings: Settings) -> None:
+    """Raise UserError if the workdir holds a run with another model or data; where the data lie does not matter."""
+    saved = saved_settings(workdir)
+    for path, there, here in another_run(settings, saved) if saved else ():
+        raise UserError(
+            f"--workdir={workdir}: the saved run has {path}={there}, these settings have {here}; use another "
+            "--workdir, or leave out --config to go on with the settings of the run"
+        )
 
 
 def restore(workdir: Path, checkpoint: int | Literal["best"] | None, abstract: PyTree) -> tuple[int, PyTree]:
-    """Step and state of the checkpoint of that step, of the best one, or of the latest.
+    """Step, and some entries of the state, of the checkpoint of that step, of the best one, or of the latest.
 
-    `abstract` has the state's shapes and placement. Raises UserError where there is no such checkpoint.
+    `abstract` is a dict of the shapes and placement of these entries. Raises UserError if there is no such
+    checkpoint.
     """
     folder = workdir / ("best" if checkpoint == "best" else "checkpoints")
     if not folder.is_dir():
@@ -101,20 +95,20 @@ def restore(workdir: Path, checkpoint: int | Literal["best"] | None, abstract: P
         raise _untrained(workdir)
     checkpoints = Checkpoints(folder)
     if isinstance(checkpoint, int):
-        return checkpoint, checkpoints.restore(checkpoint, abstract)
-    restored = checkpoints.restore_latest(abstract)
+        return checkpoint, checkpoints.restore(checkpoint, abstract, whole=False)
+    restored = checkpoints.restore_latest(abstract, whole=False)
     if restored is None:
         raise _untrained(workdir)
     return restored
 
 
 def _untrained(workdir: Path) -> UserError:
-    return UserError(f"{workdir} holds no checkpoint; train first, with --mode=train")
+    return UserError(f"--workdir={workdir}: holds no checkpoint; train first, with --mode=train")
 
 
 @contextlib.contextmanager
 def claimed(workdir: Path) -> Iterator[None]:
-    """Hold the workdir while a run writes to it; UserError where another run holds it or it cannot be written.
+    """Hold the workdir while a run writes to it; UserError if another run holds it or it cannot be written.
 
     The lock is the operating system's, so it ends with the process that holds it, whatever ends that. A bucket has
     none.
@@ -140,12 +134,12 @@ def claimed(workdir: Path) -> Iterator[None]:
         yield
 
 
-def record(workdir: Path, config: ConfigDict, image_shape: tuple[int, ...]) -> None:
-    """Save the resolved config in the workdir, with the shape of an image; UserError where it cannot be written."""
-    resolved = json.loads(to_json(config)) | {IMAGE_SHAPE: image_shape}
+def record(workdir: Path, settings: Settings, image_shape: tuple[int, ...]) -> None:
+    """Save the settings in the workdir, with the shape of an image; UserError if it cannot be written."""
+    resolved = plain(settings) | {IMAGE_SHAPE: image_shape}
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir / "config.json", json.dumps(resolved, indent=2) + "\n")
+        write_atomically(workdir / CONFIG, json.dumps(resolved, indent=2) + "\n")
     except OSError as error:
         raise _unwritable(workdir, error) from error
 

@@ -1,15 +1,34 @@
-"""Values of config keys: from the text of a flag, and whether they are what an annotation asks for."""
+"""Values of settings: from the text of a flag, and whether they have the type and the range of their field."""
 
 import ast
+import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 
-def parse(text: str, annotation: Any) -> Any:
-    """One of the words that the annotation allows, a Python literal, true, false or none in any case, or the text.
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers >= `low` (> `low` if `exclusive`) and < `high`; infinite ones and NaN are outside."""
 
-    A whole number for a real one becomes real.
+    low: float = -float("inf")
+    high: float = float("inf")
+    exclusive: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (value > self.low if self.exclusive else value >= self.low) and value < self.high
+
+    def __str__(self) -> str:
+        bounds = [f"{'>' if self.exclusive else '>='} {self.low:g}", f"< {self.high:g}"]
+        return "must be " + " and ".join(bound for bound in bounds if not bound.endswith("inf"))
+
+
+def parse(text: str, annotation: Any) -> Any:
+    """The value that a flag's text stands for.
+
+    A word of a `Literal`, a Python literal, true, false or none in any case, or else the text itself. An integer for a
+    real number becomes real.
     """
     if typing.get_origin(annotation) is typing.Literal and text in typing.get_args(annotation):
         return text
@@ -18,9 +37,9 @@ def parse(text: str, annotation: Any) -> Any:
 
 
 def _literal(text: str) -> Any:
-    lowered = {"true": True, "false": False, "none": None}
-    if text.lower() in lowered:
-        return lowered[text.lower()]
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
     try:
         return ast.literal_eval(text)
     except (SyntaxError, ValueError):
@@ -28,7 +47,7 @@ def _literal(text: str) -> Any:
 
 
 def matches(value: Any, annotation: Any) -> bool:
-    """Whether a value is of an annotated type; a whole number is also a real one."""
+    """Whether a value has the annotated type; an integer is also a real number."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return True
@@ -40,6 +59,8 @@ def matches(value: Any, annotation: Any) -> bool:
         if not isinstance(value, tuple | list) or (args[-1] is not ... and len(value) != len(args)):
             return False
         return all(matches(item, args[0]) for item in value)
+    if origin is Mapping or origin is dict:
+        return isinstance(value, Mapping) and all(matches(item, args[1]) for item in value.values())
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:

@@ -1,75 +1,34 @@
-"""Configs: read a file, apply `--config.section.key=value`, fill in defaults, and refuse what nothing would consume.
-
-Every section of a config is a constructor call: `dict(name="vp", beta_min=0.1)` calls the entry "vp" of a registry. A
-schema maps the dotted path of each section to a `Section`, from which keys, types and defaults are read off the
-constructors' signatures.
-"""
+"""From a config file and its overrides to settings, and back to the plain dict that config.json holds."""
 
 import dataclasses
 import difflib
 import importlib.util
-import inspect
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 
 from score_sde_jax.errors import UserError
-from score_sde_jax.settings import fields as values
+from score_sde_jax.settings.choices import AUTO, Choice, From
+from score_sde_jax.settings.fields import Range, describe, matches, parse
+from score_sde_jax.settings.rules import check
+from score_sde_jax.settings.sections import Settings
 
-AUTO = "auto"
 CONFIGS = "configs"
 """Folder that holds the config files of a project, some in folders of their own."""
-MISSING = inspect.Parameter.empty
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """Keys of a config section: arguments of the choice that `name` picks, and of `options` whatever the choice.
-
-    `auto` names the keys that may also be "auto"; `default` is the choice where a config names none; `elsewhere` names
-    the arguments of the choices that other sections give; an `optional` section may be left out with all inside it.
-    """
-
-    choices: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    options: Callable[..., Any] | None = None
-    auto: tuple[str, ...] = ()
-    default: str | None = None
-    elsewhere: tuple[str, ...] = ()
-    optional: bool = False
-
-    def parameters(self, name: str | None) -> dict[str, inspect.Parameter]:
-        """Parameter of each key that the section takes when `name` is chosen."""
-        found = arguments(self.options) if self.options else {}
-        return found | (self.own(name) if name is not None else {})
-
-    def own(self, name: str) -> dict[str, inspect.Parameter]:
-        """Parameter of each key that a choice takes for itself."""
-        return {key: kind for key, kind in arguments(self.choices[name]).items() if key not in self.elsewhere}
-
-
-Schema = Mapping[str, Section]
-
-
-def arguments(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Parameters that a config may set: those with a default and those that are keyword-only."""
-    parameters = inspect.signature(constructor).parameters
-    return {
-        key: parameter
-        for key, parameter in parameters.items()
-        if (parameter.default is not MISSING or parameter.kind is parameter.KEYWORD_ONLY)
-        and key not in ("parent", "name")  # flax gives these to every module
-    }
+# ------------------------------------------------------------------------- config files
 
 
 def load(argument: str) -> ConfigDict:
     """Config of `path/to/file.py` or `path/to/file.py:variant`, as the file's `get_config(variant)` returns it.
 
     The file may lie in a folder below `configs`, and may import `configs.families`, wherever the command is run from.
-    Raises UserError for a file that is not there, not a config or fails, and for an unknown variant.
+    Raises UserError for a file that is missing, not a config or fails, and for an unknown variant.
     """
     path, _, variant = argument.partition(":")
     file = Path(path)
@@ -104,119 +63,204 @@ def run_name(argument: str) -> str:
     return (file.relative_to(above[0]) if above else Path(file.name)).with_suffix("").as_posix()
 
 
-def override(config: ConfigDict, schema: Schema, assignments: Sequence[str]) -> None:
-    """Apply `section.key=value` assignments in place.
+def from_config(config: ConfigDict, assignments: Sequence[str] = ()) -> Settings:
+    """Settings of a config with `section.key=value` overrides; UserError for the first mistake.
 
-    A new `name` starts its section afresh from that choice's defaults; names are applied first, so that the keys of the
-    new choice can be set beside it, in any order. Raises UserError for a key that does not exist.
+    A new `name` starts its section afresh from that choice's defaults. Names are applied first, so that the keys of the
+    new choice can be set beside it, in any order.
     """
     pairs = [assignment.partition("=")[::2] for assignment in assignments]
-    for path, text in sorted(pairs, key=lambda pair: not pair[0].endswith(".name")):
-        section_path, _, key = path.rpartition(".")
-        section = _descend(config, section_path)
-        if section is None or section_path not in schema:
-            raise UserError(f"--config.{path}: no such key{_suggest(path, list(flatten(config)))}")
-        if key == "name":
-            _rename(section, section_path, schema, text)
-            continue
-        _check_known(section_path, key, schema[section_path], section)
-        wanted = schema[section_path].parameters(section.get("name"))[key].annotation
-        with section.ignore_type():
-            section[key] = values.parse(text, wanted)
+    with config.unlocked():
+        for path, text in sorted(pairs, key=lambda pair: not pair[0].endswith(".name")):
+            _override(config, path, text)
+    settings = read(Settings, config.copy_and_resolve_references().to_dict())
+    check(settings)
+    return settings
 
 
-def complete(config: ConfigDict, schema: Schema) -> None:
-    """Fill in every key that has a default, in place, so that all of them can be read, overridden and saved."""
-    for path, spec in _present(config, schema):
-        section = _descend(config, path, create=True)
-        if section is None:
-            raise UserError(f"config.{path}: expected a section")
-        if spec.default and "name" not in section:
-            section.name = spec.default
-        if spec.choices:
-            _check_name(path, section, spec)
-        for key, parameter in spec.parameters(section.get("name")).items():
-            if key not in section and parameter.default is not MISSING:
-                section[key] = parameter.default
+def from_saved(saved: Mapping[str, Any], assignments: Sequence[str] = ()) -> Settings:
+    """Settings of a config.json, with defaults for keys that are younger than it, and overrides on top."""
+    keys = _hints(Settings)
+    return from_config(ConfigDict({key: value for key, value in saved.items() if key in keys}), assignments)
 
 
-def check(config: ConfigDict, schema: Schema) -> None:
-    """Raise UserError for an unknown section, name or key, a missing key, or a value of the wrong type."""
-    nested = set(schema)
-    for path, spec in _present(config, schema):
-        section = _descend(config, path)
-        if section is None:
-            raise UserError(f"config.{path}: the section is missing")
-        if spec.choices:
-            _check_name(path, section, spec)
-        parameters = spec.parameters(section.get("name"))
-        for key in section:
-            if key != "name" and _join(path, key) not in nested:
-                _check_known(path, key, spec, section)
-        for key, parameter in parameters.items():
-            if key not in section:
-                raise UserError(
-                    f"config.{_join(path, key)} is missing: expected {values.describe(parameter.annotation)}"
-                )
-            value = section[key]
-            if not (value == AUTO and key in spec.auto) and not values.matches(value, parameter.annotation):
-                expected = values.describe(parameter.annotation) + (' or "auto"' if key in spec.auto else "")
-                raise UserError(f"config.{_join(path, key)}={value!r}: expected {expected}")
+# ------------------------------------------------------------------------- plain dicts
 
 
-def construct(config: ConfigDict, schema: Schema, path: str, *args: Any, **extra: Any) -> Any:
-    """Call the choice of a section with the section's keys; a ValueError becomes a UserError that names the section."""
-    section = _descend(config, path)
-    assert section is not None, path
-    keywords = {key: section[key] for key in schema[path].own(section.name) if key in section}
-    return _call(path, schema[path].choices[section.name], *args, **keywords, **extra)
+def read(kind: type, given: Any, path: str = "") -> Any:
+    """An instance of a section's class from a plain dict.
+
+    Raises UserError for an unknown or missing key, a value of the wrong type, and one out of its range.
+    """
+    if not isinstance(given, Mapping):
+        raise UserError(f"--config.{path}={given!r}: expected a section")
+    hints, values = _hints(kind), dict[str, Any]()
+    for key in given:
+        if key not in hints:
+            raise _unknown(kind, path, key)
+    for field in dataclasses.fields(kind):
+        inside, where = _join(path, field.name), hints[field.name]
+        section = _section_type(where, given, field.name, path)
+        if section is not None:
+            values[field.name] = read(section, given.get(field.name, {}), inside)
+        elif field.name in given:
+            values[field.name] = _fit(given[field.name], where, inside)
+        elif field.default is dataclasses.MISSING:
+            raise UserError(f"--config.{inside} is missing: expected {describe(_parts(where)[0])}")
+    return kind(**values)
 
 
-def options(config: ConfigDict, schema: Schema, path: str) -> Any:
-    """Call the options of a section with the section's keys."""
-    section = _descend(config, path)
-    constructor = schema[path].options
-    assert section is not None and constructor is not None, path
-    return _call(path, constructor, **{key: section[key] for key in arguments(constructor) if key in section})
+def plain(settings: Settings) -> dict[str, Any]:
+    """The nested dict that `read` reads; a sampler that is left out is left out."""
+    whole = dataclasses.asdict(settings)
+    return _plain({key: value for key, value in whole.items() if (key, value) != ("sampler", None)})
 
 
-def to_json(config: ConfigDict) -> str:
-    """The resolved config as JSON."""
-    return json.dumps(config.copy_and_resolve_references().to_dict(), indent=2) + "\n"
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """Other settings, in which the keys with these dotted paths have other values."""
+    changed = plain(settings)
+    for path, value in values.items():
+        *above, key = path.split(".")
+        section = changed
+        for part in above:
+            section = section[part]
+        section[key] = value
+    return read(Settings, changed)
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """One line for every value in which two resolved configs differ; `name`, which explains the rest, comes first."""
-    for key in sorted(set(old) | set(new), key=lambda key: (key != "name", key)):
-        path, before, after = _join(prefix, key), old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            yield from differences(before, after, path)
-        elif before != after:
-            yield f"{path}: {before!r} there, {after!r} here"
-
-
-def section(config: ConfigDict, path: str) -> ConfigDict:
-    """The section at a dotted path of a complete config."""
-    for key in path.split("."):
-        config = config[key]
-    return config
-
-
-def has(config: ConfigDict, path: str) -> bool:
-    """Whether there is a section at a dotted path."""
-    return _descend(config, path) is not None
-
-
-def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """All values by their dotted paths."""
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """All values of a nested dict by their dotted paths."""
     flat: dict[str, Any] = {}
-    for key, value in config.items():
+    for key, value in plain.items():
         path = _join(prefix, key)
-        flat |= flatten(value, path) if isinstance(value, ConfigDict) else {path: value}
+        flat |= flatten(value, path) if isinstance(value, Mapping) else {path: value}
     return flat
 
 
+def section_types(kind: type = Settings, path: str = "") -> Iterator[tuple[str, type, From | None]]:
+    """Path, class and registry of every section, whichever entries are picked."""
+    yield path, kind, None
+    for key, hint in _hints(kind).items():
+        mark = _mark(hint)
+        section = _section_class(hint)
+        if section is None:
+            continue
+        for inside, found, picks in section_types(section, _join(path, key)):
+            yield inside, found, mark if inside == _join(path, key) else picks
+
+
+def value_types(section: type) -> dict[str, Any]:
+    """Type of every value of a section's class, without marks."""
+    return {key: _parts(hint)[0] for key, hint in _hints(section).items() if _section_class(hint) is None}
+
+
 # ------------------------------------------------------------------------- parts of the above
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _parts(hint: Any) -> list[Any]:
+    """A type and its marks."""
+    return list(typing.get_args(hint)) if typing.get_origin(hint) is Annotated else [hint]
+
+
+def _mark(hint: Any) -> From | None:
+    return next((mark for mark in _parts(hint)[1:] if isinstance(mark, From)), None)
+
+
+def _section_class(hint: Any) -> Any:
+    """The section that a key holds, before an entry is picked; None for a value."""
+    bare = _parts(hint)[0]
+    return next((kind for kind in (bare, *typing.get_args(bare)) if dataclasses.is_dataclass(kind)), None)
+
+
+def _section_type(hint: Any, given: Mapping[str, Any], key: str, path: str) -> type | None:
+    """The class with which to read a section; None for a value, and for an optional section that is not given."""
+    base, mark = _section_class(hint), _mark(hint)
+    if base is None or (key not in given and type(None) in typing.get_args(_parts(hint)[0])):
+        return None
+    section = given.get(key, {})
+    if mark is None or not isinstance(section, Mapping | ConfigDict):
+        return base
+    return mark.pick(base, section.get("name"), _join(path, key))
+
+
+def _fit(value: Any, hint: Any, path: str) -> Any:
+    """The value, if it has the type and lies in the ranges of its annotation; lists become tuples."""
+    kind, *marks = _parts(hint)
+    if AUTO in marks and value == AUTO:
+        return value
+    if not matches(value, kind):
+        raise UserError(f"--config.{path}={value}: expected {describe(kind)}{' or auto' if AUTO in marks else ''}")
+    for allowed in (mark for mark in marks if isinstance(mark, Range)):
+        if value not in allowed:
+            raise UserError(f"--config.{path}={value}: {allowed}")
+    return _tuples(value)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were; networks must be hashable."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _plain(value: Any) -> Any:
+    """Dicts with `name` before the keys that it explains."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _plain(value[key]) for key in sorted(value, key=lambda key: key != "name")}
+
+
+def _override(config: ConfigDict, path: str, text: str) -> None:
+    """Apply one assignment in place; sections that share a `FieldReference` follow."""
+    *above, key = path.split(".")
+    kind: Any = Settings
+    section = config
+    for i, part in enumerate(above):
+        hint = _hints(kind).get(part)
+        inside = None if hint is None else _section_type(hint, section, part, ".".join(above[:i]))
+        if inside is None:
+            raise UserError(f"--config.{path}: no such key{_suggest(path, _paths(config))}")
+        if part not in section:
+            section[part] = ConfigDict()
+        if not isinstance(section[part], ConfigDict):
+            raise UserError(f"--config.{'.'.join(above[: i + 1])}={section[part]!r}: expected a section")
+        kind, section = inside, section[part]
+    hints = _hints(kind)
+    if key not in hints:
+        raise _unknown(kind, ".".join(above), key)
+    if _section_class(hints[key]) is not None:
+        raise UserError(f"--config.{path}={text}: {path} is a section; set one of its keys, such as {path}.name")
+    if key == "name" and issubclass(kind, Choice):
+        if text == section.get("name", kind.name):
+            return
+        for own in set(kind.own) & set(section):
+            del section[own]
+    value = text if key == "name" else parse(text, _parts(hints[key])[0])  # "none" is a name
+    with section.ignore_type():
+        section[key] = value
+
+
+def _unknown(kind: Any, path: str, key: str) -> UserError:
+    owner = path or "the config"
+    if issubclass(kind, Choice):
+        owner = f"{path}.name={kind.name}"
+    return UserError(f"--config.{_join(path, key)}: {owner} has no such key{_suggest(key, list(_hints(kind)))}")
+
+
+def _paths(config: ConfigDict) -> list[str]:
+    """Dotted paths of all keys of a config's sections, as far as they can be told."""
+    flat = dict[str, Any]()
+    for path, kind, mark in section_types():
+        section: Any = config
+        for part in filter(None, path.split(".")):
+            section = section.get(part, ConfigDict()) if isinstance(section, ConfigDict) else ConfigDict()
+        if mark is not None and section.get("name", mark.default) in mark.registry:
+            kind = mark.pick(kind, section.get("name"), path)
+        flat |= {_join(path, key): None for key, hint in _hints(kind).items() if _section_class(hint) is None}
+    return list(flat)
 
 
 def _join(path: str, key: str) -> str:
@@ -225,58 +269,6 @@ def _join(path: str, key: str) -> str:
 
 def _suggest(wrong: str, allowed: Sequence[str]) -> str:
     close = difflib.get_close_matches(wrong, allowed, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; allowed are {', '.join(allowed)}"
-
-
-def _descend(config: ConfigDict, path: str, create: bool = False) -> ConfigDict | None:
-    found: Any = config
-    for key in filter(None, path.split(".")):
-        if create and key not in found:
-            found[key] = ConfigDict()
-        found = found.get(key)
-        if not isinstance(found, ConfigDict):
-            return None
-    return found
-
-
-def _present(config: ConfigDict, schema: Schema) -> Iterator[tuple[str, Section]]:
-    """The sections of the schema, without the optional ones that the config leaves out and those inside them."""
-    absent = [path for path, spec in schema.items() if spec.optional and _descend(config, path) is None]
-    for path, spec in schema.items():
-        if not any(path == left_out or path.startswith(f"{left_out}.") for left_out in absent):
-            yield path, spec
-
-
-def _check_name(path: str, section: ConfigDict, spec: Section) -> None:
-    name = section.get("name")
-    if name not in spec.choices:
-        raise UserError(f"config.{path}.name={name!r}: choose one of {', '.join(spec.choices)}")
-
-
-def _check_known(path: str, key: str, spec: Section, section: ConfigDict) -> None:
-    name = section.get("name")
-    allowed = list(spec.parameters(name))
-    if key not in allowed:
-        owner = f"{path} {name!r}" if name else path or "the config"
-        raise UserError(f"config.{_join(path, key)}: {owner} has no such key{_suggest(key, allowed)}")
-
-
-def _rename(section: ConfigDict, path: str, schema: Schema, name: str) -> None:
-    spec = schema[path]
-    if not spec.choices:
-        raise UserError(f"--config.{path}.name: the section has no name")
-    if name not in spec.choices:
-        raise UserError(f"--config.{path}.name={name}: choose one of {', '.join(spec.choices)}")
-    if name == section.get("name"):
-        return
-    for key in set(spec.own(section.name)) & set(section):
-        del section[key]
-    section.name = name
-    complete(section, {"": spec})
-
-
-def _call(path: str, constructor: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    try:
-        return constructor(*args, **keywords)
-    except ValueError as error:
-        raise UserError(f"config.{path}: {error}") from error
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; allowed are {', '.join(allowed)}" if allowed else ""

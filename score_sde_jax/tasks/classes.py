@@ -28,14 +28,14 @@ class ClassConditional(Task):
         """Raise UserError for a scale that is no number of use."""
         del image_shape
         if not 0 <= self.scale < float("inf"):
-            raise UserError(f"config.task.scale={self.scale}: 0 or above")
+            raise UserError(f"--config.task.scale={self.scale}: 0 or above")
 
     def labels(self, indices: Numbers, num_classes: int) -> Int[np.ndarray, " batch"]:
         """Class of images number `indices`; UserError for a label that is none."""
         if self.label is None:
             return (indices % num_classes).astype(np.int32)
         if not 0 <= self.label < num_classes:
-            raise UserError(f"config.task.label={self.label}: the classes are 0 to {num_classes - 1}")
+            raise UserError(f"--config.task.label={self.label}: the classes are 0 to {num_classes - 1}")
         return np.full(len(indices), self.label, np.int32)
 
     def sample(self, sampler: Sampler, networks: Networks, keys: Keys, like: Points, given: Given) -> Samples:

@@ -95,7 +95,7 @@ class Colorization(Completion):
         """Raise UserError for images without colours."""
         super().check(image_shape)
         if image_shape[2] != 3:
-            raise UserError(f"config.task.name=colorization needs images of 3 channels, not {image_shape[2]}")
+            raise UserError(f"--config.task.name=colorization needs images of 3 channels, not {image_shape[2]}")
 
     def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
         """The grey direction."""
@@ -113,7 +113,7 @@ class SuperResolution(Completion):
         super().check(image_shape)
         if self.factor < 2 or any(size % self.factor for size in image_shape[:2]):
             raise UserError(
-                f"config.task.factor={self.factor}: at least 2, and a divisor of the {image_shape[0]} by "
+                f"--config.task.factor={self.factor}: at least 2, and a divisor of the {image_shape[0]} by "
                 f"{image_shape[1]} pixels"
             )
 

@@ -69,7 +69,7 @@ class Interpolation(Reconstruction):
         """Raise UserError where the task makes no sense for images of this shape."""
         super().check(image_shape)
         if self.num_between < 1:
-            raise UserError(f"config.task.num_between={self.num_between}: at least 1")
+            raise UserError(f"--config.task.num_between={self.num_between}: at least 1")
 
     def sources(self, indices: Numbers) -> Int[np.ndarray, "batch observations"]:
         """Number of the images that are observed for images number `indices`."""

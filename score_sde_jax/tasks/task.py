@@ -38,7 +38,7 @@ class Task:
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Raise UserError where the task makes no sense for images of this shape."""
         if self.observations and len(image_shape) != 3:
-            raise UserError(f"config.task: only images can be observed, not points of shape {image_shape}")
+            raise UserError(f"--config.task: only images can be observed, not points of shape {image_shape}")
 
     def sources(self, indices: Numbers) -> Int[np.ndarray, "batch observations"]:
         """Number of the images that are observed for images number `indices`."""

@@ -7,7 +7,7 @@ import shlex
 import pytest
 from typed import DIGITS_HERE, ROOT
 
-from score_sde_jax.settings.reading import flatten
+from score_sde_jax import settings
 
 DRIVERS = {"train": "train.train", "sample": "sample.sample", "eval": "evaluate.evaluate", "info": "info.info"}
 
@@ -68,7 +68,8 @@ def test_a_flag_reaches_its_drivers_and_changes_nothing_else(called, flag):
         command = DIGITS_HERE, f"--mode={mode}", flag, "--config.seed=7"
         _, config, directory, args = called(*command)
         _, plain, _, plain_args = called(*(part for part in command if part != flag))
-        differences = {key: value for key, value in flatten(config).items() if flatten(plain)[key] != value}
+        here, there = (settings.flatten(settings.plain(each)) for each in (config, plain))
+        differences = {key: value for key, value in here.items() if there[key] != value}
         assert differences == (change if isinstance(change, dict) and "." in next(iter(change)) else {})
         assert directory == (change if isinstance(change, pathlib.Path) else pathlib.Path("runs/digits"))
         if mode == "sample":

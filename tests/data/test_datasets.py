@@ -188,15 +188,15 @@ def test_checkerboard_is_uniform_on_its_squares():
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("digits", {"split": "validation"}, "data.split='validation': choose one of train, test"),
+        ("digits", {"split": "validation"}, "data.split=validation: choose one of train, test"),
         ("digits", {"image_size": 28}, "data.image_size=28: the images of digits are 8 by 8"),
         ("mnist", {"channels": 3}, "data.channels=3: the images of mnist have 1"),
         ("cifar10", {"image_size": 64}, "data.image_size=64: the images of cifar10 are 32 by 32"),
-        ("cifar10", {"split": "dev"}, "data.split='dev': cifar10 has .*train"),
+        ("cifar10", {"split": "dev"}, "data.split=dev: cifar10 has .*train"),
         ("celeb_a", {"crop": 200}, "data.crop=200"),
         ("celeb_a", {"channels": 2}, "data.channels=2"),
         ("celeb_a", {"image_size": 0}, "data.image_size=0"),
-        ("points", {"distribution": "ring"}, "data.distribution='ring': choose one of checkerb"),
+        ("points", {"distribution": "ring"}, "data.distribution=ring: choose one of checkerb"),
         ("points", {"num_points": 0}, "data.num_points=0"),
     ],
 )

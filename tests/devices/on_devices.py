@@ -16,10 +16,10 @@ import numpy as np
 import optax
 
 from score_sde_jax import keys as prng
+from score_sde_jax import settings
 from score_sde_jax.devices.parallel import Jit, Parallel, Pmap, bytes_per_device
 from score_sde_jax.runs import build
 from score_sde_jax.runs.step import init_state, several_steps, training_step
-from score_sde_jax.settings import reading as config
 from score_sde_jax.tasks import ClassConditional, Inpainting
 
 CLIP = 0.05
@@ -28,7 +28,7 @@ DIGITS = str(pathlib.Path(__file__).parents[2] / "configs" / "digits.py:debug")
 
 def main() -> None:
     """Write the results of every way, their names joined with slashes."""
-    chosen = build.finish(config.load(DIGITS), ["sampler.num_frames=2"])
+    chosen = settings.from_config(settings.load(DIGITS), ["sampler.num_frames=2"])
     experiment = build.experiment(chosen, (8, 8, 1))
     jax.config.update("jax_default_matmul_precision", "highest")
     ways = {"jit": Jit(), "fully_sharded": Jit(fully_sharded=True), "pmap": Pmap()}
@@ -78,7 +78,7 @@ def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: i
 
 def classes(parallel: Parallel, experiment: build.Experiment, params) -> np.ndarray:
     """Images of every class, by a classifier that was never trained."""
-    chosen = build.finish(config.load(DIGITS.replace("digits.py", "digits_classifier.py")), [])
+    chosen = settings.from_config(settings.load(DIGITS.replace("digits.py", "digits_classifier.py")), [])
     classifier = build.experiment(chosen, (8, 8, 1))
     other = parallel.init(lambda key: jittered(classifier.init_params(key), key), jax.random.key(3))
     guided = dataclasses.replace(experiment, task=ClassConditional(classifier=""), classifier=classifier)

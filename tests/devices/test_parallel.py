@@ -135,10 +135,10 @@ def test_bytes_per_device_by_hand():
 def test_a_batch_is_shared_equally(name):
     parallel = PARALLEL[name]()
     for size in (0, -1):
-        with pytest.raises(UserError, match=rf"train\.batch_size={size} must be a positive multiple of the 1 devices$"):
+        with pytest.raises(UserError, match=rf"batch_size={size}: must be a positive multiple of the 1 devices$"):
             parallel.check_batch("train.batch_size", size)
     parallel.check_batch("train.batch_size", 6, parts=3)
-    with pytest.raises(UserError, match="b=7 must be a positive multiple of the 1 devices times 3 microbatches"):
+    with pytest.raises(UserError, match="b=7: must be a positive multiple of the 1 devices times 3 microbatches"):
         parallel.check_batch("b", 7, parts=3)
 
 

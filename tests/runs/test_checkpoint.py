@@ -56,8 +56,9 @@ def test_round_trip_of_the_latest_two(saved):
 def test_a_damaged_checkpoint_falls_back_and_says_so(saved, caplog):
     damage(saved / "3")
     checkpoints = Checkpoints(saved, Retention(keep=2))
-    step, state = checkpoints.restore_latest(abstract(), set_aside=True)
+    step, state = checkpoints.restore_latest(abstract())
     assert step == 2 and "checkpoints/3 cannot be read" in caplog.text
+    checkpoints.quarantine([3])
     assert (saved / "3.damaged").is_dir() and checkpoints.steps() == [2]
     np.testing.assert_array_equal(state["w"], make(jax.random.key(2))["w"])
     checkpoints.save(3, make(jax.random.key(30)))  # the run reaches step 3 again
@@ -72,6 +73,36 @@ def test_no_readable_checkpoint(saved, tmp_path):
     with pytest.raises(UserError, match=r"none of the checkpoints \[2, 3\] can be read"):
         Checkpoints(saved).restore_latest(abstract())
     assert Checkpoints(tmp_path / "new").restore_latest(abstract()) is None
+
+
+def test_the_state_of_another_optimizer_is_taken_over_by_names(tmp_path):
+    """What both optimizers have comes back, wherever it stands in their chains; what is new starts fresh."""
+    params = {"w": jnp.arange(6.0).reshape(2, 3)}
+    state = init_state(params, optax.adam(optax.constant_schedule(1e-3)))
+    moments = jax.tree.map(lambda leaf: leaf + 7, state.opt_state)
+    checkpoints = Checkpoints(tmp_path, Retention())
+    checkpoints.save(1, state.replace(opt_state=moments))
+    checkpoints.close()
+
+    def restored(optimizer):
+        shapes = jax.eval_shape(lambda: init_state(params, optimizer))
+        place = jax.tree.leaves(params)[0].sharding
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+        return Checkpoints(tmp_path).restore(1, abstract, optimizer=optimizer.init).opt_state
+
+    longer = optax.chain(
+        optax.trace(0.9),
+        optax.adamw(optax.constant_schedule(1e-3), mask=lambda tree: jax.tree.map(lambda _: True, tree)),
+    )
+    trace, (adam, *_, schedule) = restored(longer)
+    np.testing.assert_array_equal(trace.trace["w"], 0)  # new
+    assert int(adam.count) == int(schedule.count) == 7
+    for name in ("mu", "nu"):
+        np.testing.assert_array_equal(getattr(adam, name)["w"], 7)
+    shorter = restored(optax.adam(1e-3))
+    assert int(shorter[0].count) == 7 and jax.tree.structure(shorter) == jax.tree.structure(
+        optax.adam(1e-3).init(params)
+    )
 
 
 def test_a_training_state_comes_back_bit_for_bit(tmp_path):

@@ -79,12 +79,12 @@ def test_another_seed_checkpoint_or_sampler_has_a_directory_of_its_own(digits, t
 def test_another_model_or_data_is_refused_and_nothing_written(digits):
     before = contents(digits)
     for assignment, told in [
-        ("model.bottleneck=16", r"model\.bottleneck: 8 there, 16 here"),
-        ("data.split=all", r"data\.split: 'train' there, 'all' here"),
-        ("sde.sigma_max=2.0", r"sde\.sigma_max: 1\.0 there, 2\.0 here"),
+        ("model.bottleneck=16", r"model\.bottleneck=8, these settings have 16"),
+        ("data.split=all", r"data\.split=train, these settings have all"),
+        ("sde.sigma_max=2.0", r"sde\.sigma_max=1\.0, these settings have 2\.0"),
     ]:
         for attempt in (train, lambda c, w, say: sample(c, w, SampleRequest(), say)):
-            with pytest.raises(UserError, match=rf"holds another run \({told}\); choose another --workdir"):
+            with pytest.raises(UserError, match=rf"the saved run has {told}; use another --workdir"):
                 attempt(finished("digits", *RANDOM, assignment), digits, quiet)
     with pytest.raises(UserError, match=r"batch_size=0"):
         train(finished("digits", *RANDOM, "train.batch_size=0"), digits, quiet)

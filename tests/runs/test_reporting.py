@@ -14,6 +14,7 @@ from score_sde_jax.runs.reporting import (
     Stopwatch,
     TensorBoard,
     WeightsAndBiases,
+    check_loggers,
     duration,
     read_metrics,
     write_atomically,
@@ -76,8 +77,9 @@ def test_no_metrics_yet(tmp_path):
 
 def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match=r"config\.train\.tensorboard=True needs: pip install"):
-        TensorBoard(tmp_path, 0)
+    with pytest.raises(UserError, match=r"--config\.train\.tensorboard=True: needs pip install"):
+        check_loggers(tmp_path, tensorboard=True, wandb=False)
+    check_loggers(tmp_path, tensorboard=False, wandb=False)
 
 
 def test_tensorboard_gets_every_value(tmp_path, monkeypatch):
@@ -136,8 +138,8 @@ def test_weights_and_biases_is_one_run_after_a_resume(tmp_path, monkeypatch):
         "finished",
     ]
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"config\.train\.wandb=True needs: pip install"):
-        WeightsAndBiases(tmp_path, 0)
+    with pytest.raises(UserError, match=r"--config\.train\.wandb=True: needs pip install"):
+        check_loggers(tmp_path, tensorboard=False, wandb=True)
 
 
 def test_a_stopwatch_splits_the_time(monkeypatch):

@@ -15,6 +15,7 @@ from PIL import Image
 from run_files import contents, images
 from stand_ins import NETWORKS, STAND_INS, Conditional, Unconditional
 
+from score_sde_jax import settings
 from score_sde_jax.networks import MODELS
 from score_sde_jax.networks.optimizer import learning_rate_schedule
 from score_sde_jax.runs import build
@@ -22,7 +23,7 @@ from score_sde_jax.runs import workdir as directories
 from score_sde_jax.runs.info import info
 from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.train import train
-from score_sde_jax.settings import reading as config
+from score_sde_jax.settings.choices import arguments
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -63,7 +64,7 @@ def alike():
     """Names whose experiment differs from that of an earlier one in the network or its numbers alone."""
     seen, found = set(), set()
     for name in DRAWING:
-        flat = config.flatten(finished(name))
+        flat = settings.flatten(settings.plain(finished(name)))
         sections = ("data.name", "sde.name", "parameterization.", "loss.", "sampler.")
         what = str([(key, value) for key, value in sorted(flat.items()) if key.startswith(sections)])
         found |= {name} if what in seen and published(name) else set()
@@ -96,7 +97,7 @@ def run(request, tmp_path_factory, where):
 
 def _schedule(name):
     keys = ("learning_rate", "warmup_steps", "decay")
-    return {key: value for key, value in finished(name).optimizer.items() if key in keys}
+    return {key: getattr(finished(name).optimizer, key) for key in keys}
 
 
 def test_a_run_leaves_what_it_promises(run):
@@ -163,9 +164,7 @@ def test_more_images_go_on_where_it_stopped(run):
 
 
 def _adopted(workdir, name, overrides):
-    chosen = finished(name, *overrides)
-    directories.adopt_automatic(chosen, directories.saved_config(workdir))
-    return chosen
+    return settings.adopt(finished(name, *overrides), directories.saved_config(workdir))
 
 
 def test_automatic_choices_are_said_saved_and_kept(tmp_path, folder, monkeypatch):
@@ -181,7 +180,7 @@ def test_automatic_choices_are_said_saved_and_kept(tmp_path, folder, monkeypatch
     assert resolved["sampler"]["times"]["num_levels"] == levels > 2
     for key, value in [
         ("sde.sigma_max", resolved["sde"]["sigma_max"]),
-        ("loss.times.num_levels", levels),
+        ("loss.times.num_levels, sampler.times.num_levels", levels),
         ("sampler.corrector.step_size", resolved["sampler"]["corrector"]["step_size"]),
     ]:
         assert any(line.startswith(f"{key} = {value} ") for line in chosen), (key, chosen)
@@ -201,7 +200,7 @@ def test_automatic_choices_are_said_saved_and_kept(tmp_path, folder, monkeypatch
 
 def test_the_stand_ins_take_the_arguments_of_what_they_stand_for():
     for name, network in STAND_INS.items():
-        assert set(config.arguments(network)) - {"dtype"} == set(config.arguments(NETWORKS[name])) - {"dtype"}
+        assert set(arguments(network)) - {"dtype"} == set(arguments(NETWORKS[name])) - {"dtype"}
     x = jnp.zeros((2, 4, 4, 3))
     for network, told in ((Conditional(8, 3), jnp.zeros(2, jnp.int32)), (Unconditional(8), None)):
         out, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x, told)

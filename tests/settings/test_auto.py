@@ -1,16 +1,13 @@
 """Values that the data decide: what is chosen, what is given, and what a resume adopts."""
 
-import json
-
 import numpy as np
 import pytest
 from experiments import finished
 from scipy.spatial.distance import pdist
 
+from score_sde_jax import settings
 from score_sde_jax.diffusion import ladder
 from score_sde_jax.runs import build, workdir
-from score_sde_jax.settings import auto as choices
-from score_sde_jax.settings import reading as config
 
 
 @pytest.fixture(params=[1, 3], ids=["gray", "color"])
@@ -29,9 +26,9 @@ def automatic(path, *assignments):
 def test_automatic_values_are_the_techniques_of_the_data(npz, value_range):
     path, images = npz
     chosen = automatic(path, f"data.value_range={value_range}")
-    assert choices.is_automatic(chosen)
-    told = choices.choose_automatic(chosen, build.dataset(chosen))
-    assert not choices.is_automatic(chosen)
+    assert settings.automatic(chosen)
+    chosen, lines = settings.resolve(chosen, build.dataset(chosen))
+    assert not settings.automatic(chosen)
     low, high = value_range
     sigma_max = pdist(images.reshape(30, -1) / 255).max() * (high - low)
     assert chosen.sde.sigma_max == pytest.approx(sigma_max, rel=1e-4)
@@ -44,8 +41,8 @@ def test_automatic_values_are_the_techniques_of_the_data(npz, value_range):
         ("times.num_levels", levels),
         ("sampler.corrector.step_size", chosen.sampler.corrector.step_size),
     ]:
-        assert any(f"{path} = {value}" in line for line in told), told
-    assert choices.choose_automatic(chosen, build.dataset(chosen)) == []
+        assert any(f"{path} = {value}" in line for line in lines), lines
+    assert settings.resolve(chosen, build.dataset(chosen)) == (chosen, [])
 
 
 def test_a_step_size_fits_the_levels_that_the_grid_visits(npz):
@@ -54,7 +51,7 @@ def test_a_step_size_fits_the_levels_that_the_grid_visits(npz):
     grids = ("loss.times.num_levels=9",), ("sampler.times.name=uniform", "sampler.times.num_steps=8")
     for grid in (*grids, ("sampler.times.name=uniform", "sampler.times.num_steps=1")):
         chosen = automatic(npz[0], "sde.sigma_max=5.0", "loss.times.num_levels=9", *grid)
-        choices.choose_automatic(chosen, build.dataset(chosen))
+        chosen, _ = settings.resolve(chosen, build.dataset(chosen))
         sizes.append(chosen.sampler.corrector.step_size)
     assert sizes[0] == sizes[1] != sizes[2]
     for size, ratio in zip(sizes[1:], (500.0 ** (1 / 8), 500.0), strict=True):
@@ -63,22 +60,16 @@ def test_a_step_size_fits_the_levels_that_the_grid_visits(npz):
 
 def test_a_value_that_is_given_is_not_chosen(npz):
     chosen = automatic(npz[0], "sde.sigma_max=5.0", "loss.times.num_levels=7")
-    told = choices.choose_automatic(chosen, build.dataset(chosen))
-    assert len(told) == 1 and "step_size" in told[0]
+    chosen, lines = settings.resolve(chosen, build.dataset(chosen))
+    assert len(lines) == 1 and "step_size" in lines[0]
     assert (chosen.sde.sigma_max, chosen.sampler.times.num_levels) == (5.0, 7)
 
 
 def test_automatic_values_are_adopted_from_the_run_and_nothing_else_is(npz, tmp_path):
-    chosen = automatic(npz[0])
-    choices.choose_automatic(chosen, build.dataset(chosen))
+    chosen, _ = settings.resolve(automatic(npz[0]), build.dataset(automatic(npz[0])))
     workdir.record(tmp_path / "run", chosen, (4, 4, 1))
-    again = automatic(npz[0], "train.steps=9")
-    saved = workdir.saved_config(tmp_path / "run")
-    workdir.adopt_automatic(again, saved)
-    workdir.refuse_another_run(tmp_path / "run", again, saved)
-    expected = json.loads(config.to_json(chosen))
-    expected["train"]["steps"] = 9
-    assert json.loads(config.to_json(again)) == expected
-    untouched = automatic(npz[0])
-    workdir.adopt_automatic(untouched, workdir.saved_config(tmp_path / "nothing"))
-    assert choices.is_automatic(untouched)
+    again = settings.adopt(automatic(npz[0], "train.steps=9"), workdir.saved_config(tmp_path / "run"))
+    workdir.refuse_another_run(tmp_path / "run", again)
+    assert again == settings.with_values(chosen, {"train.steps": 9})
+    untouched = settings.adopt(automatic(npz[0]), {})
+    assert settings.automatic(untouched) == settings.automatic(automatic(npz[0]))

@@ -91,7 +91,7 @@ def test_training(pair):
     fields = ("lr", "beta1", "eps", "warmup", "grad_clip", "weight_decay")
     keys = ("learning_rate", "beta1", "eps", "warmup_steps", "gradient_clip", "weight_decay")
     for field, key in zip(fields, keys, strict=True):
-        assert ours.optimizer[key] == theirs[f"optim.{field}"], key
+        assert getattr(ours.optimizer, key) == theirs[f"optim.{field}"], key
     assert ours.optimizer.decay == "constant" and ours.seed == theirs["seed"]
     assert (ours.train.steps, ours.train.batch_size) == (theirs["training.n_iters"] - 1, theirs["training.batch_size"])
     assert (ours.train.ema_decay, ours.train.log_every) == (theirs["model.ema_rate"], theirs["training.log_freq"])

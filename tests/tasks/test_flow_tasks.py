@@ -96,7 +96,7 @@ def test_which_image_is_observed():
 def test_tasks_that_make_no_sense(task, shape, part):
     with pytest.raises(UserError) as raised:
         task.check(shape)
-    assert part in str(raised.value) and str(raised.value).startswith("config.task")
+    assert part in str(raised.value) and str(raised.value).startswith("--config.task")
 
 
 def test_options_out_of_range():

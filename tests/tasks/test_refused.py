@@ -9,8 +9,8 @@ from drawing import drawn
 from experiments import finished, loaded
 from run_files import quiet
 
+from score_sde_jax import settings
 from score_sde_jax.errors import UserError
-from score_sde_jax.runs import build
 from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.train import train
 
@@ -33,13 +33,13 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
         (["task.name=super_resolution", "task.factor=3"], "config.task.factor=3: at least 2, and a divisor"),
         (["task.name=class_conditional"], "config.task.classifier is missing: expected a string"),
         (["task.name=class_conditional", "task.classifier=TMP/nothing"], "nothing: no run there; train one"),
-        (["task.name=class_conditional", "task.classifier=DIGITS"], "not a classifier, but a run of config.loss.name="),
+        (["task.name=class_conditional", "task.classifier=DIGITS"], "not a classifier, but a run of loss.name="),
         (
             ["task.name=class_conditional", "task.classifier=CLASSIFIER", "task.label=10"],
             "config.task.label=10: the classes are 0 to 9",
         ),
         (["task.name=interpolation", "task.num_between=0"], "config.task.num_between=0: at least 1"),
-        (["task.name=reconstruction", "task.label=3"], "config.task.label: task 'reconstruction' has no such key"),
+        (["task.name=reconstruction", "task.label=3"], "config.task.label: task.name=reconstruction has no such key"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(digits, classifier, tmp_path, assignments, part):
@@ -61,8 +61,8 @@ def test_a_mistake_is_told_in_one_line(digits, classifier, tmp_path, assignments
 @pytest.mark.parametrize(
     ("section", "key", "value", "part"),
     [
-        ("sde", "sigma_max", 2.0, "trained with another noise (config.sde.sigma_max: 2.0 there, 1.0 here)"),
-        ("data", "value_range", [-1.0, 1.0], "for images of config.data.value_range=(-1.0, 1.0), not (0.0, 1.0)"),
+        ("sde", "sigma_max", 2.0, "trained on other noise, with sde.sigma_max=2.0, not 1.0"),
+        ("data", "value_range", [-1.0, 1.0], "for images of data.value_range=(-1.0, 1.0), not (0.0, 1.0)"),
         (None, "image_shape", [16, 16, 1], "for images of shape (16, 16, 1), not (8, 8, 1)"),
     ],
 )
@@ -89,9 +89,17 @@ def test_points_have_no_pixels(tmp_path):
 @pytest.mark.parametrize(
     ("name", "assignments", "part"),
     [
-        ("digits", ["loss.name=classification"], "config.loss.name=classification and config.model.name=small_unet"),
-        ("digits", ["model.name=wide_resnet"], "config.loss.name=denoising and config.model.name=wide_resnet"),
-        ("digits_classifier", ["loss.name=denoising"], "config.loss.name=denoising and config.model.name=wide_resnet"),
+        (
+            "digits",
+            ["loss.name=classification"],
+            "classification: model.name=small_unet is no classifier",
+        ),
+        ("digits", ["model.name=wide_resnet"], "denoising: model.name=wide_resnet is a classifier"),
+        (
+            "digits_classifier",
+            ["loss.name=denoising"],
+            "denoising: model.name=wide_resnet is a classifier",
+        ),
     ],
 )
 def test_classes_are_learned_by_classifiers_alone(name, assignments, part):
@@ -104,7 +112,7 @@ def test_a_classifier_that_draws():
     chosen = loaded("digits_classifier", ":debug")
     chosen.sampler = loaded("digits", ":debug").sampler.copy_and_resolve_references()
     with pytest.raises(UserError, match=r"config\.sampler: a classifier .* draws no images; leave it out"):
-        build.finish(chosen, [])
+        settings.from_config(chosen, [])
 
 
 def test_sampling_from_a_classifier(classifier):
@@ -114,7 +122,7 @@ def test_sampling_from_a_classifier(classifier):
 
 @pytest.mark.parametrize(
     ("labels", "part"),
-    [(None, "npz has no labels to learn"), (np.arange(20) % 12, "has 12 classes, config.model.num_classes=10")],
+    [(None, "npz has no labels to learn"), (np.arange(20) % 12, "--config.model.num_classes=10: npz has 12 classes")],
 )
 def test_data_that_a_classifier_cannot_learn(tmp_path, labels, part):
     arrays = {"images": np.zeros((20, 8, 8, 1), np.uint8)} | ({} if labels is None else {"labels": labels})

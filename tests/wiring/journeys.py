@@ -34,7 +34,7 @@ class Unsaved:
     def save(self, step, state, **more):
         pass
 
-    def restore_latest(self, abstract, set_aside):
+    def restore_latest(self, abstract, optimizer=None):
         return None
 
     def close(self):
@@ -42,7 +42,7 @@ class Unsaved:
 
 
 def restore(workdir, checkpoint, abstract):
-    """A state that depends on the seed of the run alone, in the place of its checkpoint."""
+    """Averages that depend on the seed of the run alone, in the place of its checkpoint."""
     return 1, ramps(abstract, start=directories.saved_config(workdir)["seed"])
 
 

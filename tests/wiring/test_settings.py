@@ -4,6 +4,8 @@ The drivers run as a user starts them, without a compiler (dry.py); what they tr
 they leave must differ, in every mode that the key is for.
 """
 
+import functools
+
 import pytest
 from two_values import (
     ACTS,
@@ -25,17 +27,17 @@ from two_values import (
     of_choice,
     other_values,
     path_of,
+    registries,
 )
 
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks import MODELS
-from score_sde_jax.settings import reading as config
-from score_sde_jax.settings.reading import section
-from score_sde_jax.settings.schema import SCHEMA
+from score_sde_jax.settings.choices import arguments
 
 KEYS = keys()
-CHOICES = [f"{path}={name}" for path, spec in SCHEMA.items() for name in spec.choices]
-BY_NAME = [path for path, spec in SCHEMA.items() if len(spec.choices) > 1]
+REGISTRIES = registries()
+CHOICES = [f"{path}={name}" for path, registry in REGISTRIES.items() for name in registry]
+BY_NAME = [path for path, registry in REGISTRIES.items() if len(registry) > 1]
 DRAWING = ("sampler", "task")
 
 
@@ -49,7 +51,7 @@ def assert_values_differ(journeys, key, mode):
     name, assignments = config_of(key), context(key)
     chosen = journeys.config(name, assignments)
     path = path_of(key)
-    value = section(chosen, path.rpartition(".")[0])[path.rpartition(".")[2]] if "." in path else chosen[path]
+    value = functools.reduce(getattr, path.split("."), chosen)
     runs = {f"{path}={value}": journeys.observe(mode, name, assignments)}
     for other in other_values(key, KEYS[key], value):
         runs[" ".join(other)] = journeys.observe(mode, name, (*assignments, *other))
@@ -59,7 +61,7 @@ def assert_values_differ(journeys, key, mode):
 
 
 def assert_choices_differ(journeys, path, mode):
-    names = [name for name in SCHEMA[path].choices if name not in SAME_CODE]
+    names = [name for name in REGISTRIES[path] if name not in SAME_CODE]
     runs = {name: journeys.observe(mode, config_of(f"{path}={name}"), of_choice(path, name)) for name in names}
     same = [(a, b) for i, a in enumerate(runs) for b in list(runs)[:i] if runs[a] == runs[b]]
     assert not same, f"nothing that --mode={mode} does differs between {path}.name={same}"
@@ -80,7 +82,7 @@ def test_every_key_is_followed_or_has_a_reason():
 def test_a_network_with_the_keys_of_another_is_that_one_with_other_defaults(name, other):
     ours, theirs = MODELS[name], MODELS[other]
     assert ours.__call__.__code__ is theirs.__call__.__code__
-    assert list(config.arguments(ours)) == list(config.arguments(theirs))
+    assert list(arguments(ours)) == list(arguments(theirs))
 
 
 class TestTraining:

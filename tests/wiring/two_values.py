@@ -6,8 +6,7 @@ A key's id is the path of its section, the choice that owns it, and its name: "s
 import typing
 from typing import Any
 
-from score_sde_jax.settings import reading as config
-from score_sde_jax.settings.schema import SCHEMA
+from score_sde_jax.settings.reading import section_types, value_types
 from score_sde_jax.tasks.masks import MASKS
 
 TRAIN, SAVE, SAMPLE, EVAL, NETWORK = "train", "save", "sample", "eval", "network"
@@ -189,12 +188,17 @@ REASONS = {  # keys of which no value can be seen in what a run computes and lea
 def keys() -> dict[str, Any]:
     """Annotation of every key, by its id."""
     found: dict[str, Any] = {}
-    for path, spec in SCHEMA.items():
-        owned = {path: config.arguments(spec.options) if spec.options else {}}
-        owned |= {f"{path}={name}": spec.own(name) for name in spec.choices}
-        for owner, parameters in owned.items():
-            found |= {f"{owner}.{key}".lstrip("."): parameter.annotation for key, parameter in parameters.items()}
+    for path, section, registry in section_types():
+        found |= {f"{path}.{key}".lstrip("."): kind for key, kind in value_types(section).items() if key != "name"}
+        for name in registry.registry if registry else ():
+            chosen = registry.pick(section, name, path)
+            found |= {f"{path}={name}.{key}": kind for key, kind in value_types(chosen).items() if key in chosen.own}
     return found
+
+
+def registries() -> dict[str, Any]:
+    """The registry of every section that picks from one, by its path."""
+    return {path: mark.registry for path, _, mark in section_types() if mark}
 
 
 def by_start(table: dict[str, Any], key: str) -> Any:

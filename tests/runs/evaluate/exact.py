@@ -9,8 +9,8 @@ from experiments import loaded
 from flax import linen as nn
 
 from score_sde_jax import keys as prng
+from score_sde_jax import settings
 from score_sde_jax.diffusion.sdes import VE, VP, SubVP
-from score_sde_jax.runs import build
 from score_sde_jax.runs import step as state
 
 MEAN, STD = 0.3, 0.4
@@ -46,7 +46,7 @@ def finished(kind, *assignments, base="digits"):
         "train.steps=1",
         "train.preview_every=0",
     ]
-    return build.finish(chosen, [*known, *OVERRIDES[kind], *assignments])
+    return settings.from_config(chosen, [*known, *OVERRIDES[kind], *assignments])
 
 
 def init_state(params, optimizer):

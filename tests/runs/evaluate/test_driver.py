@@ -182,8 +182,8 @@ def test_held_out_images_of_another_directory(runs, npz, tmp_path):
     assert other != output and metrics(other)["loss"]["num_images"] == 30 and "training_loss" not in metrics(other)
     assert any("these are images that the run trains on, nothing is held out" in line for line in lines)
     for more, told in [
-        ("eval.split=test", r"config\.eval\.split=test: npz has no splits; name .* config\.eval\.dir"),
-        (f"eval.dir={tmp_path / 'nowhere'}", r"config\.eval\.dir='.*nowhere': there is no file"),
+        ("eval.split=test", r"config\.eval\.split=test: npz has no splits; name .* --config\.eval\.dir"),
+        (f"eval.dir={tmp_path / 'nowhere'}", r"config\.eval\.dir=.*nowhere: there is no file"),
     ]:
         with pytest.raises(UserError, match=told):
             evaluate.evaluate(finished(kind, *overrides, more), workdir, say=quiet)
@@ -195,7 +195,7 @@ def test_held_out_images_of_another_directory(runs, npz, tmp_path):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("eval.split=dev", r"config\.eval\.split='dev': choose one of train, test, all"),
+        ("eval.split=dev", r"config\.eval\.split=dev: choose one of train, test, all"),
         ("eval.dir=there", "config.eval.dir=there: digits lie in no directory"),
         ("eval.loss=false eval.bits_per_dim=false", "loss and bits_per_dim are both False; nothing to evaluate"),
     ],
@@ -208,7 +208,7 @@ def test_a_mistake_is_told_in_one_line_and_leaves_nothing(asked, more, told):
 
 def test_more_images_than_there_are_and_an_exact_divergence_of_many(asked, monkeypatch):
     _, lines, calls = asked("eval.num_images=400", "eval.bits_per_dim=false", "eval.batch_size=100")
-    assert any("digits test has 359 images, fewer than config.eval.num_images=400" in line for line in lines)
+    assert any("digits test has 359 images, fewer than --config.eval.num_images=400" in line for line in lines)
     assert len(calls) == 8
     monkeypatch.setattr(evaluate, "MANY_DIRECTIONS", 63)
     lines = asked("eval.loss=false", "eval.divergence=exact")[1]

@@ -1,6 +1,7 @@
 """What is measured of a network that is exact: every number is known."""
 
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from PIL import Image
 from run_files import quiet
 
 from score_sde_jax import keys as prng
+from score_sde_jax import settings
 from score_sde_jax.data import all_images
 from score_sde_jax.diffusion.losses import noise_level
 from score_sde_jax.diffusion.sdes import SDES, VP
@@ -66,7 +68,7 @@ def test_bits_per_dim_are_those_of_the_density(runs, name, split, levels, estima
     output = evaluate.evaluate(chosen, workdir, say=quiet)
     found, sde = metrics(output)["bits_per_dim"], EXACT_SDES[kind]
     if split:
-        chosen.data.split = split
+        chosen = settings.with_values(chosen, {"data.split": split})
     stored = all_images(build.dataset(chosen))[: found["num_images"]]
     expected, noise = closed_form(sde, stored, levels, value_range, repeats=3)
     dim, probes = stored[0].size, 0.0
@@ -137,6 +139,8 @@ class Prejudiced(nn.Module):
 
     num_classes: int = 10
 
+    is_classifier: ClassVar[bool] = True
+
     @nn.compact
     def __call__(self, x, condition, train=False):
         logits = self.param("logits", lambda _: 2.0 * jax.nn.one_hot(jnp.array([3, 0]), self.num_classes))
@@ -151,7 +155,7 @@ def test_a_classifier_has_an_accuracy_at_every_noise_level(tmp_path, monkeypatch
         classifier = loaded("digits_classifier", ":debug")
         classifier.model = dict(name="wide_resnet", num_classes=10)
         still = ["optimizer.learning_rate=0.0", "train.steps=1", f"train.ema_decay={DECAY}"]
-        return build.finish(classifier, [*still, *more])
+        return settings.from_config(classifier, [*still, *more])
 
     train(chosen("train.preview_every=0"), tmp_path, quiet)
     lines = []

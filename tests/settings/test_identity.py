@@ -1,0 +1,159 @@
+"""What is the same run, and what may change: every key belongs to one of the lists, and a changed run says so."""
+
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+from experiments import finished
+from run_files import contents, images, quiet, restored
+
+from score_sde_jax import settings
+from score_sde_jax.errors import UserError
+from score_sde_jax.runs import checkpoint
+from score_sde_jax.runs import workdir as directories
+from score_sde_jax.runs.evaluate import evaluate
+from score_sde_jax.runs.info import info
+from score_sde_jax.runs.sample import SampleRequest, sample
+from score_sde_jax.runs.train import train
+from score_sde_jax.settings import identity
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+STILL = ("train.preview_every=0", "optimizer.decay=constant", "sampler.num_images=2", "sampler.batch_size=2")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A finished run of 4 steps."""
+    workdir = tmp_path_factory.mktemp("digits")
+    train(finished("digits", *STILL), workdir, quiet)
+    return workdir
+
+
+@pytest.fixture
+def run(digits, tmp_path):
+    """A copy of it, to go on with."""
+    shutil.copytree(digits, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_every_section_is_judged_once():
+    """As part of the run, as what training alone depends on, or as what comes after training."""
+    sections = {path.partition(".")[0] for path in settings.flatten(settings.plain(finished("digits")))}
+    training = {path for path in identity.TRAINING if "." not in path}
+    assert sections == set(identity.RUN) | training | {"sampler", "task", "eval"}
+    assert not set(identity.RUN) & training
+
+
+@pytest.mark.parametrize("key", identity.CHANGEABLE)
+def test_a_key_that_may_change_is_one_of_training(key):
+    assert key in identity.TRAINING and key.partition(".")[0] in identity.RUN
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("data.flip=true", "data.flip False -> True"),
+        ("optimizer.gradient_clip=1.0", "optimizer.gradient_clip None -> 1.0"),
+        ("optimizer.weight_decay=0.01", "optimizer.weight_decay 0.0 -> 0.01"),
+        ("optimizer.warmup_steps=2", "optimizer.warmup_steps 0 -> 2"),
+        ("optimizer.decay=cosine", "optimizer.decay constant -> cosine"),
+        ("train.batch_size=4", "train.batch_size 8 -> 4"),
+        ("train.log_every=2", "train.log_every 1 -> 2"),
+        ("loss.reduction=half_sum", "loss.reduction mean -> half_sum"),
+        ("checkpoint.keep=3", "checkpoint.keep 2 -> 3"),
+    ],
+)
+def test_a_run_goes_on_with_other_training_and_says_what_changed(run, change, line):
+    lines = []
+    train(finished("digits", *STILL, "train.steps=5", change), run, lines.append)
+    told = next(line for line in lines if line.startswith("changed settings: "))
+    assert line in told and "train.steps 4 -> 5" in told and any("resuming" in line for line in lines)
+    assert directories.saved_settings(run) == finished("digits", *STILL, "train.steps=5", change)
+    if "batch_size" in change:
+        assert any("go on at image 16" in line for line in lines)
+    sample(finished("digits", *STILL, change), run, SampleRequest(), quiet)
+
+
+@pytest.mark.parametrize("change", ["optimizer.gradient_clip=1.0", "optimizer.weight_decay=0.01"])
+def test_the_state_of_another_optimizer_is_taken_over(run, change):
+    """The moments and counts of five steps, four of them with the optimizer before; the state has another shape."""
+    train(finished("digits", *STILL, "train.steps=5", change), run, quiet)
+    before = restored(run, finished("digits", *STILL), 4)
+    after = restored(run, finished("digits", *STILL, change), 5)
+    structures = [jax.tree.structure(state.opt_state) for state in (before, after)]
+    assert structures[0] != structures[1]
+    counts = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.dtype == np.int32]
+    assert [int(count) for count in counts] == [5, 5]
+    for old, new in zip(second_moments(before), second_moments(after), strict=True):
+        # nu' = 0.999 nu + 0.001 g^2: a fresh start would have only the last term
+        assert np.all(np.asarray(new) >= 0.99 * np.asarray(old))
+
+
+def second_moments(state):
+    leaves = jax.tree.leaves_with_path(state.opt_state)
+    return [leaf for path, leaf in leaves if ".nu" in jax.tree_util.keystr(path)]
+
+
+def test_a_run_knows_itself(run):
+    """Settings that differ from the defaults of its config file come from the run, and overrides apply on top."""
+    saved = directories.saved_settings(run)
+    assert saved == finished("digits", *STILL)
+    longer = directories.saved_settings(run, ["train.steps=6", "sampler.num_images=3"])
+    assert longer == finished("digits", *STILL, "train.steps=6", "sampler.num_images=3")
+    assert len(images(sample(directories.saved_settings(run, ["sampler.num_images=3"]), run, SampleRequest()))) == 3
+    assert (evaluate(directories.saved_settings(run, ["eval.num_images=8"]), run, say=quiet) / "metrics.json").exists()
+    lines = []
+    info(saved, run, lines.append)
+    assert any(line.startswith("run: 4 steps of 8 images") for line in lines)
+
+
+REFUSED = [
+    ("model.bottleneck=16", "model.bottleneck=8, these settings have 16"),
+    ("data.value_range=(-1.0,1.0)", "data.value_range"),
+    ("train.batch_size=0", "must be >= 1"),
+    ("sde.sigma_min=2.0", "must be above 0 and below"),
+    ("sampler.corrector.step_size=2.5", "step_size=2.5"),
+    ("train.steps_per_call=3 train.steps=6 train.log_every=3 checkpoint.every=3", "does not divide step 4"),
+    ("train.tensorboard=true", "needs pip install"),
+    ("data.split=most", "choose one of train, test, all"),
+]
+
+
+@pytest.mark.parametrize(("changes", "part"), REFUSED)
+def test_a_refused_command_leaves_the_workdir_as_it_was(run, tmp_path, changes, part, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    before = contents(run)
+    for workdir in (run, tmp_path / "new"):
+        if "model" in changes or "value_range" in changes or "steps_per_call" in changes:
+            workdir = run  # no mistake of a new run
+        with pytest.raises(UserError) as raised:
+            train(finished("digits", *STILL, *changes.split()), workdir, quiet)
+        assert part in str(raised.value) and "\n" not in str(raised.value)
+        assert contents(run) == before and not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_of_another_model_leaves_the_workdir_as_it_was(run):
+    """As when the network of this version has other parameters."""
+    config = run / "config.json"
+    config.write_text(config.read_text().replace('"bottleneck": 8', '"bottleneck": 16'))
+    before = contents(run)
+    for attempt in (train, lambda chosen, run, say: sample(chosen, run, SampleRequest(), say)):
+        with pytest.raises(UserError, match=r"holds another model: \S+ is \S+ .* there, .* here"):
+            attempt(finished("digits", *STILL, "model.bottleneck=16", "train.steps=6"), run, quiet)
+    assert contents(run) == before
+
+
+def test_sampling_reads_the_averages_alone(run, monkeypatch):
+    wanted_entries, load = [], checkpoint.Checkpoints._load
+
+    def recording(self, step, wanted):
+        wanted_entries.append(sorted(wanted))
+        return load(self, step, wanted)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "_load", recording)
+    sample(finished("digits", *STILL), run, SampleRequest(), quiet)
+    evaluate(finished("digits", *STILL, "eval.num_images=8"), run, say=quiet)
+    assert wanted_entries == [["ema_params", "step"]] * 2
