@@ -3,6 +3,7 @@
 Everywhere in this package `keys` is an array of typed PRNG keys with one key for every image of the batch.
 """
 
+from enum import IntEnum
 from typing import Literal, get_args
 
 import jax
@@ -10,6 +11,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 Purpose = Literal["init", "train", "sample", "evaluate"]
+
+
+class Stream(IntEnum):
+    """Numbers folded into an image's key for random streams of their own.
+
+    They are above all that a split of a key counts to: its parts are what folding 0, 1, ... gives.
+    """
+
+    DROPOUT = 2**31 - 1
+    PROJECTIONS = 2**31 - 2
+    DEQUANTIZE = 2**31 - 3
+    FLIP = 2**31 - 4
+    LABEL = 2**31 - 5
 
 
 def root(seed: int, purpose: Purpose) -> Key[Array, ""]:
@@ -25,6 +39,11 @@ def per_image(key: Key[Array, ""], indices: Int[Array, " batch"]) -> Key[Array, 
 def fold_in(keys: Key[Array, " batch"], number: Int[Array, ""] | int) -> Key[Array, " batch"]:
     """Keys for step `number`, without carrying keys from one step to the next."""
     return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+def stream(keys: Key[Array, " batch"], name: Stream) -> Key[Array, " batch"]:
+    """Keys of a named stream, independent of what else the same keys are used for."""
+    return fold_in(keys, int(name))
 
 
 def split(keys: Key[Array, " batch"], num: int) -> tuple[Key[Array, " batch"], ...]:
@@ -48,6 +67,6 @@ def signs(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Flo
     return jax.vmap(lambda key: jax.random.rademacher(key, like.shape[1:], like.dtype))(keys)
 
 
-def bcast(values: Shaped[Array, " batch"], like: Float[Array, "batch *shape"]) -> Shaped[Array, "..."]:
+def bcast(values: Shaped[Array, " batch"], like: Shaped[Array, "batch *shape"]) -> Shaped[Array, "..."]:
     """One value per image, shaped (batch, 1, ..., 1) so that it multiplies images without broadcasting ranks."""
     return jnp.reshape(values, (-1,) + (1,) * (like.ndim - 1))

@@ -25,11 +25,19 @@ def timeless(row):
     return {key: value for key, value in row.items() if key not in TIMES}
 
 
+def arrays(directory):
+    """All arrays of a set of samples, in the order of its shards."""
+    shards = []
+    for path in sorted(directory.glob("[ip]*s*.npz"), key=lambda path: (len(path.name), path.name)):
+        with np.load(path) as archive:
+            shards.append(dict(archive))
+    return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+
+
 def images(directory):
-    archive = next(directory.glob("*.npz"))
-    with np.load(archive) as loaded:
-        assert loaded.files == [archive.stem]
-        return loaded[archive.stem]
+    """The samples of a set, with nothing beside them."""
+    (samples,) = arrays(directory).values()
+    return samples
 
 
 def restored(workdir, chosen, step):

@@ -12,8 +12,8 @@ class Unconditional(nn.Module):
     width: int = 128
 
     @nn.compact
-    def __call__(self, x, condition=None, train=False):
-        assert condition is None
+    def __call__(self, x, condition, train=False):
+        assert condition.noise is None
         return nn.Conv(x.shape[-1], (3, 3))(nn.tanh(nn.Conv(self.width, (3, 3))(x)))
 
 
@@ -25,7 +25,7 @@ class Conditional(nn.Module):
 
     @nn.compact
     def __call__(self, x, condition, train=False):
-        bias = nn.Embed(self.num_levels, self.width)(condition)
+        bias = nn.Embed(self.num_levels, self.width)(condition.noise)
         hidden = nn.tanh(nn.Conv(self.width, (3, 3))(x) + bias[:, None, None, :])
         return nn.Conv(x.shape[-1], (3, 3))(hidden)
 
@@ -35,7 +35,7 @@ class LinearClassifier(WideResNet):
 
     @nn.compact
     def __call__(self, x, condition, train=False):
-        features = jnp.concatenate([x.reshape(len(x), -1), condition[:, None]], axis=1)
+        features = jnp.concatenate([x.reshape(len(x), -1), condition.noise[:, None]], axis=1)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(features)
 
 
@@ -46,7 +46,7 @@ def unet(network):
         assert (dropout_keys is None) == (not train or not self.dropout)
         hidden = nn.Conv(self.width, (3, 3))(x)
         if self.embedding != "none":
-            hidden = hidden + nn.Dense(self.width)(jnp.sin(condition.astype(x.dtype))[:, None])[:, None, None, :]
+            hidden = hidden + nn.Dense(self.width)(jnp.sin(condition.noise.astype(x.dtype))[:, None])[:, None, None, :]
         return nn.Conv(x.shape[-1], (3, 3))(nn.tanh(hidden))
 
     return type(network.__name__, (network,), {"__call__": nn.compact(call)})

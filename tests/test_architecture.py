@@ -10,7 +10,7 @@ PACKAGE = ROOT / "score_sde_jax"
 
 # From the ground up. A wing imports from those below it; wings of one set do not know each other.
 WINGS = (
-    {"errors", "keys"},
+    {"errors", "keys", "condition"},
     {"devices"},
     {"diffusion", "networks", "data"},
     {"samplers"},
@@ -27,18 +27,17 @@ INSIDE = {
         {"sdes", "ode", "ladder"},
         {"parameterization"},
     ),
-    "data": ({"dataset", "images"}, {"tfds_source"}, {"idx"}, {"archives"}),
+    "data": ({"dataset", "images", "pixels"}, {"tfds_source"}, {"idx"}, {"archives"}),
     "devices": ({"machine"},),
     "networks": ({"convolution", "embedding", "resampling"}, {"layers"}, {"refinenet", "unet_blocks"}),
     "samplers": ({"step"}, {"flow"}),
-    "tasks": ({"task", "masks"}, {"flow"}),
+    "tasks": ({"task", "masks"}, {"observed", "loss"}),
     "settings": ({"fields", "choices"}, {"sections"}, {"rules"}, {"reading"}),
     "runs": (
         {"reporting", "checkpoint", "step"},
-        {"window", "pictures", "workdir", "results", "experiment"},
-        {"build"},
-        {"given"},
-        {"drawing", "measures", "neighbours"},
+        {"window", "pictures", "workdir", "experiment"},
+        {"build", "numbered"},
+        {"batch_sampler", "neighbours"},
     ),
 }
 

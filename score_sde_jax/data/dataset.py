@@ -1,8 +1,9 @@
 """What a data set is: examples by index, held in memory or decoded once and then remembered."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Int, Int32, Integer, Num
@@ -13,6 +14,42 @@ CACHE_BYTES = 2 << 30
 """Decoded images are kept in memory up to this many bytes (CelebA at 64 pixels takes 1.9 GiB)."""
 
 DECODED_AT_ONCE = 128  # TFDS reads records in groups three times as fast as one by one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What is known of a dataset before any of its files is read; None where only the files tell.
+
+    levels: quantization levels of a value, None for continuous values. train_images: published size of split "train".
+    point_shape: shape of an example that is no image.
+    """
+
+    image_size: int | None = None
+    channels: int | None = None
+    levels: int | None = 256
+    train_images: int | None = None
+    point_shape: tuple[int, ...] | None = None
+
+    def shape(self, image_size: int | None, channels: int | None) -> tuple[int, ...] | None:
+        """Shape of an example with these options."""
+        size, channels = image_size or self.image_size, channels or self.channels
+        if self.point_shape or size is None or channels is None:
+            return self.point_shape
+        return (size, size, channels)
+
+    def length(self, split: str | None) -> int | None:
+        """Published number of images of a split."""
+        return self.train_images if split == "train" else None
+
+
+def declares(**known: Any) -> Callable[[Callable[..., "Dataset"]], Callable[..., "Dataset"]]:
+    """Decorator of a function that opens a dataset, with what is known of it before: see `Declared`."""
+
+    def decorated(opens: Callable[..., "Dataset"]) -> Callable[..., "Dataset"]:
+        opens.declared = Declared(**known)  # type: ignore[attr-defined]
+        return opens
+
+    return decorated
 
 
 class Example(TypedDict):

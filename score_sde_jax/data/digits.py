@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice, check_declared
+from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice, check_declared, declares
 
 
+@declares(image_size=8, channels=1, levels=17)
 def digits(split: str = "train", image_size: int | None = None, channels: int | None = None) -> Dataset:
     """Handwritten digits: uint8 (8, 8, 1) with 17 levels, 0 to 16, and ten classes.
 

@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from score_sde_jax.data import images
-from score_sde_jax.data.dataset import CACHE_BYTES, Dataset, DecodedDataset
+from score_sde_jax.data.dataset import CACHE_BYTES, Dataset, DecodedDataset, declares
 from score_sde_jax.errors import UserError
 
 
+@declares(channels=3)
 def image_folder(
     *,
     dir: str | None = None,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from score_sde_jax.data import tfds_source
-from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice, check_declared
+from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice, check_declared, declares
 from score_sde_jax.errors import UserError
 
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
@@ -18,6 +18,7 @@ IMAGES_FILE = "{prefix}-images-idx3-ubyte"
 LABELS_FILE = "{prefix}-labels-idx1-ubyte"
 
 
+@declares(image_size=28, channels=1, train_images=60_000)
 def mnist(
     dir: str | None = None,
     split: str = "train",
@@ -34,6 +35,7 @@ def mnist(
     return check_declared(dataset, image_size, channels)
 
 
+@declares(image_size=28, channels=1, train_images=60_000)
 def fashion_mnist(
     dir: str | None = None,
     split: str = "train",

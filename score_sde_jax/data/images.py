@@ -1,10 +1,10 @@
-"""Pure functions on images: decode, crop, resize, flip, and scale to floats."""
+"""Pure functions on images: decode, crop and resize."""
 
 import functools
 import io
 
 import numpy as np
-from jaxtyping import Bool, Float32, Num, UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
 
 from score_sde_jax.errors import UserError
@@ -81,47 +81,9 @@ def area_matrix(size_in: int, size_out: int) -> Float32[np.ndarray, "size_out si
     return (covered.clip(0) * (size_out / size_in)).astype(np.float32)
 
 
-def flip(
-    batch: UInt8[np.ndarray, "batch height width channels"], where: Bool[np.ndarray, "batch"]
-) -> UInt8[np.ndarray, "batch height width channels"]:
-    """Mirror left to right the images that `where` names."""
-    return np.where(where[:, None, None, None], batch[:, :, ::-1], batch)
-
-
-def scale(
-    batch: Num[np.ndarray, "batch ..."],
-    levels: int | None,
-    value_range: tuple[float, float] | None = None,
-    noise: Float32[np.ndarray, "batch ..."] | None = None,
-) -> Float32[np.ndarray, "batch ..."]:
-    """Map values 0 .. levels - 1 to `value_range`, (0, 1) if None; points stay as they are.
-
-    Without noise, v / (levels - 1). With uniform noise u in [0, 1), dequantisation
-    (v + u) / levels, whose density integrates to the probability of v (arXiv 1306.0186, 1511.01844;
-    NCSN and NCSNv2 train on it).
-    """
-    if levels is None:
-        return batch
-    unit = batch / np.float32(levels - 1) if noise is None else (batch + noise) / np.float32(levels)
-    low, high = (0.0, 1.0) if value_range is None else value_range
-    if (low, high) == (0.0, 1.0):
-        return unit
-    return np.float32(low) + np.float32(high - low) * unit
-
-
 def check_size(image_size: int, channels: int) -> None:
     """Raise UserError for a size or a number of channels that no image has."""
     if image_size < 1:
         raise UserError(f"--config.data.image_size={image_size}: at least 1 pixel is needed")
     if channels not in (1, 3):
         raise UserError(f"--config.data.channels={channels}: choose 1 (grey) or 3 (RGB)")
-
-
-def check_scaling(levels: int | None, dequantize: bool, value_range: tuple[float, float] | None) -> None:
-    """Raise UserError for an empty value range, or for scaling what has no levels."""
-    if levels is None and dequantize:
-        raise UserError("--config.data.dequantize=True: points are continuous already")
-    if levels is None and value_range is not None:
-        raise UserError(f"--config.data.value_range={value_range}: points keep their own coordinates")
-    if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
-        raise UserError(f"--config.data.value_range={value_range}: two numbers, the smaller first")

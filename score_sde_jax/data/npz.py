@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_declared
+from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_declared, declares
 from score_sde_jax.errors import UserError
 
 # TypeError: a single array, as of an npy file, is no archive to open.
 READ_ERRORS = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
+@declares()
 def npz(*, dir: str | None = None, image_size: int | None = None, channels: int | None = None) -> Dataset:
     """Images from an npz file, or from images.npz in a directory.
 

@@ -3,12 +3,13 @@
 import numpy as np
 from jaxtyping import Float
 
-from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice
+from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice, declares
 from score_sde_jax.errors import UserError
 
 Points = Float[np.ndarray, "num 2"]
 
 
+@declares(levels=None, point_shape=(2,))
 def points(distribution: str = "checkerboard", num_points: int = 65_536, seed: int = 0) -> Dataset:
     """Float32 points of shape (2,) with coordinates of order one, unlabelled.
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from score_sde_jax.data import images
-from score_sde_jax.data.dataset import CACHE_BYTES, Dataset, DecodedDataset, check_declared
+from score_sde_jax.data.dataset import CACHE_BYTES, Dataset, DecodedDataset, check_declared, declares
 from score_sde_jax.errors import UserError
 
 
+@declares(image_size=32, channels=3, train_images=50_000)
 def cifar10(
     dir: str | None = None,
     split: str = "train",
@@ -32,6 +33,7 @@ def cifar10(
     return check_declared(labelled("cifar10", dir, split), image_size, channels)
 
 
+@declares(image_size=64, channels=3, train_images=162_770)
 def celeb_a(
     dir: str | None = None,
     split: str = "train",

@@ -97,3 +97,16 @@ def guided(
         return noise_fn(x, t) - scale * sde.sigma(t) * jax.grad(chosen)(x)
 
     return conditional
+
+
+def classifier_free(conditional: NoiseFn, unconditional: NoiseFn, scale: float) -> NoiseFn:
+    """The noise prediction of classifier-free guidance, eq. (36) (arXiv 2207.12598).
+
+    `scale` as in `guided`, of which this is the same with exact predictions: 1 for the distribution given the class.
+    """
+
+    def noise_fn(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:
+        eps = unconditional(x, t)
+        return eps + scale * (conditional(x, t) - eps)
+
+    return noise_fn

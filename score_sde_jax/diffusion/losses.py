@@ -7,8 +7,8 @@ lambda / sigma^2.
 In float32 the noise form keeps its digits where the others lose them (docs/design.md).
 Sliced score matching, eq. (31), has the same minimum and needs no noise to compare with.
 
-A loss draws time and noise from the two halves of each image's key, and other things from numbers folded into it:
-`dropout_keys` is for the network, and the losses use what is left.
+A loss draws time and noise from the two halves of each image's key; everything else that training draws with the same
+key has a named stream (`keys.Stream`).
 """
 
 from collections.abc import Callable
@@ -20,12 +20,13 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from score_sde_jax import keys as prng
 from score_sde_jax.diffusion.parameterization import LogProbabilities, NoiseFn
 from score_sde_jax.diffusion.sdes import SDE, Time
+from score_sde_jax.keys import Stream
 
 TrainingTimes = Callable[[SDE, Key[Array, " batch"]], Float[Array, " batch"]]
 Weight = Callable[[SDE, Time], Time]
 
-DROPOUT, PROJECTIONS = 2**31 - 1, 2**31 - 2
-"""Numbers to fold into keys, above all that a split of a key counts to: its parts are what folding 0, 1, ... gives."""
+NUM_BINS = 10
+"""Noise levels are binned into this many for the loss per level."""
 
 # ------------------------------------------------------------------------- training times
 
@@ -139,7 +140,7 @@ def sliced_score_matching_loss(
     t, x_t, _ = _perturbed(sde, keys, x0, times)
 
     def project(number: Array) -> tuple[Array, Array]:
-        v = prng.signs(prng.fold_in(prng.fold_in(keys, PROJECTIONS), number), x0)
+        v = prng.signs(prng.fold_in(prng.stream(keys, Stream.PROJECTIONS), number), x0)
         eps, slope = jax.jvp(lambda x: noise_fn(x, t), (x_t,), (v,))
         return eps, v * slope
 
@@ -184,11 +185,6 @@ def classified(
 def noise_level(sde: SDE, keys: Key[Array, " batch"], *, times: TrainingTimes) -> Float[Array, " batch"]:
     """Where a loss looks with these keys: 0 at the smallest noise, 1 at the largest, even in log sigma / alpha."""
     return sde.noise_level(times(sde, _keys(keys)[0]))
-
-
-def dropout_keys(keys: Key[Array, " batch"]) -> Key[Array, " batch"]:
-    """Keys for what a network draws in training, independent of all that a loss draws with the same `keys`."""
-    return prng.fold_in(keys, DROPOUT)
 
 
 def _keys(keys: Key[Array, " batch"]) -> tuple[Key[Array, " batch"], ...]:

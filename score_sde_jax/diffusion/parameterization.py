@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.diffusion.sdes import SDE, Time
 
 NoiseFn = Callable[[Float[Array, "batch *shape"], Time], Float[Array, "batch *shape"]]
 LogProbabilities = Callable[[Float[Array, "batch *shape"], Time], Float[Array, "batch classes"]]
-Condition = Callable[[SDE, Time], "Time | Int[Array, '...'] | None"]
+NoiseCondition = Callable[[SDE, Time], "Time | Int[Array, '...'] | None"]
 Network = Callable[..., Shaped[Array, "batch ..."]]
 
 
@@ -99,16 +100,23 @@ class Parameterization:
     """
 
     coefficients: Callable[[SDE, Time], Coefficients]
-    condition: Condition
+    condition: NoiseCondition
     center: float = 0.0
     input_scale: float = 1.0
 
-    def noise_fn(self, network: Network, sde: SDE) -> NoiseFn:
-        """(x, t) -> eps_hat; `network` takes (x, condition) with one condition per image or None."""
+    def noise_fn(
+        self,
+        network: Network,
+        sde: SDE,
+        label: Int[Array, " batch"] | None = None,
+        augment: Float[Array, "batch parameters"] | None = None,
+    ) -> NoiseFn:
+        """(x, t) -> eps_hat, given the labels and augmentations of the images; `network` takes (x, `Condition`)."""
 
         def noise_fn(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:
             skip, output, _ = self.coefficients(sde, t)
-            return skip * self._centered(sde, x, t) + output * network(*self.inputs(sde, x, t))
+            seen, noise = self.inputs(sde, x, t)
+            return skip * self._centered(sde, x, t) + output * network(seen, Condition(noise, label, augment))
 
         return noise_fn
 
@@ -119,18 +127,19 @@ class Parameterization:
         """
 
         def log_probabilities(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch classes"]:
-            return jax.nn.log_softmax(network(*self.inputs(sde, x, t)))
+            seen, noise = self.inputs(sde, x, t)
+            return jax.nn.log_softmax(network(seen, Condition(noise)))
 
         return log_probabilities
 
     def inputs(
         self, sde: SDE, x: Float[Array, "batch *shape"], t: Time
     ) -> tuple[Float[Array, "batch *shape"], Shaped[Array, " batch"] | None]:
-        """What the network sees of x_t = x, and what it is told about the noise of each image."""
-        told = self.condition(sde, t)
-        if told is not None:
-            told = jnp.broadcast_to(jnp.reshape(told, -1), (len(x),))
-        return self.input_scale * self.coefficients(sde, t).input * self._centered(sde, x, t), told
+        """What the network sees of x_t = x, and its noise condition for each image."""
+        noise = self.condition(sde, t)
+        if noise is not None:
+            noise = jnp.broadcast_to(jnp.reshape(noise, -1), (len(x),))
+        return self.input_scale * self.coefficients(sde, t).input * self._centered(sde, x, t), noise
 
     def _centered(self, sde: SDE, x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:
         return x - sde.alpha(t) * self.center

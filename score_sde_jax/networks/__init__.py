@@ -1,7 +1,4 @@
-"""Networks: linen modules (x, condition, train) -> array of the shape of x, which know no SDE and no config.
-
-`condition` is one number per image that tells the noise level, or None where the network is told nothing.
-"""
+"""Networks: linen modules (x, condition, train) -> array of the shape of x, which know no SDE and no settings."""
 
 from score_sde_jax.networks.classifier import WideResNet
 from score_sde_jax.networks.embedding import trainable

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Num
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks.embedding import FourierFeatures, sinusoidal_features
 from score_sde_jax.networks.layers import Conv, block_output, small_group_norm
@@ -70,16 +71,16 @@ class WideResNet(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch height width channels"],
-        condition: Num[Array, " batch"] | None,
+        condition: Condition,
         train: bool = False,
     ) -> Float[Array, "batch classes"]:
-        """Logits for centred images x and one number per image that tells the noise level."""
+        """Logits for centered images x, conditioned on the noise level."""
         del train
         if x.ndim != 4 or x.shape[1] % 4 or x.shape[2] % 4:
             raise UserError(
                 f"--config.model.name=wide_resnet: needs images of a multiple of 4 pixels, not {x.shape[1:]}"
             )
-        h, level = Conv(self.base, (3, 3), dtype=self.dtype)(x), self._level(condition)
+        h, level = Conv(self.base, (3, 3), dtype=self.dtype)(x), self._level(condition.noise)
         for group in range(3):
             width = self.base * self.multiplier * 2**group
             for block in range(self.blocks_per_group):
@@ -87,12 +88,12 @@ class WideResNet(nn.Module):
         h = jnp.mean(nn.silu(small_group_norm(h.shape[-1], self.dtype)(h)), axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(h.astype(jnp.float32))
 
-    def _level(self, condition: Num[Array, " batch"] | None) -> Float[Array, "batch features"] | None:
-        if condition is None:
+    def _level(self, noise: Num[Array, " batch"] | None) -> Float[Array, "batch features"] | None:
+        if noise is None:
             return None
         if self.embedding == "fourier":
-            level = FourierFeatures(NUM_FEATURES // 2, self.fourier_scale)(condition)
+            level = FourierFeatures(NUM_FEATURES // 2, self.fourier_scale)(noise)
         else:
-            level = sinusoidal_features(condition, NUM_FEATURES)
+            level = sinusoidal_features(noise, NUM_FEATURES)
         level = nn.Dense(4 * NUM_FEATURES, dtype=self.dtype)(level)
         return nn.silu(nn.Dense(4 * NUM_FEATURES, dtype=self.dtype)(nn.silu(level)))

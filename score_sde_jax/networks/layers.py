@@ -16,7 +16,7 @@ from score_sde_jax.devices.machine import on_cpu
 from score_sde_jax.networks.convolution import convolve, pointwise
 
 Image = Float[Array, "batch height width channels"]
-Condition = Int[Array, " batch"] | None
+LevelIndex = Int[Array, " batch"] | None
 
 Conv = functools.partial(nn.Conv, conv_general_dilated=convolve)
 Dense = functools.partial(nn.Dense, dot_general=lambda x, w, _, precision: pointwise(x, w, precision))
@@ -127,7 +127,7 @@ class InstanceNormPlus(nn.Module):
     """InstanceNorm++ with one scale and shift per channel; the condition is ignored."""
 
     @nn.compact
-    def __call__(self, x: Image, condition: Condition = None) -> Image:
+    def __call__(self, x: Image, condition: LevelIndex = None) -> Image:
         """Normalise `x`."""
         shape = (x.shape[-1],)
         gamma = self.param("gamma", near_one, shape)

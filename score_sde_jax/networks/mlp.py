@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.networks.embedding import sinusoidal_features
 
 
@@ -15,13 +16,13 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch *shape"], condition: Num[Array, " batch"] | None, train: bool = False
+        self, x: Float[Array, "batch *shape"], condition: Condition, train: bool = False
     ) -> Float[Array, "batch *shape"]:
-        """Network output for x and one number per example that tells the noise level."""
+        """Network output for x, conditioned on the noise level."""
         del train
         h = x.reshape(len(x), -1)
-        if condition is not None:
-            h = jnp.concatenate([h, sinusoidal_features(condition, 64)], axis=-1)
+        if condition.noise is not None:
+            h = jnp.concatenate([h, sinusoidal_features(condition.noise, 64)], axis=-1)
         h = nn.Dense(self.width)(h)
         for _ in range(self.depth):
             h = h + nn.Dense(self.width)(nn.silu(h))

@@ -4,8 +4,8 @@ import functools
 from typing import Any, Literal
 
 from flax import linen as nn
-from jaxtyping import Array, Int
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.networks.layers import ConditionalInstanceNormPlus, Image, average_pool_5x5
 from score_sde_jax.networks.refinenet import Stage, refinenet
 
@@ -33,12 +33,12 @@ class NCSN(nn.Module):
         return ("level_index",)
 
     @nn.compact
-    def __call__(self, x: Image, condition: Int[Array, " batch"], train: bool = False) -> Image:
-        """Return the score of images `x` in [-1, 1] plus noise of level `condition`."""
+    def __call__(self, x: Image, condition: Condition, train: bool = False) -> Image:
+        """Return the score of images `x` in [-1, 1] plus noise of level `condition.noise`."""
         norm = functools.partial(ConditionalInstanceNormPlus, self.num_levels)
         return refinenet(
             x,
-            condition,
+            condition.noise,
             STAGES,
             self.width,
             norm=norm,

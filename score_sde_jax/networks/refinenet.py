@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from score_sde_jax.errors import UserError
-from score_sde_jax.networks.layers import Condition, Image, block_output, conv, mean_pool_2x2, resize_bilinear
+from score_sde_jax.networks.layers import Image, LevelIndex, block_output, conv, mean_pool_2x2, resize_bilinear
 
 Norm = Callable[..., nn.Module]  # called with `name`; gives a module (x, condition) -> x
 Pool = Callable[[Image], Image]
@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
     dilation: int = 1
 
     @nn.compact
-    def __call__(self, x: Image, condition: Condition) -> Image:
+    def __call__(self, x: Image, condition: LevelIndex) -> Image:
         """Return the block's output, with `features` channels."""
         dilated = functools.partial(conv, dilation=self.dilation, dtype=self.dtype)
         h = nn.elu(self.norm(name="normalize1")(x, condition))
@@ -70,7 +70,7 @@ class ResidualConvUnits(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Image, condition: Condition) -> Image:
+    def __call__(self, x: Image, condition: LevelIndex) -> Image:
         """Return `x` after all units, in the same shape."""
         for unit in range(1, self.num_units + 1):
             h = x
@@ -96,7 +96,7 @@ class MultiResolutionFusion(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, xs: Sequence[Image], condition: Condition) -> Image:
+    def __call__(self, xs: Sequence[Image], condition: LevelIndex) -> Image:
         """Return the sum at the resolution of `xs[0]`."""
         height, width = xs[0].shape[1:3]
         resized = []
@@ -116,7 +116,7 @@ class ChainedResidualPooling(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Image, condition: Condition) -> Image:
+    def __call__(self, x: Image, condition: LevelIndex) -> Image:
         """Return ELU(x) plus both links of the chain."""
         x = link = nn.elu(x)
         for i in range(2):
@@ -138,7 +138,7 @@ class RefineBlock(nn.Module):
     num_output_units: int = 1
 
     @nn.compact
-    def __call__(self, xs: Sequence[Image], condition: Condition) -> Image:
+    def __call__(self, xs: Sequence[Image], condition: LevelIndex) -> Image:
         """Return `features` channels at the resolution of `xs[0]`; a single input is not fused."""
         rcu = functools.partial(ResidualConvUnits, norm=self.norm, dtype=self.dtype)
         xs = [rcu(2, name=f"adapt_convs_{i}")(x, condition) for i, x in enumerate(xs)]
@@ -163,7 +163,7 @@ class Stage(NamedTuple):
 
 def refinenet(
     x: Image,
-    condition: Condition,
+    condition: LevelIndex,
     stages: Sequence[Stage],
     width: int,
     *,

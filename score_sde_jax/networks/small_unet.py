@@ -4,8 +4,9 @@ from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks.embedding import sinusoidal_features
 from score_sde_jax.networks.layers import Conv, Dense, block_output, small_group_norm
@@ -56,7 +57,8 @@ class SmallUNet(nn.Module):
 
     patch: squares of patch by patch pixels are the channels of one place, so that few places with many channels
     remain, which a CPU computes fastest; widths: channels at full, half, quarter ... resolution of these places;
-    num_blocks: residual blocks at each; bottleneck: features of the dense layer on the coarsest level, 0 for none.
+    num_blocks: residual blocks at each; bottleneck: features of the dense layer on the coarsest level, 0 for none;
+    num_classes: classes that it is conditioned on, 0 for none; label num_classes, or none at all, is "no class".
     Raises UserError for an image that patches and halvings do not divide.
     """
 
@@ -64,16 +66,17 @@ class SmallUNet(nn.Module):
     patch: int = 2
     num_blocks: int = 2
     bottleneck: int = 128
+    num_classes: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "batch height width channels"],
-        condition: Num[Array, " batch"] | None,
+        condition: Condition,
         train: bool = False,
     ) -> Float[Array, "batch height width channels"]:
-        """Network output for centred images x and one number per image that tells the noise level."""
+        """Network output for centered images x, conditioned on the noise level and the class."""
         del train
         unit = self.patch * 2 ** (len(self.widths) - 1)
         if x.shape[1] % unit or x.shape[2] % unit:
@@ -81,10 +84,7 @@ class SmallUNet(nn.Module):
                 f"--config.model.patch={self.patch}: with {len(self.widths)} model.widths, images must be a multiple "
                 f"of {unit} pixels, not {x.shape[1]} by {x.shape[2]}"
             )
-        level = None
-        if condition is not None:
-            level = Dense(4 * self.widths[0], dtype=self.dtype)(sinusoidal_features(condition, 64))
-            level = nn.silu(level)
+        level = self._level(condition, len(x))
 
         h, skips = Conv(self.widths[0], (3, 3), dtype=self.dtype)(to_patches(x, self.patch)), []
         for i, width in enumerate(self.widths):
@@ -103,6 +103,18 @@ class SmallUNet(nn.Module):
         h = nn.silu(small_group_norm(h.shape[-1], self.dtype)(h))
         out = Conv(x.shape[-1] * self.patch**2, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
         return from_patches(out, self.patch).astype(x.dtype)
+
+    def _level(self, condition: Condition, batch: int) -> Float[Array, "batch features"] | None:
+        """Features of the noise level and of the class, as every block takes them."""
+        features, level = 4 * self.widths[0], None
+        if condition.noise is not None:
+            level = Dense(features, dtype=self.dtype)(sinusoidal_features(condition.noise, 64))
+        if self.num_classes:
+            label = condition.label if condition.label is not None else jnp.full(batch, self.num_classes)
+            # Named, so that the other layers keep their numbers.
+            classes = nn.Embed(self.num_classes + 1, features, dtype=self.dtype, name="label")(label)
+            level = classes if level is None else level + classes
+        return None if level is None else nn.silu(level)
 
     def _whole_image(
         self, h: Float[Array, "batch height width features"], level: Float[Array, "batch level"] | None

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Key, Num
 
 from score_sde_jax import keys as prng
+from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks.embedding import FourierFeatures, positional_features
 from score_sde_jax.networks.resampling import fir_down, fir_up, mean_down, nearest_up
@@ -80,17 +81,17 @@ class UNet(nn.Module):
     def __call__(
         self,
         x: Image,
-        condition: Num[Array, " batch"] | None,
+        condition: Condition,
         train: bool = False,
         dropout_keys: Key[Array, " batch"] | None = None,
     ) -> Image:
-        """Network output for centred images x and one number per image that tells the noise level.
+        """Network output for centered images x, conditioned on the noise level.
 
         Training with dropout needs one PRNG key per image; image i drops by dropout_keys[i] alone. Raises ValueError
         where they are missing.
         """
         self._check(x)
-        level = self._level(condition)
+        level = self._level(condition.noise)
         if train and self.dropout and dropout_keys is None:
             raise ValueError("training with dropout needs dropout_keys, one key per image")
         numbers = itertools.count()
@@ -114,16 +115,18 @@ class UNet(nn.Module):
                 f"not {x.shape[1]} by {x.shape[2]}"
             )
 
-    def _level(self, condition: Num[Array, " batch"] | None) -> Level:
+    def _level(self, noise: Num[Array, " batch"] | None) -> Level:
         """Features of the noise level, as every block takes them."""
         if self.embedding == "none":
             return None
-        if condition is None:
-            raise UserError(f"--config.model.embedding={self.embedding} needs a condition, which none does not give")
+        if noise is None:
+            raise UserError(
+                f"--config.model.embedding={self.embedding}: needs a condition, which condition.name=none does not give"
+            )
         if self.embedding == "fourier":
-            level = FourierFeatures(self.width, self.fourier_scale)(condition)
+            level = FourierFeatures(self.width, self.fourier_scale)(noise)
         else:
-            level = positional_features(condition, self.width)
+            level = positional_features(noise, self.width)
         dense = functools.partial(nn.Dense, 4 * self.width, kernel_init=fan_average(), dtype=self.dtype)
         level = nn.silu(dense()(level))
         return nn.silu(dense()(level))

@@ -5,29 +5,34 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, PyTree
 
+from score_sde_jax import keys as prng
 from score_sde_jax import samplers
-from score_sde_jax.data import Dataset
+from score_sde_jax.data import Dataset, Pixels, declared
 from score_sde_jax.diffusion import losses
 from score_sde_jax.diffusion.parameterization import NoiseFn, Parameterization
 from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.errors import UserError
+from score_sde_jax.keys import Stream
 from score_sde_jax.networks import BLOCK_OUTPUT
 from score_sde_jax.networks.optimizer import learning_rate_schedule
 from score_sde_jax.runs.experiment import Experiment
+from score_sde_jax.runs.step import LossFn
 from score_sde_jax.samplers import PRIORS, Sampler
 from score_sde_jax.settings.sections import Settings
 from score_sde_jax.tasks import Task
 
 
 def dataset(settings: Settings) -> Dataset:
-    """The dataset of section `data`; UserError if it lacks the classes that a classifier is to learn."""
+    """The dataset of section `data`; UserError if it lacks the classes that the network is to learn."""
     data = settings.data()
-    if settings.loss.name == "classification":
+    if num_classes := settings.model.get("num_classes"):
         if not data.num_classes:
             raise UserError(f"--config.data.name={settings.data.name}: {data.name} has no labels to learn")
-        if data.num_classes > settings.model.num_classes:
+        if data.num_classes > num_classes:
             raise UserError(
                 f"--config.model.num_classes={settings.model.num_classes}: {data.name} has {data.num_classes} classes"
             )
@@ -36,9 +41,30 @@ def dataset(settings: Settings) -> Dataset:
 
 def task(settings: Settings, image_shape: tuple[int, ...]) -> Task:
     """What is drawn: section `task`; UserError if it makes no sense for images of this shape."""
+    if settings.task.name == "class_conditional" and not (settings.task.classifier or known_classes(settings)):
+        raise UserError(
+            "--config.task.classifier=None: the network knows no labels (model.num_classes); name the workdir of a run "
+            "that has trained a classifier"
+        )
     chosen = settings.task()
     chosen.check(image_shape)
     return chosen
+
+
+def pixels(settings: Settings) -> Pixels:
+    """How stored images become x_0: section `data`; UserError for options that the dataset does not have."""
+    section = settings.data
+    return Pixels(
+        levels=declared(section.name).levels,
+        value_range=section.value_range,
+        dequantize=section.dequantize,
+        flip=section.flip,
+    )
+
+
+def known_classes(settings: Settings) -> int:
+    """Classes that the network is conditioned on, 0 for none."""
+    return 0 if settings.loss.name == "classification" else settings.model.get("num_classes", 0)
 
 
 def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
@@ -56,38 +82,16 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
         center=settings.parameterization.center,
         input_scale=settings.parameterization.input_scale,
     )
-    times = settings.loss.times.bind()
-    objective = partial(
-        settings.loss.bind(),
-        times=times,
-        weight=settings.loss.weight.bind(),
-        reduction=losses.REDUCTIONS[settings.loss.reduction],
-    )
-    classifies = settings.loss.name == "classification"
-    apply: Callable[..., Any] = partial(network.apply, train=True)
-    if train.rematerialize:
-        apply = jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(BLOCK_OUTPUT))
-
-    def loss_of(network: Callable[..., Any], keys: Array, batch: PyTree, **other: Any) -> Array:
-        if classifies:
-            log_probabilities = parameterization.log_probabilities(network, sde)
-            return objective(log_probabilities, sde, keys, batch["image"], batch["label"], **other)
-        return objective(parameterization.noise_fn(network, sde), sde, keys, batch["image"], **other)
-
-    def loss_fn(params: PyTree, keys: Array, batch: PyTree) -> Array:
-        more = {"dropout_keys": losses.dropout_keys(keys)} if settings.model.get("dropout") else {}
-        return loss_of(partial(apply, params, **more), keys, batch)
-
-    def held_out_loss(params: PyTree, keys: Array, batch: PyTree, times: losses.TrainingTimes = times) -> Array:
-        return loss_of(partial(network.apply, params, train=False), keys, batch, times=times)
-
+    loss_fn, held_out_loss = _losses(settings, sde, network, parameterization)
     return Experiment(
         sde=sde,
         network=network,
         parameterization=parameterization,
         loss_fn=loss_fn,
         held_out_loss=held_out_loss,
-        noise_level=partial(losses.noise_level, sde, times=times),
+        pixels=pixels(settings),
+        num_classes=known_classes(settings),
+        noise_level=partial(losses.noise_level, sde, times=settings.loss.times.bind()),
         optimizer=settings.optimizer(schedule),
         schedule=schedule,
         sampler=_sampler(settings, sde) if settings.sampler else None,
@@ -95,6 +99,42 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
         train=train,
         relative_step_size=settings.sampler.corrector.get("step_size") if settings.sampler else None,
     )
+
+
+def _losses(
+    settings: Settings, sde: SDE, network: nn.Module, parameterization: Parameterization
+) -> tuple[LossFn, Callable[..., Array]]:
+    """The loss in training and that of held-out images, as `Experiment` describes them."""
+    classifies, num_classes, scale = settings.loss.name == "classification", known_classes(settings), pixels(settings)
+    times, has_dropout = settings.loss.times.bind(), bool(settings.model.get("dropout"))
+    objective = partial(
+        settings.loss.bind(),
+        times=times,
+        weight=settings.loss.weight.bind(),
+        reduction=losses.REDUCTIONS[settings.loss.reduction],
+    )
+    apply: Callable[..., Any] = partial(network.apply, train=True)
+    if settings.train.rematerialize:
+        apply = jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(BLOCK_OUTPUT))
+
+    def loss_of(network: Callable[..., Any], keys: Array, batch: PyTree, **other: Any) -> Array:
+        x0, label = batch["image"], batch["label"] if num_classes or classifies else None
+        if classifies:
+            return objective(parameterization.log_probabilities(network, sde), sde, keys, x0, label, **other)
+        return objective(parameterization.noise_fn(network, sde, label), sde, keys, x0, **other)
+
+    def loss_fn(params: PyTree, keys: Array, batch: PyTree) -> Array:
+        batch = {**batch, "image": scale(keys, batch["image"])}
+        if num_classes:
+            unit = prng.uniform(prng.stream(keys, Stream.LABEL), jnp.zeros(len(batch["label"])))
+            batch["label"] = jnp.where(unit < settings.train.label_dropout, num_classes, batch["label"])
+        dropout = {"dropout_keys": prng.stream(keys, Stream.DROPOUT)} if has_dropout else {}
+        return loss_of(partial(apply, params, **dropout), keys, batch)
+
+    def held_out_loss(params: PyTree, keys: Array, batch: PyTree, times: losses.TrainingTimes = times) -> Array:
+        return loss_of(partial(network.apply, params, train=False), keys, batch, times=times)
+
+    return loss_fn, held_out_loss
 
 
 def _sampler(settings: Settings, sde: SDE) -> Sampler:

@@ -22,6 +22,7 @@ from score_sde_jax.errors import RunError, UserError
 STATE, CHECKSUMS = "state", "checksums"
 OPTIMIZER = "opt_state/"
 """Start of the paths of the optimizer's state."""
+AVERAGES = "averages/"
 DAMAGED = ".damaged"
 """Added to the name of a checkpoint that cannot be read, which is kept for whoever wants to look."""
 VERSION = importlib.metadata.version("score-sde-jax")
@@ -109,7 +110,8 @@ class Checkpoints:
         """State of one step, with the shapes, types and placement of `abstract`.
 
         Unless the `whole` state is wanted, `abstract` is a dict of some of its entries, and nothing else is read. With
-        `optimizer`, a state of another optimizer is taken over: what both have is kept, and what is new starts fresh.
+        `optimizer`, a training state of another optimizer or with other averages is taken over: what both have is kept,
+        a new part of the optimizer's state starts fresh, and a new average from the one that all checkpoints have.
         Raises DamagedError if the bytes cannot be read or are not those that were saved, and UserError if there is no
         such checkpoint or it holds another model: the first parameter that differs is named.
         """
@@ -119,15 +121,24 @@ class Checkpoints:
         metadata = self._metadata(step)
         saved, version = metadata.metadata[STATE], metadata.custom_metadata["version"]
         for name, difference in _differences(saved, abstract, whole):
-            if optimizer and name.startswith(OPTIMIZER):
+            if optimizer and name.startswith((OPTIMIZER, AVERAGES)):
                 continue
+            if name.startswith(AVERAGES):
+                kept = ", ".join(("ema", *(saved.get("averages") or {})))
+                raise UserError(f"checkpoint {path} has the averages {kept}, not {name.split('/')[1]}")
             written = "" if version == VERSION else f"; written by version {version}, this is {VERSION}"
             raise UserError(f"checkpoint {path} holds another model: {difference}{written}")
         if optimizer is None:
             return self._load(step, abstract)
         old = _placed_by_name(saved["opt_state"], abstract.opt_state)
-        state = self._load(step, {name: getattr(abstract, name) for name in saved} | {"opt_state": old})
-        return abstract.replace(**state | {"opt_state": _taken_over(state, abstract.opt_state, optimizer)})
+        known = {name: tree for name, tree in abstract.averages.items() if name in (saved.get("averages") or {})}
+        wanted = {name: getattr(abstract, name) for name in ("step", "params", "ema_params", "skipped")}
+        state = self._load(step, wanted | {"opt_state": old} | ({"averages": known} if known else {}))
+        averages = state.pop("averages", {})
+        for name in abstract.averages:  # what older checkpoints lack starts from the average that they have
+            averages.setdefault(name, jax.tree.map(jnp.copy, state["ema_params"]))
+        opt_state = _taken_over(state, abstract.opt_state, optimizer)
+        return abstract.replace(**state | {"opt_state": opt_state, "averages": averages})
 
     def _load(self, step: int, wanted: PyTree) -> PyTree:
         """What is wanted of a checkpoint, compared with the checksums saved beside it."""

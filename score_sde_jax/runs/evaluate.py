@@ -1,7 +1,8 @@
-"""The evaluation driver: loss and likelihood of held-out images under a checkpoint, continued, never mixed."""
+"""The evaluation driver: measures of held-out images under a checkpoint, continued, never mixed."""
 
 import contextlib
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,26 +11,19 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from score_sde_jax import keys as prng
 from score_sde_jax.data import Dataset
+from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
-from score_sde_jax.runs import build, measures, pictures, results, workdir
-from score_sde_jax.runs.experiment import Experiment, abstract_averages
-from score_sde_jax.runs.measures import Measure, Pixels
+from score_sde_jax.runs import build, pictures, workdir
+from score_sde_jax.runs.experiment import Experiment, abstract_average, average_of
+from score_sde_jax.runs.numbered import Rows, batches
 from score_sde_jax.runs.reporting import Say, write_atomically
-from score_sde_jax.runs.results import Rows
-from score_sde_jax.runs.step import NUM_BINS
 from score_sde_jax.settings import Settings, identity, plain, with_values
-
-BITS, NATS, LOSS, TRAINING_LOSS = "bits_per_dim", "nats_per_dim", "loss", "training_loss"
-"""Names of results; nats, of the density itself, where the data are continuous."""
-LIKELIHOOD_KEY, LOSS_KEY = range(2)
-"""Folded into the key. Held-out and training images of one number share noise, so that their losses differ by less."""
-MANY_DIRECTIONS = 256
-"""An exact divergence of more numbers than this is worth a warning."""
+from score_sde_jax.tasks import MEASURES, Measure, Measured
 
 
 def evaluate(
@@ -41,16 +35,17 @@ def evaluate(
 ) -> Path:
     """Measure what section `eval` asks for, of the run in `directory`; the directory that the results lie in.
 
-    `checkpoint` is its step, or "best" (the latest); `seed` that of the noise (the config's). Raises UserError.
+    `checkpoint` is its step, or "best" (the latest); `seed` that of the noise (the settings'). Raises UserError.
     """
     options = settings.eval
-    if not (options.loss or options.bits_per_dim):
-        raise UserError("--config.eval: loss and bits_per_dim are both False; nothing to evaluate")
+    if not any(getattr(options, name) for name in MEASURES):
+        raise UserError(f"--config.eval: {' and '.join(MEASURES)} are both False; nothing to evaluate")
     settings, image_shape = workdir.adopt_run(directory, settings)
     held_out = _held_out_settings(settings)
     data, name = _held_out(held_out, image_shape), _name(held_out)
     experiment, parallel = build.experiment(settings, image_shape), settings.parallel()
-    step, averages = workdir.restore(directory, checkpoint, abstract_averages(experiment, parallel))
+    step, state = workdir.restore(directory, checkpoint, abstract_average(experiment, parallel, options.average))
+    params = average_of(state, options.average)
 
     num_images = min(options.num_images or len(data), len(data))
     if options.num_images > len(data):
@@ -65,135 +60,113 @@ def evaluate(
             "note: these are images that the run trains on, nothing is held out; see --config.eval.split and "
             "--config.eval.dir"
         )
-    run = _Evaluation(settings, experiment, parallel.per_example, averages["ema_params"], seed, output, say)
+    training = None if trained_on else build.dataset(settings)
+    run = _Evaluation(parallel.per_example, params, prng.root(seed, "evaluate"), output, options.batch_size, say)
     with _claimed(output):
         run.record(description)
-        if options.loss:
-            run.losses(data, num_images, None if trained_on else build.dataset(settings))
-        if options.bits_per_dim:
-            run.likelihood(data, num_images)
+        for measure in _measures(settings, experiment, data):
+            run.measure(measure, data, training if measure.training else None, num_images)
     if not run.changed:
         say(f"{output} holds all of it already; nothing to do")
     say(f"results: {output / 'metrics.json'}")
     return output
 
 
+def _measures(settings: Settings, experiment: Experiment, data: Dataset) -> list[Measure]:
+    """The measures that section `eval` asks for, with the keys of it that each takes."""
+    measured = Measured(
+        sde=experiment.sde,
+        pixels=experiment.pixels,
+        noise_fn=experiment.noise_fn,
+        log_probabilities=experiment.log_probabilities if settings.loss.name == "classification" else None,
+        held_out_loss=experiment.held_out_loss,
+        num_levels=settings.loss.times.get("num_levels"),
+        level_index=settings.parameterization.condition.name == "level_index",
+        name=data.name,
+        image_shape=data.image_shape,
+    )
+    return [
+        make(
+            measured,
+            **{key: getattr(settings.eval, key) for key in inspect.signature(make).parameters if key != "measured"},
+        )
+        for name, make in MEASURES.items()
+        if getattr(settings.eval, name)
+    ]
+
+
 class _Evaluation:
-    """The measurements of one checkpoint on one set of images, in a directory."""
+    """The measurements of one checkpoint, in a directory."""
 
     def __init__(
         self,
-        settings: Settings,
-        experiment: Experiment,
         per_example: Callable[..., Callable[..., PyTree]],
         params: PyTree,
-        seed: int,
+        key: jax.Array,
         output: Path,
+        batch_size: int,
         say: Say,
     ) -> None:
-        self.settings, self.options, self.experiment = settings, settings.eval, experiment
-        self.per_example, self.params = per_example, params
-        self.key, self.output, self.say = prng.root(seed, "evaluate"), output, say
+        self.per_example, self.params, self.key, self.output, self.say = per_example, params, key, output, say
+        self.batch_size = -(-batch_size // num_devices()) * num_devices()  # the devices share it equally
         self.changed = False
         metrics = output / "metrics.json"
         self.metrics: dict[str, Any] = json.loads(metrics.read_text()) if metrics.exists() else {}
 
-    def record(self, description: dict[str, Any]) -> None:
+    def record(self, description: Mapping[str, Any]) -> None:
         """Save what the results depend on, before there are any."""
         self.metrics["checkpoint_step"] = description["checkpoint_step"]
         settings = self.output / "settings.json"
         if is_first() and not settings.exists():
             write_atomically(settings, json.dumps(description, indent=2) + "\n")
 
-    def losses(self, data: Dataset, num_images: int, training: Dataset | None) -> None:
-        """Loss of the held-out images, and of as many that were trained on."""
-        curves, levels = {}, self.settings.loss.times.get("num_levels")
-        classifies = self.settings.loss.name == "classification"
-        measure = measures.held_out_losses(self.experiment, self._pixels(data), self.options.draws, levels, classifies)
-        compiled = self.per_example(measure)
-        for name, images in {LOSS: data, TRAINING_LOSS: training}.items():
+    def measure(self, measure: Measure, data: Dataset, training: Dataset | None, num_images: int) -> None:
+        """Rows of the held-out images, and of as many training images if the measure wants them; their summary."""
+        for note in measure.notes:
+            self.say(note)
+        compiled = self.per_example(measure.rows)
+        summaries, columns = dict[str, dict[str, Any]](), dict[str, dict[str, list]]()
+        for name, images in {measure.name: data, f"training_{measure.name}": training}.items():
             if images is None:
                 continue
             num = min(num_images, len(images))
-            rows = self._rows(name, images, num, num, compiled, LOSS_KEY)
-            found = results.loss_summary(rows.columns, NUM_BINS)
-            curves[name.replace("_", " ")] = found["level_loss"]
-            self.say(f"{name.replace('_', ' ')} {_plus_minus(found)} over {num:,} images, {self.options.draws} draws")
-            if classifies:
-                accuracies = [_plus_minus(found[key]) for key in ("accuracy", "accuracy_all_levels")]
-                self.say(f"accuracy {accuracies[0]} at the smallest noise, {accuracies[1]} over all noise levels alike")
-            self._save(name, found)
-        self._draw("level_loss.png", lambda: pictures.level_curves(curves, "loss per noise level"))
+            rows = Rows(self.output / f"{name}.jsonl")
+            self._complete(rows, name, measure, images, num, compiled)
+            whole = len(rows) // num * num
+            columns[name] = {key: values[:whole] for key, values in rows.columns.items()}
+            summaries[name] = measure.summary(columns[name], num)
+            first, *more = measure.lines(summaries[name], num)
+            self.say(f"{name.replace('_', ' ')} {first}" if measure.training else first)
+            for line in more:
+                self.say(line)
+            self._save(name, summaries[name])
+        for file, picture in measure.pictures(summaries, columns).items():
+            if is_first() and (self.changed or not (self.output / file).exists()):
+                pictures.save_png(self.output / file, pictures.drawn(picture))
 
-    def likelihood(self, data: Dataset, num_images: int) -> None:
-        """Bits or nats that a number of the held-out images takes."""
-        options, continuous = self.options, data.levels is None
-        self._say_likelihood_notes(data)
-        compiled = self.per_example(measures.likelihoods(self.experiment, self._pixels(data), options))
-        name, label = (NATS, "nats/dim") if continuous else (BITS, "bits/dim")
-        rows = self._rows(name, data, num_images, num_images * options.repeats, compiled, LIKELIHOOD_KEY)
-        whole = len(rows) // num_images * num_images
-        columns = {key: values[:whole] for key, values in rows.columns.items()}
-        found = results.likelihood_summary(columns, num_images)
-        self.say(
-            f"{label} {_plus_minus(found)} over {num_images:,} images, {found['repeats']} times; network evaluations "
-            f"{found['evaluations_mean']:,.1f} on average, {found['evaluations_max']:,} at most"
-        )
-        if found["not_converged"]:
-            named = ", ".join(f"{image} (repeat {repeat})" for repeat, image in found["not_converged_images"][:10])
-            self.say(
-                f"warning: the solver gave up on {found['not_converged']} of {whole:,}, which are left out: images "
-                f"{named}; look at --config.eval.max_evaluations, rtol and atol"
-            )
-        self._save(name, found)
-        values = np.array([value for value in columns["value"] if value is not None])
-        if len(values):
-            self._draw(f"{name}.png", lambda: pictures.histogram(values, label))
-
-    def _say_likelihood_notes(self, data: Dataset) -> None:
-        dim = int(np.prod(data.image_shape))
-        if data.levels is None:
-            self.say(f"note: {data.name} are continuous, so this is -log p / {dim} in nats, without dequantisation")
-        if self.settings.parameterization.condition.name == "level_index":
-            self.say("note: the network is told the nearest noise level, so the flow jumps, and takes many evaluations")
-        if self.options.divergence == "exact" and dim > MANY_DIRECTIONS:
-            self.say(
-                f"note: an exact divergence takes {dim:,} derivatives at every evaluation of the network; "
-                "--config.eval.divergence=rademacher takes --config.eval.num_probes"
-            )
-
-    def _pixels(self, data: Dataset) -> Pixels:
-        return Pixels(
-            levels=data.levels, value_range=self.settings.data.value_range, dequantize=self.settings.data.dequantize
-        )
-
-    def _rows(self, name: str, data: Dataset, num_images: int, total: int, compiled: Measure, part: int) -> Rows:
-        """Results of `total` images, number n of which is image n mod num_images for the n // num_images-th time."""
-        rows = Rows(self.output / f"{name}.jsonl")
-        key = jax.random.fold_in(self.key, part)
-
-        def of_numbers(numbers: np.ndarray) -> Mapping[str, Array]:
+    def _complete(
+        self, rows: Rows, name: str, measure: Measure, data: Dataset, num_images: int, compiled: Callable[..., PyTree]
+    ) -> None:
+        """Measure what is missing; row n is of image n mod num_images, for the n // num_images-th time."""
+        total, key = num_images * measure.repeats, jax.random.fold_in(self.key, measure.purpose)
+        self.changed |= len(rows) < total
+        for first, length in batches(rows, total, self.batch_size, self.say, name.replace("_", " ")):
+            numbers = np.minimum(first + np.arange(self.batch_size), total - 1)  # the last batch is filled up, then cut
             repeats, indices = np.divmod(numbers, num_images)
             images, labels = data.gather(indices)
             given = {"image": images, "label": labels, "repeat": repeats.astype(np.int32)}
             # As arrays of JAX: with several processes it refuses those of numpy.
-            return compiled(self.params, jnp.asarray(indices.astype(np.int32)), key, jax.tree.map(jnp.asarray, given))
+            given = jax.tree.map(jnp.asarray, given)
+            result = compiled(self.params, jnp.asarray(indices.astype(np.int32)), key, given)
+            rows.append({column: np.asarray(values)[:length] for column, values in result.items()})
 
-        self.changed |= len(rows) < total
-        results.complete(rows, total, self.options.batch_size, of_numbers, self.say, name.replace("_", " "))
-        return rows
-
-    def _save(self, name: str, found: dict[str, Any]) -> None:
-        if self.metrics.get(name) == found:
+    def _save(self, name: str, summary: dict[str, Any]) -> None:
+        if self.metrics.get(name) == summary:
             return
         self.changed = True
-        self.metrics[name] = found
+        self.metrics[name] = summary
         if is_first():
             write_atomically(self.output / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
-
-    def _draw(self, file: str, picture: Callable[[], Any]) -> None:
-        if is_first() and (self.changed or not (self.output / file).exists()):
-            pictures.save_png(self.output / file, picture())
 
 
 # ------------------------------------------------------------------------- which images
@@ -219,6 +192,7 @@ def _held_out_settings(settings: Settings) -> Settings:
 
 
 def _held_out(settings: Settings, image_shape: tuple[int, ...]) -> Dataset:
+    """The images to evaluate; UserError in the terms of section `eval`."""
     try:
         data = build.dataset(settings)
     except UserError as error:  # the dataset knows the keys of its own section alone
@@ -263,9 +237,3 @@ def _claimed(output: Path) -> Iterator[None]:
     """Hold the directory while process 0 writes to it."""
     with workdir.claimed(output) if is_first() else contextlib.nullcontext():
         yield
-
-
-def _plus_minus(found: Mapping[str, Any]) -> str:
-    """A mean with its standard error."""
-    mean, error = (found[key] for key in ("mean", "standard_error"))
-    return " +- ".join(f"{number:.4g}" if number is not None else "unknown" for number in (mean, error))

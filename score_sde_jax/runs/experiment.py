@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from flax import linen as nn
 from jaxtyping import Array, PyTree
 
 from score_sde_jax import keys as prng
+from score_sde_jax.condition import Condition
+from score_sde_jax.data import Pixels
 from score_sde_jax.devices.costs import flops
 from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.diffusion.parameterization import LogProbabilities, NoiseFn, Parameterization
@@ -26,7 +29,9 @@ from score_sde_jax.tasks import UNCONDITIONAL, Networks, Task
 class Experiment:
     """The objects of one run's settings, for images of one shape; `sampler` is None where nothing is to be drawn.
 
-    held_out_loss: (params, keys, batch[, times]) -> loss of each example, of the network as it is when not trained.
+    loss_fn: (params, keys, batch as stored) -> loss of each example in training. held_out_loss: (params, keys, batch of
+        x_0[, times]) -> loss of each example of the network as it is when not trained. num_classes: classes that the
+        network is conditioned on, 0 for none.
     """
 
     sde: SDE
@@ -35,43 +40,52 @@ class Experiment:
     loss_fn: LossFn
     held_out_loss: Callable[..., Array]
     noise_level: NoiseLevel
+    pixels: Pixels
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     sampler: Sampler | None
     image_shape: tuple[int, ...]
     train: Train
     relative_step_size: float | None
+    num_classes: int = 0
     task: Task = UNCONDITIONAL
     classifier: "Experiment | None" = None
 
     def init(self, key: Array) -> TrainState:
         """State before the first step."""
-        return init_state(self.init_params(key), self.optimizer)
+        return init_state(self.init_params(key), self.optimizer, tuple(self.train.averages))
 
     def init_params(self, key: Array) -> PyTree:
         """Parameters of the network at the start."""
         x, t = jnp.zeros((1, *self.image_shape)), jnp.full((1,) * (1 + len(self.image_shape)), self.sde.t_max)
-        told = self.parameterization.condition(self.sde, t)
-        told = None if told is None else jnp.reshape(told, -1)
-        return self.network.init(key, x, told, train=False)
+        noise = self.parameterization.condition(self.sde, t)
+        noise = None if noise is None else jnp.reshape(noise, -1)
+        label = jnp.zeros(1, jnp.int32) if self.num_classes else None
+        return self.network.init(key, x, Condition(noise=noise, label=label), train=False)
 
     def batch_shapes(self, batch_size: int) -> tuple[PyTree, PyTree]:
         """Shapes of a training batch and of its keys."""
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
-        images = jax.ShapeDtypeStruct((batch_size, *self.image_shape), jnp.float32)
+        stored = jnp.float32 if self.pixels.levels is None else jnp.uint8
+        images = jax.ShapeDtypeStruct((batch_size, *self.image_shape), stored)
         return {"image": images, "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}, keys
 
     def steps(self) -> Callable[..., Any]:
         """The pure function (state, batches, key[, replica]) -> (state, metrics), one step for each batch."""
         options = self.train
         step = training_step(
-            self.loss_fn, self.optimizer, options.ema_decay, self.noise_level, microbatches=options.microbatches
+            self.loss_fn,
+            self.optimizer,
+            options.ema_decay,
+            self.noise_level,
+            microbatches=options.microbatches,
+            averages=options.averages,
         )
         return several_steps(step)
 
-    def noise_fn(self, params: PyTree) -> NoiseFn:
-        """The network with these parameters as a noise prediction (x, t) -> eps_hat."""
-        return self.parameterization.noise_fn(self._network(params), self.sde)
+    def noise_fn(self, params: PyTree, label: Array | None = None) -> NoiseFn:
+        """The network with these parameters, and labels if it knows any, as a noise prediction (x, t) -> eps_hat."""
+        return self.parameterization.noise_fn(self._network(params), self.sde, label)
 
     def log_probabilities(self, params: PyTree) -> LogProbabilities:
         """The network with these parameters, a classifier, as (x, t) -> log p(class | x_t = x) of every class."""
@@ -90,9 +104,11 @@ class Experiment:
         like = jnp.zeros((len(indices), *self.image_shape))
         keys = prng.per_image(key, indices)
         if self.classifier is None:
-            networks = Networks(self.noise_fn(params))
+            conditional = partial(self.noise_fn, params) if self.num_classes else None
+            networks = Networks(self.noise_fn(params), conditional=conditional)
         else:
-            networks = Networks(self.noise_fn(params[0]), self.classifier.log_probabilities(params[1]))
+            log_probabilities = self.classifier.log_probabilities(params[1])
+            networks = Networks(self.noise_fn(params[0]), log_probabilities=log_probabilities)
         return self.task.sample(self.sampler, networks, keys, like, given)
 
     def step_sizes(self, sigmas: np.ndarray) -> np.ndarray | None:
@@ -107,7 +123,17 @@ def training_flops(experiment: Experiment) -> float:
     return flops(jax.value_and_grad(lambda *args: jnp.mean(experiment.loss_fn(*args))), params, keys, batch)
 
 
-def abstract_averages(experiment: Experiment, parallel: Parallel) -> dict[str, PyTree]:
-    """Shapes and placement of what sampling needs of a checkpoint: the step and the averaged parameters."""
+EMA = "ema"
+"""Name of the average with the decay `train.ema_decay`."""
+
+
+def abstract_average(experiment: Experiment, parallel: Parallel, name: str) -> dict[str, PyTree]:
+    """Shapes and placement of what sampling needs of a checkpoint: the step and one average of the parameters."""
     params = parallel.abstract(experiment.init_params, prng.root(0, "init"))
-    return {"step": parallel.abstract(lambda: jnp.zeros((), jnp.int32)), "ema_params": params}
+    average = {"ema_params": params} if name == EMA else {"averages": {name: params}}
+    return {"step": parallel.abstract(lambda: jnp.zeros((), jnp.int32)), **average}
+
+
+def average_of(state: Mapping[str, PyTree], name: str) -> PyTree:
+    """The average of this name in what `abstract_average` describes."""
+    return state["ema_params"] if name == EMA else state["averages"][name]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from score_sde_jax.data import Dataset, examples
+from score_sde_jax.data import Dataset, Pixels
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import pictures
@@ -30,7 +30,7 @@ def leave_neighbours(
     directory: Path,
     stored: UInt8[np.ndarray, "num height width channels"],
     dataset: Dataset,
-    value_range: tuple[float, float],
+    pixels: Pixels,
     num: int,
     say: Say,
 ) -> None:
@@ -43,13 +43,13 @@ def leave_neighbours(
     def references() -> Iterator[np.ndarray]:
         for first in range(0, len(dataset), BLOCK):
             indices = np.arange(first, min(first + BLOCK, len(dataset)))
-            yield _looked_at(dataset, indices, value_range).reshape(len(indices), -1) / 255
+            yield pixels.gray(dataset.gather(indices)[0]).reshape(len(indices), -1) / 255
 
     indices, distances = nearest_neighbours(stored.reshape(len(stored), -1) / 255, references(), num)
     packed = io.BytesIO()
     np.savez_compressed(packed, indices=indices, distances=distances)
     write_atomically(directory / "neighbours.npz", packed.getvalue())
-    found = _looked_at(dataset, indices[:SHOWN].ravel(), value_range)
+    found = pixels.gray(dataset.gather(indices[:SHOWN].ravel())[0])
     found = found.reshape(-1, num, *stored.shape[1:])
     shown = np.concatenate([stored[:SHOWN, None], found], axis=1)
     pictures.save_png(directory / "neighbours.png", pictures.strips(shown))
@@ -57,8 +57,3 @@ def leave_neighbours(
         f"{directory}: neighbours.png, neighbours.npz; median distance to the nearest of {len(dataset):,} training "
         f"images {np.median(distances[:, 0]):.3g}, smallest {distances[:, 0].min():.3g}"
     )
-
-
-def _looked_at(dataset: Dataset, indices: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """Images of a data set as samples are stored."""
-    return pictures.to_uint8(examples(dataset, indices, value_range), value_range)

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,15 @@ from jaxtyping import Float, Num, UInt8
 from PIL import Image
 
 from score_sde_jax.runs.reporting import write_atomically
+from score_sde_jax.tasks.task import Grid, Histogram, LevelCurves, Picture, Strips
 
 MIN_TILE = 32
 """Smaller images are enlarged by a whole factor to at least this many pixels."""
 
 
-def to_uint8(
-    images: Float[np.ndarray, "*batch height width channels"],
-    value_range: tuple[float, float],
-    levels: int | None = None,
-) -> UInt8[np.ndarray, "*batch height width channels"]:
-    """Grey levels 0 to 255 of images whose darkest and brightest values are `value_range`.
-
-    `levels` undoes dequantisation: a value is one of so many levels that part the range, and that level's grey.
-    """
-    low, high = value_range
-    unit = np.clip((images - low) / (high - low), 0.0, 1.0)
-    if levels is not None:
-        unit = np.minimum(np.floor(levels * unit), levels - 1) / (levels - 1)
-    return np.round(255 * unit).astype(np.uint8)
+def drawn(picture: Picture) -> Image.Image:
+    """The image of a picture that a task or a measure describes."""
+    return _DRAWN[type(picture)](*picture)
 
 
 def grid(images: UInt8[np.ndarray, "num height width channels"], columns: int | None = None) -> Image.Image:
@@ -162,7 +152,7 @@ def histogram(values: Float[np.ndarray, " num"], label: str) -> Image.Image:
     return _rendered(figure)
 
 
-def level_curves(curves: dict[str, Sequence[float | None]], label: str) -> Image.Image:
+def level_curves(curves: Mapping[str, Sequence[float | None]], label: str) -> Image.Image:
     """A number for each bin of noise levels, from the smallest to the largest noise; None is left out."""
     figure, axes = _figure(6.0, 4.0)
     for name, values in curves.items():
@@ -173,3 +163,6 @@ def level_curves(curves: dict[str, Sequence[float | None]], label: str) -> Image
     _log_scale(axes, np.concatenate([np.array(values, dtype=float) for values in curves.values()]))
     axes.legend()
     return _rendered(figure)
+
+
+_DRAWN: dict[type, Any] = {Grid: grid, Strips: strips, Histogram: histogram, LevelCurves: level_curves}

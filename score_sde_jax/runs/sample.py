@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import PyTree
 
@@ -11,14 +11,14 @@ from score_sde_jax.data import Dataset
 from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
-from score_sde_jax.runs import build, drawing, workdir
-from score_sde_jax.runs.drawing import Artist, SampleSet
-from score_sde_jax.runs.experiment import Experiment, abstract_averages
-from score_sde_jax.runs.given import Given, classifier
+from score_sde_jax.runs import batch_sampler, build, workdir
+from score_sde_jax.runs.batch_sampler import BatchSampler
+from score_sde_jax.runs.experiment import EMA, Experiment, abstract_average, average_of
 from score_sde_jax.runs.neighbours import check_number, leave_neighbours
+from score_sde_jax.runs.numbered import SampleSet
 from score_sde_jax.runs.reporting import Say
-from score_sde_jax.settings import Settings, identity
-from score_sde_jax.tasks import ClassConditional
+from score_sde_jax.settings import Settings, flatten, from_saved, identity, plain, with_values
+from score_sde_jax.tasks import Inputs, Setup
 
 LEFT = (".png", ".gif", ".npz")
 """Files that are named when all is drawn."""
@@ -26,7 +26,7 @@ LEFT = (".png", ".gif", ".npz")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleRequest:
-    """What the command line asks for; None stands for what the config says.
+    """What the command line asks for; None stands for what the settings say.
 
     checkpoint: its step, or "best" (the latest); seed; output: directory; files: one PNG for every image beside the
     archive; neighbours: how many nearest training images are found for each; command: how to repeat it.
@@ -48,42 +48,54 @@ def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say
     settings, image_shape = workdir.adopt_run(directory, settings)
     training = None if request.neighbours is None else _training_images(settings, request.neighbours, image_shape)
     parallel = settings.parallel()
-    value_range = settings.data.value_range or (0.0, 1.0)
-    experiment, given, more_params = _with_task(settings, build.experiment(settings, image_shape), parallel)
-    artist = Artist(settings, experiment, parallel, given)
-    step, averages = workdir.restore(directory, request.checkpoint, abstract_averages(experiment, parallel))
-    params = (averages["ema_params"], *more_params) if more_params else averages["ema_params"]
+    experiment, inputs, more_params = _with_task(settings, build.experiment(settings, image_shape), parallel)
+    sampler = BatchSampler(settings, experiment, parallel, inputs)
+    abstract = abstract_average(experiment, parallel, section.average)
+    step, state = workdir.restore(directory, request.checkpoint, abstract)
+    average = average_of(state, section.average)
+    params = (average, *more_params) if more_params else average
     say(f"sampling from the checkpoint of step {step:,} in {directory}")
 
     seed = settings.seed if request.seed is None else request.seed
-    description = identity.images(settings, step, seed, given.description)
-    output = request.output or drawing.directory(directory / "samples" / str(step), description)
-    samples = SampleSet(output, description, artist.are_images)
+    description = identity.images(settings, step, seed, inputs.description)
+    output = request.output or batch_sampler.directory(directory / "samples" / str(step), description)
+    samples = SampleSet(output, description, sampler.are_images)
     had, began = len(samples), time.monotonic()
-    facts = {"command": request.command}
-    drawing.extend(samples, artist, params, seed, section.num_images, facts, say)
-    if request.files and artist.are_images and is_first():
+    batch_sampler.draw_set(samples, sampler, params, seed, section.num_images, {"command": request.command}, say)
+    if request.files and sampler.are_images and is_first():
         samples.save_files()
     if len(samples) == had:
         say(f"{samples.directory} already holds {had:,} images; ask for more with --num_images")
     else:
-        drawn, seconds = len(samples) - had, time.monotonic() - began
-        say(
-            f"drew images {had:,} to {len(samples) - 1:,} of seed {seed}, "
-            f"{drawn / seconds:.3g} images/s with compilation"
-        )
-    if "errors" in samples.beside:
-        say(f"mean absolute error of the round trip: {samples.beside['errors'].mean():.3g} of 255 grey levels")
-    if training is not None:
-        assert samples.stored is not None and request.neighbours is not None
-        leave_neighbours(samples.directory, samples.stored, training, value_range, request.neighbours, say)
-    named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in LEFT))
-    say(f"{samples.directory}: {named}\nrepeat: {request.command}")
+        speed = (len(samples) - had) / (time.monotonic() - began)
+        say(f"drew images {had:,} to {len(samples) - 1:,} of seed {seed}, {speed:.3g} images/s with compilation")
+    if is_first():
+        _say_what_is_left(samples, experiment, inputs, training, request, say)
     return samples.directory
 
 
+def _say_what_is_left(
+    samples: SampleSet,
+    experiment: Experiment,
+    inputs: Inputs,
+    training: Dataset | None,
+    request: SampleRequest,
+    say: Say,
+) -> None:
+    """What the task has to say of all images, their nearest training images, and the files."""
+    numbers = {name for name, rows in samples.head(1).items() if rows.ndim == 1}
+    for line in inputs.lines({name: samples.column(name) for name in numbers}):
+        say(line)
+    if training is not None:
+        assert request.neighbours is not None
+        stored = samples.column(samples.key)
+        leave_neighbours(samples.directory, stored, training, experiment.pixels, request.neighbours, say)
+    named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in LEFT))
+    say(f"{samples.directory}: {named}\nrepeat: {request.command}")
+
+
 def _training_images(settings: Settings, num_neighbours: int, image_shape: tuple[int, ...]) -> Dataset:
-    """The images among which neighbours are found; UserError where there are not so many, before anything is drawn."""
+    """The images among which neighbours are found; UserError if there are not so many, before anything is drawn."""
     if len(image_shape) != 3:
         raise UserError(f"--neighbours={num_neighbours}: only images have them, not points of shape {image_shape}")
     data = build.dataset(settings)
@@ -93,13 +105,54 @@ def _training_images(settings: Settings, num_neighbours: int, image_shape: tuple
 
 def _with_task(
     settings: Settings, experiment: Experiment, parallel: Parallel
-) -> tuple[Experiment, Given, list[PyTree]]:
+) -> tuple[Experiment, Inputs, list[PyTree]]:
     """The experiment for section `task`, what is given to its images, and the parameters that it has in addition."""
     task = build.task(settings, experiment.image_shape)
-    trained = None
-    if isinstance(task, ClassConditional):
-        folder = workdir.locate(task.classifier, "--config.task.classifier")
-        trained = classifier(settings, folder, experiment, parallel)
-    given = Given(settings, task, experiment, trained)
-    experiment = dataclasses.replace(experiment, task=task, classifier=trained.experiment if trained else None)
-    return experiment, given, [trained.params] if trained else []
+    classifier, params, more, num_classes = None, [], dict[str, Any](), experiment.num_classes
+    if folder := settings.task.get("classifier"):
+        directory = workdir.locate(folder, "--config.task.classifier")
+        classifier, classifier_params, step, num_classes = _classifier(settings, directory, experiment, parallel)
+        params, more = [classifier_params], {"classifier_step": step}
+    setup = Setup(
+        image_shape=experiment.image_shape,
+        pixels=experiment.pixels,
+        sde=experiment.sde,
+        held_out=lambda: build.dataset(_held_out(settings)),
+        about_held_out={"data": settings.data.name, "split": _held_out(settings).data.get("split")},
+        num_classes=num_classes,
+        description={} if settings.task.name == "none" else plain(settings)["task"] | more,
+    )
+    return dataclasses.replace(experiment, task=task, classifier=classifier), task.inputs(setup), params
+
+
+def _held_out(settings: Settings) -> Settings:
+    """Settings of the test split of the run's data if there is one, or of the data themselves."""
+    return settings if settings.data.get("split") is None else with_values(settings, {"data.split": "test"})
+
+
+def _classifier(
+    settings: Settings, directory: Path, experiment: Experiment, parallel: Parallel
+) -> tuple[Experiment, PyTree, int, int]:
+    """The latest classifier of the run in `directory`: experiment, parameters, step and number of classes.
+
+    Raises UserError if it does not fit the run of these settings.
+    """
+    key = f"--config.task.classifier={directory}"
+    saved = workdir.saved_config(directory)
+    if saved is None:
+        raise UserError(f"{key}: no run there; train one, such as --config=configs/digits_classifier.py")
+    theirs = from_saved(saved)
+    if theirs.loss.name != "classification":
+        raise UserError(f"{key}: not a classifier, but a run of loss.name={theirs.loss.name}")
+    shape = tuple(saved[workdir.IMAGE_SHAPE])
+    if shape != experiment.image_shape:
+        raise UserError(f"{key}: for images of shape {shape}, not {experiment.image_shape}")
+    other = build.experiment(theirs, shape)
+    if other.pixels.ends != experiment.pixels.ends:
+        raise UserError(f"{key}: for images of data.value_range={other.pixels.ends}, not {experiment.pixels.ends}")
+    noise, ours = (flatten(plain(each)["sde"], "sde") for each in (theirs, settings))
+    for path in [*ours, *noise]:
+        if noise.get(path) != ours.get(path):
+            raise UserError(f"{key}: trained on other noise, with {path}={noise.get(path)}, not {ours.get(path)}")
+    step, state = workdir.restore(directory, None, abstract_average(other, parallel, EMA))
+    return other, average_of(state, EMA), step, theirs.model.num_classes

@@ -1,7 +1,7 @@
 """The training state, which is what a checkpoint holds, and the pure functions that advance it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,17 +13,17 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from score_sde_jax import keys as prng
 from score_sde_jax.devices.machine import on_cpu
 from score_sde_jax.devices.parallel import ALONE, Replica
+from score_sde_jax.diffusion.losses import NUM_BINS
 
 LossFn = Callable[[PyTree, Key[Array, " batch"], PyTree], Float[Array, " batch"]]
 NoiseLevel = Callable[[Key[Array, " batch"]], Float[Array, " batch"]]
-NUM_BINS = 10
-"""Noise levels are binned into this many for the loss per level."""
 
 
 class TrainState(struct.PyTreeNode):
     """Everything a run needs to go on; the data position and all keys are functions of `step`.
 
-    `skipped` counts the steps whose update was left out because it was not finite.
+    `ema_params` are the averaged parameters that runs are sampled with, `averages` more of other decays by their names.
+    `skipped` counts the steps whose update was skipped because it was not finite.
     """
 
     step: Int[Array, ""]
@@ -31,6 +31,7 @@ class TrainState(struct.PyTreeNode):
     ema_params: PyTree
     opt_state: optax.OptState
     skipped: Int[Array, ""]
+    averages: dict[str, PyTree] = struct.field(default_factory=dict)
 
 
 class StepMetrics(NamedTuple):
@@ -45,11 +46,15 @@ class StepMetrics(NamedTuple):
     skipped: Int[Array, ""]
 
 
-def init_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
-    """State before the first step; the average of the parameters starts at the parameters."""
-    ema_params = jax.tree.map(jnp.copy, params)
+def init_state(params: PyTree, optimizer: optax.GradientTransformation, averages: Sequence[str] = ()) -> TrainState:
+    """State before the first step; every average of the parameters starts at the parameters."""
+
+    def copied() -> PyTree:
+        return jax.tree.map(jnp.copy, params)
+
     zero = functools.partial(jnp.zeros, (), jnp.int32)
-    return TrainState(zero(), params, ema_params, optimizer.init(params), zero())
+    named = {name: copied() for name in averages}
+    return TrainState(zero(), params, copied(), optimizer.init(params), zero(), named)
 
 
 def training_step(
@@ -58,13 +63,15 @@ def training_step(
     ema_decay: float,
     noise_level: NoiseLevel | None = None,
     microbatches: int = 1,
+    averages: Mapping[str, float] | None = None,
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """(state, batch, root key[, replica]) -> (next state, metrics), a pure function over the global batch.
 
     A batch is any tree of arrays with one row for every example. `loss_fn(params, keys, batch)` gives the loss of each
     example and `noise_level(keys)` where between the smallest (0) and the largest noise (1) it was taken. Row i of the
     batch of step n always has the same key. The gradient is that of the mean over the batch, summed over `microbatches`
-    equal parts of it. An update that is not finite is left out and counted.
+    equal parts of it. An update that is not finite is left out and counted. `averages` are decays of more averages of
+    the parameters, by their names in the state.
     """
 
     def objective(params: PyTree, keys: Any, batch: PyTree) -> tuple[Array, tuple[Array, Array]]:
@@ -79,16 +86,10 @@ def training_step(
         (loss, levels), gradients = replica.all_mean(_mean_over_parts(part, microbatches, keys, batch))
         grad_norm = optax.tree.norm(gradients)
 
-        def advance(state: TrainState) -> tuple[TrainState, Array]:
-            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-            # In this form the average of what never changes is exactly it, and without averaging that of the last step.
-            ema_params = jax.tree.map(lambda new, old: new + ema_decay * (old - new), params, state.ema_params)
-            return state.replace(params=params, ema_params=ema_params, opt_state=opt_state), optax.tree.norm(updates)
-
         def skip(state: TrainState) -> tuple[TrainState, Array]:
             return state.replace(skipped=state.skipped + 1), jnp.full_like(grad_norm, jnp.nan)
 
+        advance = functools.partial(_advanced, optimizer, gradients, ema_decay, averages or {})
         advanced, update_norm = _either(jnp.isfinite(loss) & jnp.isfinite(grad_norm), advance, skip, state)
         level_loss, level_count = levels
         return advanced.replace(step=state.step + 1), StepMetrics(
@@ -103,6 +104,30 @@ def training_step(
         )
 
     return step
+
+
+def _advanced(
+    optimizer: optax.GradientTransformation,
+    gradients: PyTree,
+    ema_decay: float,
+    averages: Mapping[str, float],
+    state: TrainState,
+) -> tuple[TrainState, Array]:
+    """The state after an update, whose step is counted elsewhere, and the norm of the update."""
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+
+    def averaged(average: PyTree, decay: float) -> PyTree:
+        # In this form the average of what never changes is exactly it, and at decay 0 it is the last step.
+        return jax.tree.map(lambda new, old: new + decay * (old - new), params, average)
+
+    advanced = state.replace(
+        params=params,
+        ema_params=averaged(state.ema_params, ema_decay),
+        opt_state=opt_state,
+        averages={name: averaged(state.averages[name], decay) for name, decay in averages.items()},
+    )
+    return advanced, optax.tree.norm(updates)
 
 
 def several_steps(step: Callable[..., tuple[TrainState, StepMetrics]]) -> Callable[..., tuple[TrainState, StepMetrics]]:

@@ -21,15 +21,17 @@ from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.devices.processes import Stop, is_first, stopping
 from score_sde_jax.errors import RunError, UserError
-from score_sde_jax.runs import build, drawing, pictures, workdir
+from score_sde_jax.runs import batch_sampler, build, pictures, workdir
+from score_sde_jax.runs.batch_sampler import BatchSampler
 from score_sde_jax.runs.checkpoint import Checkpoints, DamagedError, Retention
-from score_sde_jax.runs.drawing import Artist, SampleSet, Say
-from score_sde_jax.runs.experiment import Experiment, training_flops
+from score_sde_jax.runs.experiment import EMA, Experiment, training_flops
+from score_sde_jax.runs.numbered import SampleSet
 from score_sde_jax.runs.reporting import (
     Logger,
     MetricsLog,
     Profile,
     Progress,
+    Say,
     Stopwatch,
     TensorBoard,
     WeightsAndBiases,
@@ -79,7 +81,7 @@ class _Run:
         self.settings, self.directory, self.experiment = settings, directory, experiment
         self.parallel, self.say = parallel, say
         self.options, self.saving = settings.train, settings.checkpoint
-        self.artist = Artist(settings, experiment, parallel) if experiment.sampler else None
+        self.sampler = BatchSampler(settings, experiment, parallel) if experiment.sampler else None
         self.stopwatch = Stopwatch()
         self.flops_per_image = training_flops(experiment) if costs.peak_flops() else 0.0
         self.lowest_loss = math.inf
@@ -109,7 +111,6 @@ class _Run:
             )
         if len(data) < options.batch_size:
             self.say(f"note: a batch of {options.batch_size} is more than the {len(data)} images of {data.name}")
-        section = self.settings.data
         self.image_shape = data.image_shape
         self.batches = training_batches(
             data,
@@ -118,9 +119,6 @@ class _Run:
             start_step=self.start,
             process_index=processes.index(),
             process_count=processes.count(),
-            flip=section.flip,
-            dequantize=section.dequantize,
-            value_range=section.value_range,
         )
 
     def _optimizer_state(self, params: PyTree) -> PyTree:
@@ -218,8 +216,8 @@ class _Run:
                     self._save(step, state, window, log)
             if stopped:
                 raise stop.error(step)
-            if self.artist and options.preview_every and step % options.preview_every == 0 and not last:
-                self._preview(self.artist, step, state)
+            if self.sampler and options.preview_every and step % options.preview_every == 0 and not last:
+                self._preview(self.sampler, step, state)
             progress.exclude(time.monotonic() - pause)
         tracing.close()
         if log:
@@ -268,28 +266,35 @@ class _Run:
         if log:
             pictures.save_png(self.directory / "loss.png", pictures.loss_curve(read_metrics(log.path)))
 
-    def _preview(self, artist: Artist, step: int, state: TrainState) -> None:
+    def _preview(self, sampler: BatchSampler, step: int, state: TrainState) -> None:
         began = time.monotonic()
-        stored = artist.draw(state.ema_params, prng.root(self.settings.seed, "sample"), 0)[0]
+        stored = sampler.draw(self._average(state), prng.root(self.settings.seed, "sample"), 0)[0]
         if is_first():
             path = self.directory / "samples" / str(step) / "grid.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pictures.save_png(path, artist.picture(stored))
+            pictures.save_png(path, sampler.picture(stored))
             self.say(f"preview {path} in {duration(time.monotonic() - began)}")
+
+    def _average(self, state: TrainState) -> PyTree:
+        """The averaged parameters that section `sampler` asks for."""
+        section = self.settings.sampler
+        name = section.average if section else EMA
+        return state.ema_params if name == EMA else state.averages[name]
 
     def _final_set(self, state: TrainState) -> None:
         """The set of images that the finished run leaves, or what is missing of it."""
-        if not self.artist:
+        if not self.sampler:
             return
         section, step = self.settings.sampler, int(state.step)
         assert section is not None
         description = identity.images(self.settings, step, self.settings.seed, {})
-        directory = drawing.directory(self.directory / "samples" / str(step), description)
-        samples = SampleSet(directory, description, self.artist.are_images)
+        directory = batch_sampler.directory(self.directory / "samples" / str(step), description)
+        samples = SampleSet(directory, description, self.sampler.are_images)
         if len(samples) >= section.num_images:
             return
         self.say(f"drawing {section.num_images:,} images")
-        drawing.extend(samples, self.artist, state.ema_params, self.settings.seed, section.num_images, {}, self.say)
+        params, seed = self._average(state), self.settings.seed
+        batch_sampler.draw_set(samples, self.sampler, params, seed, section.num_images, {}, self.say)
         self.say(
             f"look at {samples.directory / 'grid.png'}, annealing.gif beside it, and {self.directory / 'loss.png'}"
         )

@@ -35,7 +35,7 @@ def changed_training(settings: Settings, saved: Settings) -> list[Difference]:
 def images(settings: Settings, step: int, seed: int, task: Mapping[str, Any]) -> dict[str, Any]:
     """What image number i depends on, beside i: the checkpoint, the seed, the sampler, and the task if there is one."""
     sampler = plain(settings)["sampler"]
-    kept = {key: value for key, value in sampler.items() if f"sampler.{key}" not in IMAGES_FREE}
+    kept = {key: value for key, value in sampler.items() if f"sampler.{key}" not in IMAGES_FREE and _told(key, value)}
     return {"checkpoint_step": step, "seed": seed, "sampler": kept} | ({"task": dict(task)} if task else {})
 
 
@@ -48,8 +48,15 @@ def measurement(settings: Settings, data: Mapping[str, Any], step: int, seed: in
         "num_images": num_images,
         "data": {key: value for key, value in data.items() if key != "dir"} | {"dir": settings.eval.dir},
         "loss": sections["loss"],
-        "eval": {key: value for key, value in sections["eval"].items() if key not in MEASUREMENT_FREE},
+        "eval": {
+            key: value for key, value in sections["eval"].items() if key not in MEASUREMENT_FREE and _told(key, value)
+        },
     }
+
+
+def _told(key: str, value: Any) -> bool:
+    """Whether a value is part of a description: all but the average that older descriptions do not name."""
+    return (key, value) != ("average", "ema")
 
 
 def _section(difference: Difference) -> str:

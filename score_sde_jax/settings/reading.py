@@ -105,7 +105,7 @@ def read(kind: type, given: Any, path: str = "") -> Any:
             values[field.name] = read(section, given.get(field.name, {}), inside)
         elif field.name in given:
             values[field.name] = _fit(given[field.name], where, inside)
-        elif field.default is dataclasses.MISSING:
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"--config.{inside} is missing: expected {describe(_parts(where)[0])}")
     return kind(**values)
 
@@ -191,6 +191,8 @@ def _section_type(hint: Any, given: Mapping[str, Any], key: str, path: str) -> t
 def _fit(value: Any, hint: Any, path: str) -> Any:
     """The value, if it has the type and lies in the ranges of its annotation; lists become tuples."""
     kind, *marks = _parts(hint)
+    if typing.get_origin(kind) is Mapping and isinstance(value, Mapping):
+        return {key: _fit(item, typing.get_args(kind)[1], _join(path, key)) for key, item in value.items()}
     if AUTO in marks and value == AUTO:
         return value
     if not matches(value, kind):
@@ -220,6 +222,9 @@ def _override(config: ConfigDict, path: str, text: str) -> None:
     section = config
     for i, part in enumerate(above):
         hint = _hints(kind).get(part)
+        if typing.get_origin(_parts(hint)[0]) is Mapping and i == len(above) - 1:
+            section[part] = dict(section.get(part, {})) | {key: parse(text, _parts(_parts(hint)[0].__args__[1])[0])}
+            return
         inside = None if hint is None else _section_type(hint, section, part, ".".join(above[:i]))
         if inside is None:
             raise UserError(f"--config.{path}: no such key{_suggest(path, _paths(config))}")

@@ -14,6 +14,7 @@ def check(settings: Settings) -> None:
     _check_conditions(settings)
     _check_evaluation(settings)
     _check_times(settings)
+    _check_averages(settings)
     sampler = settings.sampler
     if sampler and sampler.predictor.name == sampler.corrector.name == "none":
         raise UserError("--config.sampler: predictor and corrector are both none; choose at least one")
@@ -98,6 +99,18 @@ def _check_classifiers(settings: Settings) -> None:
         )
     if classifies and settings.sampler:
         raise UserError("--config.sampler: a classifier (loss.name=classification) draws no images; leave it out")
+
+
+def _check_averages(settings: Settings) -> None:
+    """An average that is not kept, and one with the name of the first."""
+    names = ("ema", *settings.train.averages)
+    if "ema" in settings.train.averages:
+        raise UserError(
+            "--config.train.averages.ema: ema is the average with the decay train.ema_decay; name it otherwise"
+        )
+    for path in ("sampler.average", "eval.average"):
+        if (name := at(settings, path)) not in (None, *names):
+            raise UserError(f"--config.{path}={name}: must be one of {', '.join(names)}; train.averages names more")
 
 
 def _check_calls(settings: Settings) -> None:

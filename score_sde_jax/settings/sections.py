@@ -4,6 +4,7 @@ A new SDE, network, dataset or sampler step becomes a choice here by its line in
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from score_sde_jax.data import DATASETS
@@ -72,6 +73,8 @@ class Optimizer(Choice):
 class Train:
     """The training loop; lengths are in steps, and `preview_every` = 0 draws no previews.
 
+    ema_decay, averages: decay of the averaged parameters that are sampled with, and of more averages by their names.
+    label_dropout: share of images whose class the network is not told, for classifier-free guidance.
     microbatches: equal parts of a batch whose gradients are accumulated one after the other, to save memory.
     steps_per_call: steps in one call of the compiled program; the lengths are multiples of it.
     rematerialize: activation checkpointing; keep block outputs alone for the backward pass.
@@ -82,6 +85,8 @@ class Train:
     steps: Count
     batch_size: Count
     ema_decay: Decay = 0.999
+    averages: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
+    label_dropout: Annotated[float, Range(0, 1)] = 0.1
     log_every: Count = 100
     preview_every: Natural = 0
     microbatches: Count = 1
@@ -110,6 +115,7 @@ class Checkpoint:
 class Sampler:
     """Sampling: time grid, predictor, corrector and their order, initial noise times `temperature`, final denoising.
 
+    average: of the parameters: "ema" for train.ema_decay, or a name of train.averages.
     `num_images` images are drawn in batches of `batch_size`, with `num_frames` frames in the GIF.
     """
 
@@ -120,6 +126,7 @@ class Sampler:
     temperature: Positive = 1.0
     denoise: bool = True
     order: Literal["corrector_predictor", "predictor_corrector"] = "corrector_predictor"
+    average: str = "ema"
     num_images: Count = 64
     batch_size: Count = 64
     num_frames: Count = 20
@@ -133,6 +140,7 @@ class Evaluation:
     bits_per_dim: the likelihood under the probability flow ODE, `repeats` times per image.
     split, dir: where the images come from ("test" if the dataset has splits); num_images: how many, 0 for all, in
         batches of `batch_size`.
+    average: as in section `sampler`.
     divergence, num_probes, rtol, atol, t_min, max_evaluations: of the ODE (likelihood.py); t_min of the SDE if None.
     """
 
@@ -150,6 +158,7 @@ class Evaluation:
     atol: Positive = 1e-5
     t_min: float | None = None
     max_evaluations: Annotated[int, Range(AT_START + PER_STEP)] = 10_000
+    average: str = "ema"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int, Num
 
 from score_sde_jax import keys as prng
 from score_sde_jax.diffusion import guidance
@@ -14,7 +14,8 @@ from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.errors import UserError
 from score_sde_jax.samplers import Sampler, Samples
 from score_sde_jax.tasks.masks import MASKS
-from score_sde_jax.tasks.task import Given, Networks, Numbers, Task
+from score_sde_jax.tasks.observed import Observed, open_mask
+from score_sde_jax.tasks.task import Given, Indices, Networks, Setup, Task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,9 @@ class Completion(Task):
         if self.samples_per_image < 1:
             raise ValueError(f"samples_per_image={self.samples_per_image} must be at least 1")
 
-    def sources(self, indices: Numbers) -> Int[np.ndarray, "batch observations"]:
-        """Number of the images that are observed for images number `indices`."""
-        return indices[:, None] // self.samples_per_image
+    def inputs(self, setup: Setup) -> "Completed":
+        """The observed images."""
+        return Completed(self, setup)
 
     def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
         """The orthogonal projector on what is known."""
@@ -59,10 +60,26 @@ class Completion(Task):
         project = self.projector(prng.split(keys, 3)[2], like, given)
         return Known(sde, project, project(given["observed"][:, 0]))
 
-    def shown(self, sde: SDE, keys: Keys, given: Given, grey: float) -> Images:
-        """The known part, and grey where nothing is known."""
+
+class Completed(Observed):
+    """Observed images of which a part is given, and beside the images what was given: gray where nothing is known."""
+
+    def __init__(self, task: Completion, setup: Setup) -> None:
+        super().__init__(setup, task.source)
+        self.task, self.samples_per_image = task, task.samples_per_image
+
+    def numbers(self, indices: Indices) -> Int[np.ndarray, "batch 1"]:
+        """Image number i completes image i div samples_per_image."""
+        return indices[:, None] // self.samples_per_image
+
+    def extras(self, indices: Indices, images: Num[np.ndarray, "batch ..."], key: Array) -> dict[str, np.ndarray]:
+        """The known part as `given`, uint8."""
+        keys = prng.per_image(key, jnp.asarray(indices))
+        given = {name: jnp.asarray(rows) for name, rows in self(indices).items()}
         observed = given["observed"][:, 0]
-        return self.known(sde, keys, observed, given).finish(jnp.full_like(observed, grey))
+        gray = jnp.full_like(observed, sum(self.setup.pixels.ends) / 2)
+        known = self.task.known(self.setup.sde, keys, observed, given)
+        return {"given": self.setup.pixels.stored(np.asarray(known.finish(gray)))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,18 +98,34 @@ class Inpainting(Completion):
         if not 0 < self.fraction < 1:
             raise ValueError(f"fraction={self.fraction} must lie between 0 and 1")
 
+    def inputs(self, setup: Setup) -> Completed:
+        """The observed images, and the mask of a file."""
+        return Masked(self, setup) if self.mask not in MASKS else Completed(self, setup)
+
     def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
         """The known pixels; a mask of a file comes as given["mask"], 1 where they are known."""
         known: Mask = given["mask"] if "mask" in given else MASKS[self.mask](keys, like, self.fraction)
         return guidance.masked(known)
 
 
+class Masked(Completed):
+    """With the mask of a file: "mask" (batch, height, width, 1), 1 where pixels are known."""
+
+    def __init__(self, task: Inpainting, setup: Setup) -> None:
+        super().__init__(task, setup)
+        self.mask, self.description["mask"] = open_mask(task.mask, setup.image_shape)
+
+    def __call__(self, indices: Indices) -> dict[str, np.ndarray]:
+        """Arrays with one row for each of the images number `indices`."""
+        return super().__call__(indices) | {"mask": np.broadcast_to(self.mask, (len(indices), *self.mask.shape))}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Colorization(Completion):
-    """The mean over the colours of each pixel is given."""
+    """The mean over the colors of each pixel is given."""
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """Raise UserError for images without colours."""
+        """Raise UserError for images without colors."""
         super().check(image_shape)
         if image_shape[2] != 3:
             raise UserError(f"--config.task.name=colorization needs images of 3 channels, not {image_shape[2]}")

@@ -78,13 +78,6 @@ def test_centre_crop_is_the_middle_of_the_largest_square_or_of_a_size(height, wi
         assert len(kept) == side and 0 <= int(after) - int(before) <= 1
 
 
-def test_flip_mirrors_columns_where_told():
-    batch = np.arange(2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 3, 1)
-    flipped = images.flip(batch, np.array([True, False]))
-    assert flipped[0, :, :, 0].tolist() == [[2, 1, 0], [5, 4, 3]]
-    assert np.array_equal(flipped[1], batch[1])
-
-
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 120, 200]]], np.uint8)
 
 
@@ -144,24 +137,3 @@ def test_decode_turns_upright():
 def test_decode_refuses_floating_point():
     with pytest.raises(ValueError, match="floating point"):
         images.decode(encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"), 1)
-
-
-@pytest.mark.parametrize("levels", [17, 256])
-@pytest.mark.parametrize("value_range", [None, (0.0, 1.0), (-1.0, 1.0)])
-def test_scale_reaches_both_ends(levels, value_range):
-    values = np.arange(levels, dtype=np.uint8).reshape(1, levels)
-    low, high = value_range or (0.0, 1.0)
-    scaled = images.scale(values, levels, value_range)
-    assert scaled.dtype == np.float32
-    np.testing.assert_allclose(scaled[0], np.linspace(low, high, levels), atol=2e-7)
-
-
-@pytest.mark.parametrize("levels", [17, 256])
-@pytest.mark.parametrize("value_range", [None, (-1.0, 1.0)])
-def test_scale_with_noise_is_dequantisation(levels, value_range):
-    rng = np.random.default_rng(0)
-    values = rng.integers(levels, size=(50, 8), dtype=np.uint8)
-    noise = rng.random((50, 8), np.float32)
-    low, high = value_range or (0.0, 1.0)
-    expected = low + (high - low) * (values + noise.astype(np.float64)) / levels
-    np.testing.assert_allclose(images.scale(values, levels, value_range, noise), expected, atol=2e-7)

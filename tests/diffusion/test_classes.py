@@ -65,7 +65,7 @@ def test_guided_samplers_draw_the_class(name):
     draw, bias = SAMPLERS[name]
     labels = jnp.arange(128) % 2
     networks = tasks.Networks(*exact(draw.sde))
-    task = tasks.ClassConditional(classifier="")
+    task = tasks.ClassConditional()
     keys = prng.per_image(jax.random.key(9), jnp.arange(128))
     images = jax.jit(lambda: task.sample(draw, networks, keys, jnp.zeros((128, 6, 6, 1)), {"label": labels}).images)()
     for label in (0, 1):
@@ -117,14 +117,14 @@ def test_a_classifier_sees_what_a_noise_prediction_would_see():
     how, sde = Parameterization(coefficients=edm, condition=log_sigma, center=0.3, input_scale=2.0), VE()
     seen = []
 
-    def network(x, told):
-        seen.append((np.asarray(x), np.asarray(told)))
+    def network(x, condition):
+        seen.append((np.asarray(x), np.asarray(condition.noise)))
         return x.reshape(len(x), -1)
 
     x, t = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2, 1)), jnp.float32), jnp.asarray(0.4)
     probabilities = np.exp(how.log_probabilities(network, sde)(x, t))
     np.testing.assert_allclose(probabilities.sum(1), 1.0, rtol=1e-6)
-    how.noise_fn(lambda x, told: network(x, told).reshape(x.shape), sde)(x, t)
+    how.noise_fn(lambda x, condition: network(x, condition).reshape(x.shape), sde)(x, t)
     for first, second in zip(*seen, strict=True):
         np.testing.assert_array_equal(first, second)
     sigma = float(sde.sigma(t))

@@ -15,6 +15,7 @@ from score_sde_jax.diffusion import losses
 from score_sde_jax.diffusion.losses import REDUCTIONS, TIMES, WEIGHTS, score_matching_loss
 from score_sde_jax.diffusion.parameterization import CONDITIONS, PARAMETERIZATIONS, Parameterization
 from score_sde_jax.diffusion.sdes import EDM, VE, VP, SubVP
+from score_sde_jax.keys import Stream
 
 
 def loss_and_draws(sde, parameterization, **options):
@@ -217,8 +218,8 @@ def test_every_draw_of_a_loss_has_a_key_of_its_own():
     keys = batch_keys(3)
     parts = [
         *losses._keys(keys),
-        losses.dropout_keys(keys),
-        *(prng.fold_in(prng.fold_in(keys, losses.PROJECTIONS), number) for number in range(3)),
+        prng.stream(keys, Stream.DROPOUT),
+        *(prng.fold_in(prng.stream(keys, Stream.PROJECTIONS), number) for number in range(3)),
         *(prng.fold_in(keys, number) for number in range(2, 5)),
     ]
     for part, half in zip(parts, prng.split(keys, 2), strict=False):

@@ -89,7 +89,7 @@ def test_network_is_told_one_number_per_image(name, shape):
     sde, times, want = TOLD[name]
     parameterization = Parameterization(coefficients=PARAMETERIZATIONS["noise"], condition=CONDITIONS[name])
     told = []
-    noise_fn = parameterization.noise_fn(lambda x, condition: told.append(condition) or x, sde)
+    noise_fn = parameterization.noise_fn(lambda x, condition: told.append(condition.noise) or x, sde)
     batches = times if shape == () else [times]  # a scalar time of sampling, or the times of a training batch
     for t in batches:
         noise_fn(jnp.zeros((len(times), 2, 2, 1)), jnp.reshape(jnp.asarray(t, jnp.float32), shape))

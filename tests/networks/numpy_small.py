@@ -12,6 +12,8 @@ import numpy as np
 from flax import linen as nn
 from numpy_unet import conv, dense, fourier, mean_down, nearest_up, strided_conv, swish
 
+from score_sde_jax.condition import Condition
+
 
 class Layers:
     """Layers of one module: those of one kind take their parameters in the order of their numbers."""
@@ -162,15 +164,19 @@ compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimizatio
 
 def inputs(shape, condition):
     """Two images or vectors of this shape, and the condition of each."""
-    return np.random.default_rng(0).uniform(-1, 1, (2, *shape)), None if condition is None else np.array(condition)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, *shape))
+    return images, None if condition is None else np.array(condition)
 
 
 def assert_same(network, forward, shape, condition):
     """Compare a network with its forward pass here, in float64 and for a normal draw of every parameter."""
     rng, given = np.random.default_rng(1), inputs(shape, condition)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), *given)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), given[0], Condition(given[1]))
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 3, shapes)
-    found, want = compiled(network.apply)(params, *given), forward(network, params["params"], *given)
+    found, want = (
+        compiled(network.apply)(params, given[0], Condition(given[1])),
+        forward(network, params["params"], *given),
+    )
     assert found.shape == want.shape and np.std(want) > 1e-2
     # the frequencies of sinusoidal features and the means before the logits are float32
     np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
@@ -186,5 +192,7 @@ def zero_kernels(network, shape, condition):
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        jax.eval_shape(network.init, jax.random.key(0), *inputs(shape, condition))
+        jax.eval_shape(
+            network.init, jax.random.key(0), inputs(shape, condition)[0], Condition(inputs(shape, condition)[1])
+        )
     return {name for name, draw in initializers.items() if not draw(jax.random.key(0), (2, 2)).any()}

@@ -15,6 +15,8 @@ import numpy as np
 import published_weights
 from flax.traverse_util import flatten_dict
 
+from score_sde_jax.condition import Condition
+
 # Class in the Flax repository (the endings of DDPM's and of NCSN++'s) to ours.
 CLASSES = {
     "ResnetBlockDDPM": "ResidualBlock",
@@ -110,7 +112,8 @@ def _leaf(kind: str, leaf: str) -> str:
 
 def ours(network, size: int) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Path and shape of every parameter of a network for colour images of `size` pixels."""
-    tree = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)), jnp.zeros(1))["params"]
+    images = jnp.zeros((1, size, size, 3))
+    tree = jax.eval_shape(network.init, jax.random.key(0), images, Condition(jnp.zeros(1)))["params"]
     return {path: leaf.shape for path, leaf in flatten_dict(tree).items()}
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from score_sde_jax.condition import Condition
+
 FOLDER = pathlib.Path(__file__).parent / "reference_keys"
 LEAVES = {"kernel": "weight", "embed": "embed.weight"}
 
@@ -26,7 +28,7 @@ def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def parameter_shapes(network, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a network's parameters under their published names."""
     x, level = jnp.zeros((1, *image_shape)), jnp.zeros(1, int)
-    tree = jax.eval_shape(network.init, jax.random.key(0), x, level)["params"]
+    tree = jax.eval_shape(network.init, jax.random.key(0), x, Condition(level))["params"]
     return {torch_name(path): torch_shape(leaf.shape) for path, leaf in flatten_dict(tree).items()}
 
 

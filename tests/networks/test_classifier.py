@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy_small as reference
 import pytest
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks import MODELS, WideResNet, trainable
 from score_sde_jax.networks.classifier import NUM_FEATURES
@@ -45,7 +46,7 @@ def count(multiplier, blocks, classes, base=16):
 @pytest.mark.parametrize(("multiplier", "blocks"), [(10, 4), (1, 2)])
 def test_its_size(multiplier, blocks):
     network = WideResNet(multiplier=multiplier, blocks_per_group=blocks)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.zeros(1))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), Condition(jnp.zeros(1)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count(multiplier, blocks, 10)
     fixed = [leaf.size for leaf, yes in zip(*map(jax.tree.leaves, (shapes, trainable(shapes))), strict=True) if not yes]
     assert fixed == [NUM_FEATURES // 2]
@@ -63,7 +64,7 @@ def test_logits_and_second_convolutions_are_zero_at_the_start():
 def test_images_that_cannot_be_halved_twice():
     for shape in ((1, 6, 8, 3), (1, 8, 6, 3), (1, 2)):
         with pytest.raises(UserError, match=r"model\.name=wide_resnet: needs images of a multiple of 4 pixels"):
-            jax.eval_shape(WideResNet().init, jax.random.key(0), jnp.zeros(shape), jnp.zeros(1))
+            jax.eval_shape(WideResNet().init, jax.random.key(0), jnp.zeros(shape), Condition(jnp.zeros(1)))
 
 
 def test_a_network_with_logits_says_that_it_is_a_classifier():

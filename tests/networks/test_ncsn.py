@@ -10,6 +10,7 @@ import numpy_refinenet as reference
 import published_weights
 import pytest
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks import NCSN
 
@@ -17,7 +18,7 @@ RNG = np.random.default_rng(0)
 IMAGES, LEVEL = RNG.uniform(-1, 1, (3, 8, 12, 2)), np.array([2, 0, 1])
 SMALL = NCSN(width=6, num_levels=3)
 NETWORK = SMALL.clone(dtype="float64")
-SHAPES = jax.eval_shape(SMALL.init, jax.random.key(0), IMAGES[:1], LEVEL[:1])["params"]
+SHAPES = jax.eval_shape(SMALL.init, jax.random.key(0), IMAGES[:1], Condition(LEVEL[:1]))["params"]
 PARAMS = jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape) / 5, SHAPES)
 
 # Compilation is most of these tests' time, and LLVM's optimization most of the compilation.
@@ -29,7 +30,7 @@ def gradient_and_score(params, x, level):
     """Gradient of the sum of squares, and the score itself: one program serves every test."""
 
     def loss(params):
-        score = NETWORK.apply({"params": params}, x, level)
+        score = NETWORK.apply({"params": params}, x, Condition(level))
         return jnp.square(score).sum(), score
 
     return jax.grad(loss, has_aux=True)(params)
@@ -95,7 +96,7 @@ def test_every_layer_computes_in_the_given_type_and_parameters_stay_float32():
     network, x = SMALL.clone(dtype="bfloat16"), jnp.zeros((1, 8, 8, 1))
 
     def run(key):
-        return network.init_with_output(key, x, LEVEL[:1], capture_intermediates=True)
+        return network.init_with_output(key, x, Condition(LEVEL[:1]), capture_intermediates=True)
 
     score, variables = jax.eval_shape(run, jax.random.key(0))
     assert score.dtype == jnp.float32
@@ -107,4 +108,4 @@ def test_every_layer_computes_in_the_given_type_and_parameters_stay_float32():
 
 def test_size_that_cannot_be_halved_is_named():
     with pytest.raises(UserError, match=r"31x32.*multiples of 2"):
-        SMALL.init(jax.random.key(0), jnp.zeros((1, 31, 32, 1)), LEVEL[:1])
+        SMALL.init(jax.random.key(0), jnp.zeros((1, 31, 32, 1)), Condition(LEVEL[:1]))

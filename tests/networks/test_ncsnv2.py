@@ -10,6 +10,7 @@ import numpy_refinenet as reference
 import published_weights
 import pytest
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks import NCSNv2, NCSNv2Deeper, NCSNv2Deepest
 
@@ -39,7 +40,7 @@ def small(network):
     """Return a narrow network of compute type float64 and a normal draw of its parameters."""
     rng = np.random.default_rng(0)
     network = network(width=4)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), IMAGES[:1], None)["params"]
+    shapes = jax.eval_shape(network.init, jax.random.key(0), IMAGES[:1], Condition())["params"]
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 5, shapes)
     return network.clone(dtype="float64"), params
 
@@ -55,7 +56,7 @@ def gradient_and_output(params, x):
     """Gradient of the sum of squares, and the output itself."""
 
     def loss(params):
-        output = NETWORK.apply({"params": params}, x, None)
+        output = NETWORK.apply({"params": params}, x, Condition())
         return jnp.square(output).sum(), output
 
     return jax.grad(loss, has_aux=True)(params)
@@ -109,4 +110,4 @@ def test_an_image_changes_its_own_output_alone(x64):
 @pytest.mark.parametrize("network, size, factor", [(NCSNv2, 33, 2), (NCSNv2Deeper, 98, 4), (NCSNv2Deepest, 252, 8)])
 def test_size_that_cannot_be_halved_is_named(network, size, factor):
     with pytest.raises(UserError, match=f"{size}x{size}.*multiples of {factor}"):
-        network(width=4).init(jax.random.key(0), jnp.zeros((1, size, size, 3)), None)
+        network(width=4).init(jax.random.key(0), jnp.zeros((1, size, size, 3)), Condition())

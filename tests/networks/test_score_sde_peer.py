@@ -16,6 +16,7 @@ import published_unets
 import pytest
 from flax.traverse_util import unflatten_dict
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.networks import DDPM, DDPMpp, NCSNpp
 
 PEER = os.environ.get("SCORE_SDE_PYTORCH")
@@ -70,9 +71,9 @@ def test_output_is_that_of_the_peer(name, peer):
     want = want.numpy().transpose(0, 2, 3, 1) * (level if config.model.scale_by_sigma else 1)
 
     params = {"params": unflatten_dict(published_unets.weights_from_torch(weights))}
-    shapes = jax.eval_shape(network.init, jax.random.key(0), x0, told)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), x0, Condition(told))
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
-    found = np.asarray(jax.jit(network.apply)(params, x0, told))
+    found = np.asarray(jax.jit(network.apply)(params, x0, Condition(told)))
     difference = np.abs(found - want).max()
     print(f"{name}: max difference {difference:.2g} of outputs of size {np.abs(want).max():.3g}")
     assert difference < 1e-4 * np.abs(want).max()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy_small as reference
 import pytest
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks import MLP, SmallUNet
 
@@ -46,4 +47,4 @@ def test_last_convolutions_of_the_unet_are_zero_at_the_start():
 def test_an_image_that_cannot_be_halved():
     for shape in ((1, 6, 8, 1), (1, 8, 6, 1)):
         with pytest.raises(UserError, match=rf"multiple of 4 pixels, not {shape[1]} by {shape[2]}"):
-            SmallUNet(widths=(8, 8), patch=2).init(jax.random.key(0), jnp.zeros(shape), None)
+            SmallUNet(widths=(8, 8), patch=2).init(jax.random.key(0), jnp.zeros(shape), Condition())

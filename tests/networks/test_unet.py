@@ -13,6 +13,7 @@ import pytest
 from flax import linen as nn
 
 from score_sde_jax import keys as prng
+from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks import DDPM, DDPMpp, NCSNpp, UNet, trainable
 
@@ -70,7 +71,7 @@ compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimizatio
 def random_params(network, images=IMAGES):
     """A normal draw of the parameters: at their start the last convolutions are nearly zero."""
     rng = np.random.default_rng(1)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), images[:1], CONDITION[:1])
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images[:1], Condition(CONDITION[:1]))
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 3, shapes)
 
 
@@ -101,7 +102,7 @@ def test_number_of_parameters_is_the_published_one(name):
 def test_network_is_the_numpy_network(name, x64):
     network = NETWORKS[name].clone(dtype="float64")
     params = random_params(network)
-    found = compiled(network.apply)(params, IMAGES, CONDITION)
+    found = compiled(network.apply)(params, IMAGES, Condition(CONDITION))
     want = reference.network(network, params["params"], IMAGES, CONDITION)
     # the frequencies of positional features are float32
     np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
@@ -118,14 +119,14 @@ def test_gradient_is_the_slope_of_the_numpy_loss(x64):
         moved = jax.tree.map(lambda leaf, along: leaf + step * along, params, direction)
         return np.sum(reference.network(network, moved["params"], IMAGES, CONDITION) ** 2)
 
-    gradient = compiled(jax.grad(lambda p: jnp.sum(jnp.square(network.apply(p, IMAGES, CONDITION)))))(params)
+    gradient = compiled(jax.grad(lambda p: jnp.sum(jnp.square(network.apply(p, IMAGES, Condition(CONDITION))))))(params)
     slope = sum(jax.tree.leaves(jax.tree.map(np.vdot, gradient, direction)))
     np.testing.assert_allclose(slope, (loss(1e-5) - loss(-1e-5)) / 2e-5, rtol=1e-5)
     assert not np.any(gradient["params"]["FourierFeatures_0"]["fixed_frequencies"])
 
 
 def test_fixed_parameters_are_told_from_trained_ones():
-    params = jax.eval_shape(NETWORKS["ncsn++"].init, jax.random.key(0), IMAGES[:1], CONDITION[:1])
+    params = jax.eval_shape(NETWORKS["ncsn++"].init, jax.random.key(0), IMAGES[:1], Condition(CONDITION[:1]))
     flags = jax.tree_util.tree_leaves_with_path(trainable(params))
     assert [jax.tree_util.keystr(path) for path, flag in flags if not flag] == [
         "['params']['FourierFeatures_0']['fixed_frequencies']"
@@ -140,7 +141,7 @@ SINGLE = IMAGES.astype(np.float32)
 
 @compiled
 def dropped(x, condition, keys):
-    return DROPPING.apply(DROPPING_PARAMS, x, condition, train=True, dropout_keys=keys)
+    return DROPPING.apply(DROPPING_PARAMS, x, Condition(condition), train=True, dropout_keys=keys)
 
 
 def test_dropout_of_an_image_is_a_function_of_its_key_alone():
@@ -154,31 +155,33 @@ def test_dropout_of_an_image_is_a_function_of_its_key_alone():
 def test_every_block_drops_by_keys_of_its_own(monkeypatch):
     numbers, fold_in = [], prng.fold_in
     monkeypatch.setattr(prng, "fold_in", lambda keys, number: numbers.append(number) or fold_in(keys, number))
-    jax.eval_shape(functools.partial(DROPPING.apply, train=True), DROPPING_PARAMS, SINGLE, CONDITION, dropout_keys=KEYS)
+    jax.eval_shape(
+        functools.partial(DROPPING.apply, train=True), DROPPING_PARAMS, SINGLE, Condition(CONDITION), dropout_keys=KEYS
+    )
     blocks = [name for name in DROPPING_PARAMS["params"] if name.startswith("ResidualBlock")]
     assert sorted(numbers) == list(range(len(blocks)))
 
 
 def test_no_dropout_when_not_training():
-    apply = compiled(functools.partial(DROPPING.apply, DROPPING_PARAMS, SINGLE, CONDITION, train=False))
+    apply = compiled(functools.partial(DROPPING.apply, DROPPING_PARAMS, SINGLE, Condition(CONDITION), train=False))
     np.testing.assert_array_equal(apply(), apply(dropout_keys=KEYS))
 
 
 def test_training_with_dropout_needs_keys():
     with pytest.raises(ValueError, match="dropout_keys"):
-        DROPPING.apply(DROPPING_PARAMS, SINGLE, CONDITION, train=True)
+        DROPPING.apply(DROPPING_PARAMS, SINGLE, Condition(CONDITION), train=True)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ncsn++ 256"])
 def test_bfloat16_is_close_and_every_layer_computes_in_it(name):
     network = NETWORKS[name].clone(dtype="bfloat16")
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), random_params(network))
-    found = compiled(network.apply)(params, IMAGES.astype(np.float32), CONDITION)
+    found = compiled(network.apply)(params, IMAGES.astype(np.float32), Condition(CONDITION))
     want = reference.network(network, params["params"], IMAGES, CONDITION)
     assert found.dtype == jnp.float32
     # 8 bits of mantissa, through some 20 layers
     assert np.sqrt(np.mean((found - want) ** 2) / np.mean(want**2)) < 0.05
-    jaxpr = str(jax.make_jaxpr(network.apply)(params, IMAGES.astype(np.float32), CONDITION))
+    jaxpr = str(jax.make_jaxpr(network.apply)(params, IMAGES.astype(np.float32), Condition(CONDITION)))
     products = [line for line in jaxpr.splitlines() if "conv_general_dilated" in line or " dot_general" in line]
     assert products and all("bf16" in line.split("=")[0] for line in products if "f32" in line)
 
@@ -193,7 +196,7 @@ def test_compiled_step_has_no_gather_scatter_or_window(name):
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), random_params(network))
 
     def loss(params, x):
-        return jnp.sum(jnp.square(network.apply(params, x, jnp.ones(2), train=True, dropout_keys=KEYS)))
+        return jnp.sum(jnp.square(network.apply(params, x, Condition(jnp.ones(2)), train=True, dropout_keys=KEYS)))
 
     lowered = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(params, SINGLE)
     compiled_step = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
@@ -214,18 +217,20 @@ def test_gathers_and_scatters_would_be_found():
 @pytest.mark.parametrize("multipliers, size, unit", [((1, 2), 9, 2), ((1, 2, 2, 2), 28, 8)])
 def test_size_that_cannot_be_halved_is_named(multipliers, size, unit):
     with pytest.raises(UserError, match=rf"multiple of {unit} pixels, not {size} by {size}"):
-        UNet(width=4, multipliers=multipliers).init(jax.random.key(0), jnp.zeros((1, size, size, 3)), jnp.zeros(1))
+        UNet(width=4, multipliers=multipliers).init(
+            jax.random.key(0), jnp.zeros((1, size, size, 3)), Condition(jnp.zeros(1))
+        )
 
 
 def test_embedding_without_a_condition_is_refused():
     with pytest.raises(UserError, match="embedding=positional"):
-        DDPM(**SMALL).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), None)
+        DDPM(**SMALL).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), Condition())
 
 
 def test_small_sizes_halve():
     for size, multipliers in ((8, (1, 2)), (28, (1, 2, 2))):
         network = NCSNpp(width=8, multipliers=multipliers, num_blocks=1)
         x = jax.ShapeDtypeStruct((2, size, size, 1), jnp.float32)
-        condition = jax.ShapeDtypeStruct((2,), jnp.float32)
+        condition = Condition(jax.ShapeDtypeStruct((2,), jnp.float32))
         params = jax.eval_shape(network.init, jax.random.key(0), x, condition)
         assert jax.eval_shape(network.apply, params, x, condition).shape == x.shape

@@ -14,6 +14,7 @@ from experiments import finished
 from orbax.checkpoint import v1 as ocp
 from run_files import contents, images, quiet, restored, timeless
 
+from score_sde_jax.data import Pixels
 from score_sde_jax.devices.parallel import Jit
 from score_sde_jax.errors import RunError, UserError
 from score_sde_jax.runs import workdir as directories
@@ -134,8 +135,14 @@ def poisoned(monkeypatch, steps):
 
     def with_poison(*args, start_step=0, **keywords):
         for number, batch in enumerate(batches(*args, start_step=start_step, **keywords), start=start_step + 1):
-            yield batch | {"image": batch["image"] * np.float32("nan")} if number in steps else batch
+            yield batch | {"image": np.full_like(batch["image"], 255)} if number in steps else batch
 
+    dequantized = Pixels.dequantized
+
+    def poisonous(self, keys, stored):
+        return jnp.where(stored == 255, jnp.nan, dequantized(self, keys, stored))
+
+    monkeypatch.setattr(Pixels, "dequantized", poisonous)  # of the digits' 17 values none is 255
     monkeypatch.setattr(driver, "training_batches", with_poison)
 
 

@@ -13,32 +13,6 @@ def random_images(num, height, width, channels, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (num, height, width, channels), np.uint8)
 
 
-def test_grey_levels_are_the_nearest_ones():
-    low, high = -1.0, 1.0
-    levels = np.arange(256)
-    values = low + (high - low) * levels / 255
-    half = 0.49 * (high - low) / 255
-    for shift in (-half, 0.0, half):
-        shifted = (values + shift).astype(np.float32).reshape(16, 16, 1)
-        np.testing.assert_array_equal(pictures.to_uint8(shifted, (low, high)).ravel(), levels)
-    outside = np.array([-7.0, 7.0], np.float32).reshape(1, 2, 1)
-    np.testing.assert_array_equal(pictures.to_uint8(outside, (low, high)).ravel(), [0, 255])
-
-
-@pytest.mark.parametrize("levels", [2, 17, 256])
-def test_dequantisation_is_undone(levels):
-    """Whatever was added to a value below the next, its grey comes back; so does that of a value without noise."""
-    values = np.arange(levels)
-    for added in (0.01, 0.5, 0.99):
-        noisy = (-1 + 2 * (values + added) / levels).astype(np.float32).reshape(-1, 1, 1)
-        grey = pictures.to_uint8(noisy, (-1.0, 1.0), levels).ravel()
-        np.testing.assert_array_equal(grey, np.round(255 * values / (levels - 1)))
-    exact = (values / (levels - 1)).astype(np.float32).reshape(-1, 1, 1)
-    np.testing.assert_array_equal(
-        pictures.to_uint8(exact, (0.0, 1.0), levels).ravel(), np.round(255 * values / (levels - 1))
-    )
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("num", "height", "width", "zoom", "columns", "rows"),

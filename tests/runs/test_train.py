@@ -16,6 +16,7 @@ from run_files import contents, images
 from stand_ins import NETWORKS, STAND_INS, Conditional, Unconditional
 
 from score_sde_jax import settings
+from score_sde_jax.condition import Condition
 from score_sde_jax.networks import MODELS
 from score_sde_jax.networks.optimizer import learning_rate_schedule
 from score_sde_jax.runs import build
@@ -203,5 +204,5 @@ def test_the_stand_ins_take_the_arguments_of_what_they_stand_for():
         assert set(arguments(network)) - {"dtype"} == set(arguments(NETWORKS[name])) - {"dtype"}
     x = jnp.zeros((2, 4, 4, 3))
     for network, told in ((Conditional(8, 3), jnp.zeros(2, jnp.int32)), (Unconditional(8), None)):
-        out, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x, told)
+        out, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x, Condition(told))
         assert out.shape == x.shape

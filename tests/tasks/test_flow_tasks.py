@@ -1,5 +1,7 @@
 """Tasks along the flow against closed forms; which image any task observes, and options that make no sense."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +11,20 @@ from draws import sampler
 
 from score_sde_jax import keys as prng
 from score_sde_jax import tasks
+from score_sde_jax.data import DATASETS, Pixels
 from score_sde_jax.diffusion import ode
 from score_sde_jax.diffusion.sdes import VP
 from score_sde_jax.errors import UserError
 from score_sde_jax.samplers import encode, interpolate
+
+SETUP = tasks.Setup(
+    image_shape=(8, 8, 1),
+    pixels=Pixels(levels=17),
+    sde=VP(),
+    held_out=functools.partial(DATASETS["digits"], split="test"),
+    about_held_out={},
+    num_classes=10,
+)
 
 
 def test_reconstruction_gives_back_what_it_is_given_and_counts():
@@ -54,8 +66,9 @@ def test_interpolation_goes_from_one_image_to_the_other():
     """Of Gaussian pixels the flow is affine, so the images between are known."""
     sde, task = VP(), tasks.Interpolation(num_between=3)
     indices = np.arange(5)
-    np.testing.assert_array_equal(task.sources(np.arange(4, 6)), [[0, 1], [2, 3]])
-    fractions = task.given(indices)["fraction"]
+    inputs = task.inputs(SETUP)
+    np.testing.assert_array_equal(inputs.numbers(np.arange(4, 6)), [[0, 1], [2, 3]])
+    fractions = inputs(indices)["fraction"]
     np.testing.assert_allclose(fractions, [0, 0.25, 0.5, 0.75, 1])
     pair = GAUSSIAN.sample(jax.random.key(1), (2, 3, 3, 1))
     observed = jnp.broadcast_to(pair, (5, 2, 3, 3, 1))
@@ -76,10 +89,10 @@ def test_interpolation_goes_from_one_image_to_the_other():
 
 def test_which_image_is_observed():
     task = tasks.Inpainting(samples_per_image=3)
-    np.testing.assert_array_equal(task.sources(np.arange(2, 8)).ravel(), [0, 1, 1, 1, 2, 2])
-    labels = tasks.ClassConditional(classifier="").labels(np.arange(8, 13), 10)
+    np.testing.assert_array_equal(task.inputs(SETUP).numbers(np.arange(2, 8)).ravel(), [0, 1, 1, 1, 2, 2])
+    labels = tasks.ClassConditional().inputs(SETUP)(np.arange(8, 13))["label"]
     np.testing.assert_array_equal(labels, [8, 9, 0, 1, 2])
-    np.testing.assert_array_equal(tasks.ClassConditional(classifier="", label=3).labels(np.arange(2), 10), [3, 3])
+    np.testing.assert_array_equal(tasks.ClassConditional(label=3).inputs(SETUP)(np.arange(2))["label"], [3, 3])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +103,7 @@ def test_which_image_is_observed():
         (tasks.SuperResolution(factor=1), (8, 8, 1), "config.task.factor=1: at least 2"),
         (tasks.Inpainting(), (2,), "only images can be observed, not points"),
         (tasks.Interpolation(num_between=0), (8, 8, 1), "num_between=0: at least 1"),
-        (tasks.ClassConditional(classifier="x", scale=-1.0), (8, 8, 1), "scale=-1.0: 0 or above"),
+        (tasks.ClassConditional(classifier="x", scale=-1.0), (8, 8, 1), "scale=-1.0: must be >= 0"),
     ],
 )
 def test_tasks_that_make_no_sense(task, shape, part):

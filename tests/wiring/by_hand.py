@@ -49,7 +49,7 @@ class Dropping(nn.Module):
     @nn.compact
     def __call__(self, x, condition, train=False, dropout_keys=None):
         assert (dropout_keys is None) != train
-        h = nn.Dense(self.width)(x.reshape(len(x), -1)) + nn.Dense(self.width)(condition[:, None])
+        h = nn.Dense(self.width)(x.reshape(len(x), -1)) + nn.Dense(self.width)(condition.noise[:, None])
         if train:
             h = jnp.where(prng.uniform(dropout_keys, h) < self.dropout, 0.0, h)
         return nn.Dense(x[0].size)(nn.tanh(h)).reshape(x.shape)
@@ -117,7 +117,7 @@ def sampler(prior, order):
 
 
 def training_rows(step, batch_size):
-    """Rows of a batch, from the stored digits on: shuffled, mirrored, dequantized, in their range; numpy alone."""
+    """Rows of a batch, from the stored digits on: shuffled by numpy, mirrored and dequantized by the image's keys."""
     stored = DATASETS["digits"](split="test").gather(np.arange(359))[0]
 
     def stream(number, counter):
@@ -126,12 +126,17 @@ def training_rows(step, batch_size):
     order = stream(0, 0).permutation(len(stored))
     rows = []
     for position in range(step * batch_size, (step + 1) * batch_size):  # within the first epoch
-        image = stored[order[position]].astype(np.float32)
-        if stream(1, position).random(dtype=np.float32) < 0.5:
-            image = image[:, ::-1]
-        noise = stream(2, 8 * position).random((8, 8, 1), dtype=np.float32)
-        rows.append(np.float32(LOW) + np.float32(HIGH - LOW) * ((image + noise) / np.float32(LEVELS)))
-    return np.stack(rows)
+        rows.append(stored[order[position]])
+    keys = prng.per_image(jax.random.fold_in(key("train"), step), jnp.arange(batch_size))
+    return training_images(keys, np.stack(rows))
+
+
+def training_images(keys, stored):
+    """Mirrored by one number folded into an image's key, dequantized by another, in their range."""
+    mirror = prng.uniform(prng.fold_in(keys, 2**31 - 4), jnp.zeros(len(stored)))
+    images = np.where(np.asarray(mirror)[:, None, None, None] < 0.5, stored[:, :, ::-1], stored).astype(np.float32)
+    noise = np.asarray(prng.uniform(prng.fold_in(keys, 2**31 - 3), jnp.asarray(images)))
+    return np.float32(LOW) + np.float32(HIGH - LOW) * ((images + noise) / np.float32(LEVELS))
 
 
 def key(purpose):

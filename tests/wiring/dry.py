@@ -19,7 +19,7 @@ from jax.extend import core
 from PIL import Image
 
 from score_sde_jax.devices.parallel import Parallel
-from score_sde_jax.runs import drawing, pictures, reporting, train
+from score_sde_jax.runs import batch_sampler, pictures, reporting, train
 
 ADDRESS = re.compile(r"0x[0-9a-f]+")
 
@@ -153,7 +153,7 @@ def recorded(metrics=lambda step: {}, stop_at=None, seconds=(0.0, 0.0)):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "_rendered", lambda figure: Image.new("RGB", (1, 1)))  # a third of a run's time
         clock = types.SimpleNamespace(monotonic=lambda: seen.now)
-        for module in (train, drawing, reporting):
+        for module in (train, batch_sampler, reporting):
             patch.setattr(module, "time", clock)
         patch.setattr(train, "check_loggers", lambda *args, **keywords: None)  # their packages need not be installed
         for name in ("TensorBoard", "WeightsAndBiases"):

@@ -11,6 +11,7 @@ from dry import fingerprint, ramps, recorded
 from experiments import finished
 from run_files import quiet, timeless
 
+from score_sde_jax.condition import Condition
 from score_sde_jax.runs import build
 from score_sde_jax.runs import workdir as directories
 from score_sde_jax.runs.evaluate import evaluate
@@ -43,7 +44,8 @@ class Unsaved:
 
 def restore(workdir, checkpoint, abstract):
     """Averages that depend on the seed of the run alone, in the place of its checkpoint."""
-    return 1, ramps(abstract, start=directories.saved_config(workdir)["seed"])
+    start = directories.saved_config(workdir)["seed"]
+    return 1, ramps(abstract, start + 0.5 * ("averages" in abstract))
 
 
 class Journeys:
@@ -115,5 +117,5 @@ class Journeys:
         condition = conditions.get(chosen.parameterization.condition.name, jnp.zeros(2))
         more = {"dropout_keys": keys} if chosen.model.get("dropout") else {}
         with recorded() as seen:
-            seen.trace(lambda x: network.init_with_output(keys[0], x, condition, train=True, **more), x)
+            seen.trace(lambda x: network.init_with_output(keys[0], x, Condition(condition), train=True, **more), x)
         return seen.programs

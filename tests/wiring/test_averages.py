@@ -28,7 +28,7 @@ def test_samples_and_guidance_are_those_of_averaged_parameters(tmp_path, monkeyp
     monkeypatch.setitem(MODELS, "wide_resnet", LinearClassifier)
     chosen, ours, *params = saved_run(tmp_path / "run", "digits", (8, 8, 1), *SMALL.split())
     _, other, *guides = saved_run(tmp_path / "guide", "digits_classifier", (8, 8, 1))
-    guided = dataclasses.replace(ours, task=ClassConditional(classifier=""), classifier=other)
+    guided = dataclasses.replace(ours, task=ClassConditional(), classifier=other)
     given = {"label": jnp.arange(8, dtype=jnp.int32)}
 
     @jax.jit
@@ -36,10 +36,10 @@ def test_samples_and_guidance_are_those_of_averaged_parameters(tmp_path, monkeyp
         key, indices = prng.root(chosen.seed, "sample"), jnp.arange(8)
         return ours.sample(params, indices, key, {}).images, guided.sample((params, guide), indices, key, given).images
 
-    plain, classes = (pictures.to_uint8(np.asarray(x), (0.0, 1.0)) for x in drawn(params[1], guides[1]))
+    plain, classes = (ours.pixels.stored(np.asarray(x)) for x in drawn(params[1], guides[1]))
     assert not np.array_equal(plain, classes)
     for raw in ((params[0], guides[1]), (params[1], guides[0])):
-        assert not np.array_equal(classes, pictures.to_uint8(np.asarray(drawn(*raw)[1]), (0.0, 1.0)))
+        assert not np.array_equal(classes, ours.pixels.stored(np.asarray(drawn(*raw)[1])))
     np.testing.assert_array_equal(images(sample(chosen, tmp_path / "run", SampleRequest(), quiet)), plain)
     task = ["task.name=class_conditional", f"task.classifier={tmp_path / 'guide'}"]
     output = sample(finished("digits", *SMALL.split(), *task), tmp_path / "run", SampleRequest(), quiet)

@@ -15,6 +15,7 @@ from PIL import Image
 from run_files import images, quiet, restored
 
 from score_sde_jax import keys as prng
+from score_sde_jax.condition import Condition
 from score_sde_jax.data import DATASETS
 from score_sde_jax.networks import MODELS
 from score_sde_jax.runs import build, pictures
@@ -44,7 +45,7 @@ def run(tmp_path_factory, dropping):
 
 def parameters(seed):
     """Parameters none of which is zero."""
-    shapes = jax.eval_shape(by_hand.NETWORK.init, jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.zeros(1))
+    shapes = jax.eval_shape(by_hand.NETWORK.init, jax.random.key(0), jnp.zeros((1, *SHAPE)), Condition(jnp.zeros(1)))
     return jax.tree.map(lambda leaf: 0.3 * jax.random.normal(jax.random.key(seed + leaf.size), leaf.shape), shapes)
 
 
@@ -55,7 +56,9 @@ def steps_by_hand():
 
     @jax.jit
     def init():
-        return by_hand.NETWORK.init(by_hand.key("init"), jnp.zeros((1, *SHAPE)), jnp.full(1, 5.0 * DIFFUSION.t_max))
+        return by_hand.NETWORK.init(
+            by_hand.key("init"), jnp.zeros((1, *SHAPE)), Condition(jnp.full(1, 5.0 * DIFFUSION.t_max))
+        )
 
     @jax.jit
     def advance(params, average, state, step, x0):
@@ -84,13 +87,14 @@ def steps_by_hand():
 def test_losses_and_noise_levels_are_those_of_the_same_objects_by_hand():
     experiment = build.experiment(by_hand.config(), SHAPE)
     params, keys = parameters(0), prng.per_image(jax.random.key(1), jnp.arange(6))
-    x0 = jax.random.uniform(jax.random.key(2), (6, *SHAPE))
-    batch = {"image": x0, "label": jnp.zeros(6, jnp.int32)}
+    stored = np.random.default_rng(2).integers(17, size=(6, *SHAPE), dtype=np.uint8)
+    x0, label = jnp.asarray(by_hand.training_images(keys, stored)), jnp.zeros(6, jnp.int32)
 
     @jax.jit
     def built():
-        functions = experiment.loss_fn, experiment.held_out_loss
-        return *(function(params, keys, batch) for function in functions), experiment.noise_level(keys)
+        training = experiment.loss_fn(params, keys, {"image": stored, "label": label})
+        held_out = experiment.held_out_loss(params, keys, {"image": x0, "label": label})
+        return training, held_out, experiment.noise_level(keys)
 
     @jax.jit
     def want():

@@ -101,7 +101,7 @@ def test_dropout_draws_from_keys_of_its_own_in_every_block():
     params = ramps(jax.eval_shape(experiment.init, jax.random.key(0))).params
     with recorded() as draws:
         keys = prng.per_image(jax.random.key(0), jnp.arange(2))
-        jax.jit(experiment.loss_fn)(params, keys, {"image": jnp.zeros((2, 8, 8, 1))}).block_until_ready()
+        jax.jit(experiment.loss_fn)(params, keys, {"image": jnp.zeros((2, 8, 8, 1), jnp.uint8)}).block_until_ready()
     assert draws.shared() == set()
     places = collections.Counter(place for places in draws.places.values() for place in places)
     blocks = sum("ResidualBlock" in name for name in params["params"])
@@ -129,19 +129,19 @@ def test_evaluation_draws_from_every_key_once(untrained):
         evaluate(finished("digits", *RUN, *asked), untrained("data.dequantize=true"), say=quiet)
     assert draws.shared(TIME, PROBE) == set()
     drawn = {place for places in draws.places.values() for place in places}
-    assert drawn == {TIME, PROBE, "diffusion.sdes:SDE.perturb", "runs.measures:Pixels.scaled"}
+    assert drawn == {TIME, PROBE, "diffusion.sdes:SDE.perturb", "data.pixels:Pixels.dequantized"}
 
 
 def test_the_pipeline_uses_every_count_of_a_stream_once(monkeypatch):
-    """Orders of epochs, flips and noise, over three epochs of 359 digits."""
+    """Orders of epochs, over three epochs of 359 digits."""
     monkeypatch.setattr(pipeline, "READ_OPTIONS", pipeline.grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     with recorded() as draws:
-        batches = training_batches(digits("test"), batch_size=100, seed=3, flip=True, dequantize=True)
+        batches = training_batches(digits("test"), batch_size=100, seed=3)
         for _ in range(11):
             next(batches)
     assert draws.overlaps() == []
     streams = {generator.used()[0] for generator in draws.generators}
-    assert streams == {(3, pipeline.ORDER), (3, pipeline.FLIP), (3, pipeline.NOISE)}
+    assert streams == {(3, pipeline.ORDER)}
 
 
 def test_the_uses_of_a_seed_have_roots_of_their_own(untrained, tmp_path):

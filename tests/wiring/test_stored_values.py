@@ -4,6 +4,7 @@ The runs were never trained; what their samplers draw is drawn here once more, a
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 
@@ -14,15 +15,16 @@ import pytest
 from dry import recorded as traced
 from experiments import finished
 from PIL import Image
-from run_files import images
+from run_files import arrays, images
 from saved_runs import SMALL, saved_run
 
 from score_sde_jax import keys as prng
-from score_sde_jax.data import DATASETS
+from score_sde_jax.data import DATASETS, Pixels
+from score_sde_jax.diffusion.sdes import VP
 from score_sde_jax.errors import UserError
-from score_sde_jax.runs import drawing, pictures
+from score_sde_jax.runs import batch_sampler, pictures
 from score_sde_jax.runs.sample import SampleRequest, sample
-from score_sde_jax.tasks import TASKS
+from score_sde_jax.tasks import TASKS, Setup
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 RANGE = "data.value_range=(-1.0,1.0)"
@@ -55,8 +57,7 @@ def asked(run, *assignments, **request):
     lines = []
     chosen = finished("digits", *SMALL.split(), RANGE, *assignments)
     output = sample(chosen, run[0], SampleRequest(**request), lines.append)
-    with np.load(output / "images.npz") as archive:
-        return output, dict(archive), lines
+    return output, arrays(output), lines
 
 
 def observed(indices):
@@ -107,7 +108,7 @@ def test_errors_of_a_round_trip_are_in_gray_levels(run):
     drawn = run[1](TASKS["reconstruction"](**loose), 3, {"observed": before})
     errors = 255 / 2 * np.abs(np.asarray(drawn.images) - before[:, 0]).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(found["errors"], errors, rtol=1e-3)
-    assert f"mean absolute error of the round trip: {found['errors'].mean():.3g} of 255 grey levels" in lines
+    assert f"mean absolute error of the round trip: {found['errors'].mean():.3g} of 255 gray levels" in lines
     record = json.loads((output / "samples.json").read_text())
     assert record["network_evaluations_per_image"] == pytest.approx(np.asarray(drawn.evaluations).mean(), abs=0.06)
     strips = np.stack([found["images"], GRAYS[TEST[:3]]], axis=1)
@@ -172,20 +173,27 @@ def test_an_image_that_is_not_finite_is_named_by_its_number(run, tmp_path):
         found = drawn(self, params, key, first)
         return found._replace(finite=np.arange(first, first + 4) != 6)
 
-    drawn = drawing.Artist.draw
+    drawn = batch_sampler.BatchSampler.draw
     with pytest.MonkeyPatch.context() as patch, traced():
-        patch.setattr(drawing.Artist, "draw", draw)
-        with pytest.raises(UserError, match=r"^image 6 is not finite: "):
+        patch.setattr(batch_sampler.BatchSampler, "draw", draw)
+        with pytest.raises(UserError, match=r"^sample 6 is not finite: "):
             asked(run, "sampler.num_images=8", "sampler.batch_size=4", output=tmp_path / "set")
+
+
+def setup(**more):
+    """What a run on the digits hands to its task."""
+    pixels = Pixels(levels=17, value_range=(-1.0, 1.0))
+    held_out = functools.partial(DATASETS["digits"], split="test")
+    return Setup(image_shape=(8, 8, 1), pixels=pixels, sde=VP(), held_out=held_out, about_held_out={}, **more)
 
 
 def test_labels_are_asked_for_in_turn_or_the_one_that_is_wanted():
     for label, want in ((None, [3, 4, 0, 1]), (0, [0] * 4), (4, [4] * 4)):
-        task = TASKS["class_conditional"](classifier="", label=label)
-        assert task.labels(np.arange(3, 7), 5).tolist() == want
+        inputs = TASKS["class_conditional"](label=label).inputs(setup(num_classes=5))
+        assert inputs(np.arange(3, 7))["label"].tolist() == want
 
 
 def test_pairs_of_an_interpolation_are_neighbors():
     task = TASKS["interpolation"](num_between=2)
-    rows = task.sources(np.arange(12)).tolist()
+    rows = task.inputs(setup()).numbers(np.arange(12)).tolist()
     assert rows == list(itertools.chain(*([pair] * 4 for pair in ([0, 1], [2, 3], [4, 5]))))

@@ -11,6 +11,7 @@ import pytest
 from dry import recorded
 from experiments import finished
 from journeys import Unsaved
+from run_files import images
 from two_values import context
 
 from score_sde_jax.errors import StoppedError, UserError
@@ -143,8 +144,7 @@ def test_the_step_that_is_one_too_many_is_named(tmp_path):
 def test_a_final_set_has_the_images_that_are_asked_for_now(tmp_path):
     for num in (3, 5, 4):
         trained(tmp_path, "checkpoint.every=8", f"sampler.num_images={num}")
-    with np.load(tmp_path / "samples" / "8" / "images.npz") as archive:
-        assert len(archive["images"]) == 5
+    assert len(images(tmp_path / "samples" / "8")) == 5
 
 
 def test_a_run_that_goes_on_writes_every_step_once_and_sees_every_batch_once(tmp_path):

@@ -52,6 +52,8 @@ LEVELS = LADDER + "loss.times.num_levels=3 parameterization.condition.num_levels
 UNET = " model.width=4 model.multipliers=(1,1) model.num_blocks=1 model.attention=(8,)"
 POINTS = "data.name=points data.num_points=50 data.value_range=none parameterization.center=0.0"
 REFINENET = " model.width=4 parameterization.condition.name=none"
+SMALL_UNET = "model.name=small_unet model.widths=(8,) model.num_blocks=1 model.bottleneck=4"
+TWO_AVERAGES = "train.averages={{'slow':0.5}}"
 IN_COLOR = "data.name=npz data.dir={color} "
 
 CONTEXTS = {  # what a key or a choice needs, beside TINY, to have a meaning, by the longest start of its id
@@ -69,7 +71,7 @@ CONTEXTS = {  # what a key or a choice needs, beside TINY, to have a meaning, by
     "model=ncsnpp": "model.name=ncsnpp" + UNET,
     "model=mlp": "",
     "model=wide_resnet": "",
-    "model=small_unet": "model.name=small_unet model.widths=(8,) model.num_blocks=1 model.bottleneck=4",
+    "model=small_unet": SMALL_UNET,
     "sde=ve": "",
     "sde=vp": "sde.name=vp",
     "sde=subvp": "sde.name=subvp",
@@ -84,6 +86,7 @@ CONTEXTS = {  # what a key or a choice needs, beside TINY, to have a meaning, by
     "loss.weight=likelihood_importance": "loss.times.name=importance loss.weight.name=likelihood_importance",
     "loss.weight=edm": "loss.weight.name=edm",
     "train.steps_per_call": "train.log_every=2",
+    "train.label_dropout": SMALL_UNET + " model.num_classes=10",
     "parallel=jit": "model.width=32",  # smaller leaves stay whole
     "checkpoint.every": "checkpoint.every=1",
     "checkpoint.keep": "checkpoint.every=1",
@@ -101,6 +104,8 @@ CONTEXTS = {  # what a key or a choice needs, beside TINY, to have a meaning, by
     "task=interpolation": "task.name=interpolation task.num_between=1",
     "task=reconstruction": "task.name=reconstruction",
     "eval.dir": IN_COLOR + "eval.split=none",
+    "eval.average": TWO_AVERAGES,
+    "sampler.average": TWO_AVERAGES,
 }
 
 FOURIER = "model.embedding=fourier parameterization.condition.name=log_sigma"
@@ -135,6 +140,8 @@ OTHERS = {  # values to compare with that of the context, by the end of a key's 
     "gradient_clip": ["0.5"],
     "weight_decay": ["0.1"],
     "ema_decay": ["0.5"],
+    "averages": ["{{'slow':0.5}}", "{{'slow':0.75}}"],
+    "average": ["slow"],
     "preview_every": ["1"],
     "microbatches": ["2"],
     "batch_size": ["8"],

@@ -28,7 +28,7 @@ class Exact(nn.Module):
     @nn.compact
     def __call__(self, x, condition, train=False):
         mean = self.param("mean", nn.initializers.constant(MEAN), ())
-        sde, t = EXACT_SDES[self.kind], prng.bcast(condition, x)
+        sde, t = EXACT_SDES[self.kind], prng.bcast(condition.noise, x)
         alpha, sigma = sde.alpha(t), sde.sigma(t)
         return sigma * (x - alpha * mean) / ((alpha * STD) ** 2 + sigma**2)
 
@@ -49,13 +49,13 @@ def finished(kind, *assignments, base="digits"):
     return settings.from_config(chosen, [*known, *OVERRIDES[kind], *assignments])
 
 
-def init_state(params, optimizer):
+def init_state(params, optimizer, averages=()):
     """A state whose average is that of `params` after one step at rate 0, while the raw parameters are not."""
     raw = jax.tree.map(
         lambda leaf: leaf + OFF * (1 + jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params
     )
     before = jax.tree.map(lambda exact, raw: raw + (exact - raw) / DECAY, params, raw)
-    return state.init_state(raw, optimizer).replace(ema_params=before)
+    return state.init_state(raw, optimizer, averages).replace(ema_params=before)
 
 
 def metrics(output):

@@ -20,8 +20,9 @@ from score_sde_jax.diffusion.losses import noise_level
 from score_sde_jax.diffusion.sdes import SDES, VP
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks import MODELS
-from score_sde_jax.runs import build, evaluate, measures
+from score_sde_jax.runs import build, evaluate
 from score_sde_jax.runs.train import train
+from score_sde_jax.tasks.loss import times_of_levels
 
 
 def parts(sde):
@@ -100,7 +101,7 @@ def test_points_have_nats_of_their_own_density(tmp_path):
     z = alpha1 * MEAN + (x - alpha0 * MEAN) * s1 / s0
     nats = z**2 / (2 * sigma1**2) + math.log(sigma1) + 0.5 * math.log(2 * math.pi) - math.log(s1 / s0)
     np.testing.assert_allclose(found, nats.mean(axis=1), atol=2e-4, rtol=2e-5)
-    assert any("in nats, without dequantisation" in line for line in said) and "points seed 5" in said[0]
+    assert any("in nats, without dequantization" in line for line in said) and "points seed 5" in said[0]
     assert "bits_per_dim" not in metrics(output)
 
 
@@ -145,7 +146,7 @@ class Prejudiced(nn.Module):
     def __call__(self, x, condition, train=False):
         logits = self.param("logits", lambda _: 2.0 * jax.nn.one_hot(jnp.array([3, 0]), self.num_classes))
         middle = 0.5 * (math.log(0.03) + math.log(1.0))
-        return logits[(condition > middle).astype(int)]
+        return logits[(condition.noise > middle).astype(int)]
 
 
 def test_a_classifier_has_an_accuracy_at_every_noise_level(tmp_path, monkeypatch):
@@ -181,10 +182,10 @@ def test_a_classifier_has_an_accuracy_at_every_noise_level(tmp_path, monkeypatch
 @pytest.mark.parametrize("kind", SDES)
 def test_times_visit_the_noise_levels_alike(kind):
     sde, wanted = SDES[kind](), jnp.linspace(0, 0.999, 101)
-    t = measures.times_of_levels(sde, wanted, None)
+    t = times_of_levels(sde, wanted, None)
     keys = prng.per_image(jax.random.key(0), jnp.arange(101))
     np.testing.assert_allclose(noise_level(sde, keys, times=lambda *_: t), wanted, atol=1e-4)
-    ladder = measures.times_of_levels(sde, jnp.linspace(0, 0.999, 100), 5)
+    ladder = times_of_levels(sde, jnp.linspace(0, 0.999, 100), 5)
     steps, counts = np.unique(np.asarray(ladder), return_counts=True)
     np.testing.assert_allclose(steps, np.linspace(sde.t_min, sde.t_max, 5), rtol=1e-6)
     assert counts.tolist() == [20] * 5

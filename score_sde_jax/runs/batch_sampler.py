@@ -1,0 +1,168 @@
+"""Draw numbered samples in batches into a set, going on where an earlier call stopped, with their pictures."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Num, PyTree
+from PIL import Image
+
+from score_sde_jax import keys as prng
+from score_sde_jax.devices.parallel import Parallel
+from score_sde_jax.devices.processes import is_first
+from score_sde_jax.errors import UserError
+from score_sde_jax.runs import pictures
+from score_sde_jax.runs.experiment import Experiment
+from score_sde_jax.runs.numbered import NFE, RECORD, SHOWN, SampleSet, batches
+from score_sde_jax.runs.reporting import Say
+from score_sde_jax.settings import Settings
+from score_sde_jax.tasks import Inputs
+
+SAVE_SECONDS = 30.0
+"""Samples drawn so far are saved at least this often."""
+
+
+def directory(base: Path, description: Mapping[str, Any]) -> Path:
+    """Where samples of this description lie: `base` for those of the run itself, a folder inside it for any others."""
+    record, task = base / RECORD, description.get("task")
+    plain = json.loads(json.dumps(description))
+    if not task and (not record.exists() or json.loads(record.read_text())["description"] == plain):
+        return base
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
+    return base / (f"{task['name']}-{digest}" if task else f"seed{description['seed']}-{digest}")
+
+
+class Drawn(NamedTuple):
+    """A batch as it is stored: samples, frames of their way, NFE, extras, and whether each sample is finite."""
+
+    images: np.ndarray
+    frames: np.ndarray
+    evaluations: np.ndarray
+    extras: dict[str, np.ndarray]
+    finite: np.ndarray
+
+
+class BatchSampler:
+    """Draws sample number i of a seed, with one compiled sampler.
+
+    `inputs` is what the experiment's task is given for each image.
+    """
+
+    def __init__(
+        self, settings: Settings, experiment: Experiment, parallel: Parallel, inputs: Inputs | None = None
+    ) -> None:
+        assert settings.sampler is not None
+        self.experiment, self.inputs = experiment, inputs
+        self.batch_size = settings.sampler.batch_size
+        self.are_images = len(experiment.image_shape) == 3
+        parallel.check_batch("--config.sampler.batch_size", self.batch_size)
+        self._sample = parallel.per_example(experiment.sample)
+
+    def draw(self, params: PyTree, key: Array, first: int) -> Drawn:
+        """Samples first .. first + batch_size - 1."""
+        indices = np.arange(first, first + self.batch_size)
+        # jax.Arrays: several processes do not take numpy's for what is split over their devices
+        given = jax.tree.map(jnp.asarray, self.inputs(indices) if self.inputs else {})
+        samples = self._sample(params, jnp.asarray(indices), key, given)
+        images, frames, evaluations = map(np.asarray, samples)
+        extras = self.inputs.extras(indices, images, key) if self.inputs else {}
+        finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
+        images, frames = (self.stored(np.nan_to_num(values)) for values in (images, frames))
+        return Drawn(images, frames, evaluations, extras, finite)
+
+    def stored(self, samples: np.ndarray) -> np.ndarray:
+        """uint8 images, or points as they are."""
+        return self.experiment.pixels.stored(samples) if self.are_images else samples
+
+    def picture(self, stored: Num[np.ndarray, "num ..."]) -> Image.Image:
+        """Grid of the first images, or scatter plot of points."""
+        return pictures.grid(stored[:SHOWN]) if self.are_images else pictures.points(stored)
+
+
+def draw_set(
+    samples: SampleSet,
+    sampler: BatchSampler,
+    params: PyTree,
+    seed: int,
+    num_images: int,
+    facts: Mapping[str, Any],
+    say: Say,
+) -> None:
+    """Draw the samples that are missing up to `num_images`, with progress, and leave shards, pictures and a GIF.
+
+    `facts` are kept in the record, and the mean NFE of an image.
+    """
+    had, key = len(samples), prng.root(seed, "sample")
+    last_save, evaluations = time.monotonic(), had * samples.record.get(NFE, 0.0)
+    for first, length in batches(samples, num_images, sampler.batch_size, say, "sample"):
+        drawn = sampler.draw(params, key, first)
+        _require_finite(drawn.finite[:length], first)
+        samples.append(drawn.images[:length], {name: rows[:length] for name, rows in drawn.extras.items()})
+        evaluations += float(drawn.evaluations[:length].sum())
+        facts = {**facts, NFE: round(evaluations / len(samples), 1)}
+        if first == 0 and is_first():
+            samples.directory.mkdir(parents=True, exist_ok=True)
+            frames = [sampler.picture(frame[:length]) for frame in drawn.frames]
+            pictures.save_gif(samples.directory / "annealing.gif", [*frames, sampler.picture(drawn.images[:length])])
+        if not is_first():
+            samples.forget()
+        elif time.monotonic() - last_save > SAVE_SECONDS:
+            samples.save(facts)
+            last_save = time.monotonic()
+    if len(samples) > had:
+        say(f"{facts[NFE]:,} network evaluations for an image")
+    _leave_pictures(samples, sampler, params, facts, had)
+
+
+def _leave_pictures(
+    samples: SampleSet, sampler: BatchSampler, params: PyTree, facts: Mapping[str, Any], had: int
+) -> None:
+    """Save the set, then the pictures that are missing or that new samples change."""
+    grid = samples.directory / "grid.png"
+    if len(samples) == had and (not len(samples) or grid.exists()):
+        return
+    score = None if sampler.are_images else _score(sampler, params)
+    if not is_first():
+        return
+    if len(samples) > had:
+        samples.save(facts)
+    head = samples.head()
+    if had < SHOWN or not sampler.are_images or not grid.exists():
+        shown = head[samples.key] if sampler.are_images else samples.column(samples.key)
+        pictures.save_png(grid, sampler.picture(shown))
+    if score is not None:
+        field = pictures.score_field(samples.column(samples.key), *score)
+        pictures.save_png(samples.directory / "score_field.png", field)
+    if sampler.inputs and sampler.are_images:
+        extras = {name: rows for name, rows in head.items() if name != samples.key}
+        for name, picture in sampler.inputs.pictures(head[samples.key], extras).items():
+            pictures.save_png(samples.directory / name, pictures.drawn(picture))
+
+
+def _require_finite(finite: np.ndarray, first: int) -> None:
+    """Raise UserError for samples that are not finite; a solver that fails leaves such ones."""
+    if not finite.all():
+        raise UserError(
+            f"sample {first + int(np.argmin(finite))} is not finite: check the network, or raise max_evaluations, rtol "
+            "and atol of an adaptive solver"
+        )
+
+
+def _score(sampler: BatchSampler, params: PyTree) -> tuple[np.ndarray, np.ndarray, float]:
+    """Points on a grid, the score there, and its noise level: the smallest that still reaches across clusters."""
+    sde = sampler.experiment.sde
+    t = jnp.asarray(0.5 * (sde.t_min + sde.t_max))
+    axis = np.linspace(-2.8, 2.8, 24)
+    at = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype(np.float32)
+
+    @jax.jit
+    def score(params: PyTree) -> Array:
+        return sde.score(sampler.experiment.noise_fn(params)(jnp.asarray(at), t), t)
+
+    return at, np.asarray(score(params)), float(sde.sigma(t))
