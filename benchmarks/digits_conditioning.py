@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from real_images import sample_set
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import SVC
 
@@ -38,9 +39,10 @@ def main() -> None:
 
 def of_classes(judge: SVC, directory: Path) -> dict[str, float | int]:
     """Share of samples whose class is the one asked for, over all and of the worst class."""
-    arrays = archive(directory)
-    right = judge.predict(flat(arrays["images"])) == arrays["labels"]
-    each = [right[arrays["labels"] == label].mean() for label in np.unique(arrays["labels"])]
+    samples = sample_set(directory)
+    labels = samples.column("labels")
+    right = judge.predict(flat(samples.column("images"))) == labels
+    each = [right[labels == label].mean() for label in np.unique(labels)]
     return {
         "class-conditional samples": len(right),
         "of the class asked for": rounded(right.mean()),
@@ -50,18 +52,17 @@ def of_classes(judge: SVC, directory: Path) -> dict[str, float | int]:
 
 def of_inpainting(judge: SVC, directory: Path) -> dict[str, float | int]:
     """Share of completed images whose class is that of the original."""
-    record = json.loads((directory / "samples.json").read_text())["description"]["task"]
-    arrays = archive(directory)
+    samples = sample_set(directory)
     digits, labels = real("test")
-    numbers = np.arange(len(arrays["images"])) // record["samples_per_image"] % len(digits)
-    known = (arrays["given"].reshape(len(numbers), -1) != 128).any(axis=0)  # grey where nothing is known
+    numbers = np.arange(len(samples)) // samples.description["task"]["samples_per_image"] % len(digits)
+    known = (samples.column("given").reshape(len(numbers), -1) != 128).any(axis=0)  # gray where nothing is known
     rng, classes = np.random.default_rng(0), labels[numbers]
     mean = np.where(known, digits[numbers], real("train")[0].mean(0))
     random = [np.where(known, digits[numbers], digits[rng.permutation(len(digits))][numbers]) for _ in range(20)]
     return {
         "completed digits": len(numbers),
         "share of pixels hidden": rounded((~known).mean()),
-        "of the class of the original, completed by the model": share(judge, flat(arrays["images"]), classes),
+        "of the class of the original, completed by the model": share(judge, flat(samples.column("images")), classes),
         "by the hidden part of a random other digit": rounded(np.mean([share(judge, x, classes) for x in random])),
         "by the mean digit": share(judge, mean, classes),
         "expected of a draw given the known part": rounded(expected(known, digits[numbers], classes)),
@@ -86,12 +87,6 @@ def real(split: str) -> tuple[np.ndarray, np.ndarray]:
     dataset = DATASETS["digits"](split=split)
     images, labels = dataset.gather(np.arange(len(dataset)))
     return images.reshape(len(images), -1) / 16.0, labels
-
-
-def archive(directory: Path) -> dict[str, np.ndarray]:
-    """The arrays that --mode=sample left."""
-    with np.load(directory / "images.npz") as loaded:
-        return dict(loaded)
 
 
 def flat(images: np.ndarray) -> np.ndarray:

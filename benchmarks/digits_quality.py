@@ -1,6 +1,6 @@
 """How good samples of the digits are, judged by scikit-learn.
 
-    python benchmarks/digits_quality.py runs/digits/samples/3000/images.npz
+    python benchmarks/digits_quality.py runs/digits/samples/4000
 
 Reported are: the share of samples to which a support vector classifier, trained on half of the real digits, gives a
 class with a probability above 0.9, and the same for the other half; the share of each class; the Fréchet distance in
@@ -10,9 +10,10 @@ halve them; the distance of samples to their nearest training image beside that 
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
-from real_images import frechet_ratios
+from real_images import frechet_ratios, sample_set
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
@@ -26,12 +27,12 @@ CONFIDENT = 0.9
 def main() -> None:
     """Print the figures, one a line, and as JSON with --json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", help="images.npz of a run on the digits")
+    parser.add_argument("samples", type=Path, help="directory of samples of the digits, or images.npz in it")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with np.load(arguments.archive) as archive:
-        samples = archive["images"].reshape(len(archive["images"]), -1) / 255.0
-    figures = quality(samples)
+    directory = arguments.samples.parent if arguments.samples.suffix == ".npz" else arguments.samples
+    images = sample_set(directory).column("images")
+    figures = quality(images.reshape(len(images), -1) / 255.0)
     print(json.dumps(figures) if arguments.json else "\n".join(f"{name}: {value}" for name, value in figures.items()))
 
 

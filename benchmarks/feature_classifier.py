@@ -18,9 +18,10 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from score_sde_jax import settings
-from score_sde_jax.data import all_images, training_batches
+from score_sde_jax.data import Dataset, Pixels, all_images, training_batches
 from score_sde_jax.networks.layers import Conv
 from score_sde_jax.runs import build
+from score_sde_jax.settings import Settings, with_values
 
 BATCH, RATE = 128, 2e-3
 
@@ -51,22 +52,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     arguments = parser.parse_args()
     chosen = settings.from_config(settings.load(arguments.config), [])
-    train, test = split_of(chosen, "train"), split_of(chosen, "test")
-    params = fit(train, arguments.epochs * len(train) // BATCH)
+    train, test, pixels = split_of(chosen, "train"), split_of(chosen, "test"), build.pixels(chosen)
+    params = fit(train, pixels, arguments.epochs * len(train) // BATCH)
     Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
     np.savez(arguments.output, **flatten_dict(jax.tree.map(np.asarray, params), sep="/"))
     labels = test.gather(np.arange(len(test)))[1]
-    logits, _ = applied(params, all_images(test))
+    logits, _ = applied(params, pixels.gray(all_images(test)))
     print(f"accuracy on the {len(test):,} test images: {np.mean(logits.argmax(1) == labels):.4f}")
 
 
-def split_of(chosen: Any, split: str) -> Any:
+def split_of(chosen: Settings, split: str) -> Dataset:
     """A split of the data set of a config."""
-    chosen.data.split = split
-    return build.dataset(chosen)
+    return build.dataset(with_values(chosen, {"data.split": split}))
 
 
-def fit(train: Any, steps: int) -> Any:
+def fit(train: Dataset, pixels: Pixels, steps: int) -> Any:
     """Parameters after Adam at a rate that falls to zero."""
     network, optimizer = Classifier(), optax.adam(optax.cosine_decay_schedule(RATE, steps))
     params = network.init(jax.random.key(0), jnp.zeros((1, *train.image_shape)))
@@ -84,7 +84,8 @@ def fit(train: Any, steps: int) -> Any:
     batches = training_batches(train, batch_size=BATCH, seed=0)
     for number in range(1, steps + 1):
         batch = next(batches)
-        params, moments, value = step(params, moments, batch["image"], batch["label"])
+        images = pixels.gray(batch["image"]) / np.float32(255)
+        params, moments, value = step(params, moments, images, batch["label"])
         if number % 200 == 0 or number == steps:
             print(f"step {number:,}/{steps:,}  loss {float(value):.3f}", flush=True)
     return params

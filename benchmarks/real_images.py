@@ -1,9 +1,13 @@
-"""Real images beside the samples of a run, and how near the samples come to them."""
+"""Samples of a run, real images beside them, and how near the samples come to these."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 
 from score_sde_jax.data import all_images
 from score_sde_jax.runs import build
+from score_sde_jax.runs.numbered import RECORD, SampleSet
 from score_sde_jax.settings import Settings, with_values
 from score_sde_jax.tasks.frechet import frechet_distance
 
@@ -14,8 +18,13 @@ def real_images(chosen: Settings) -> np.ndarray:
     """uint8 images of the data set of a config, whatever its number of levels, of the split to compare with."""
     if chosen.data.name in SPLITS:
         chosen = with_values(chosen, {"data.split": SPLITS[chosen.data.name]})
-    data = build.dataset(chosen)
-    return np.round(all_images(data) * (255 / (data.levels - 1))).astype(np.uint8)
+    return build.pixels(chosen).gray(all_images(build.dataset(chosen)))
+
+
+def sample_set(directory: Path) -> SampleSet:
+    """The images in a directory that a run has sampled into, with all shards."""
+    record = json.loads((directory / RECORD).read_text())
+    return SampleSet(directory, record["description"], are_images=True)
 
 
 def frechet_ratios(samples: np.ndarray, real: np.ndarray, times: int = 10) -> list[float]:

@@ -47,11 +47,14 @@ def arrays(workdir: Path) -> dict[str, np.ndarray]:
         warnings.simplefilter("ignore")
         state = ocp.PyTreeCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").absolute())
     left |= {f"state/{key}": np.asarray(leaf) for key, leaf in ocp.utils.to_flat_dict(state, sep="/").items()}
-    for path in sorted(workdir.glob("samples/**/*.npz")):
+    for path in sorted(workdir.glob("samples/**/*.npz"), key=lambda path: (len(path.name), path.name)):
         record = json.loads(path.with_name("samples.json").read_text())["description"]
-        name = f"{path.stem} {record['seed']} {record.get('task', {}).get('name', 'none')}"
+        kind = path.stem.partition("-")[0]  # a set may lie in shards: images.npz, images-000000100.npz, ...
+        name = f"{kind} {record['seed']} {record.get('task', {}).get('name', 'none')}"
         with np.load(path) as archive:
-            left |= {f"samples/{name}/{key}": archive[key] for key in archive.files}
+            for key in archive.files:
+                before = left.get(f"samples/{name}/{key}", archive[key][:0])
+                left[f"samples/{name}/{key}"] = np.concatenate([before, archive[key]])
     for path in sorted(workdir.glob("eval/**/*.jsonl")):
         for row in map(json.loads, path.read_text().splitlines()):
             for key, values in row.items():

@@ -11,17 +11,17 @@ images; mean, least and largest of ten random choices of the real images. 1 is a
 """
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from feature_classifier import features_of
-from real_images import frechet_ratios, real_images
+from real_images import frechet_ratios, real_images, sample_set
 
 from score_sde_jax import settings
 from score_sde_jax.errors import UserError
+from score_sde_jax.runs.numbered import NFE
 from score_sde_jax.runs.sample import SampleRequest, sample
+from score_sde_jax.settings import Settings, with_values
 
 GAUSSIAN, NO_CORRECTOR = ["sampler.prior=gaussian"], ["sampler.corrector.name=none"]
 
@@ -103,15 +103,13 @@ def main() -> None:
         parser.error(str(error))
 
 
-def draw(chosen: Any, workdir: Path, name: str, num_images: int) -> tuple[np.ndarray, float]:
+def draw(chosen: Settings, workdir: Path, name: str, num_images: int) -> tuple[np.ndarray, float]:
     """uint8 images of one sampler, and network evaluations of each."""
-    chosen.sampler.num_images, chosen.sampler.batch_size = num_images, min(num_images, chosen.sampler.batch_size)
+    batch_size = min(num_images, chosen.sampler.batch_size)
+    chosen = with_values(chosen, {"sampler.num_images": num_images, "sampler.batch_size": batch_size})
     output = workdir / "sampler_table" / name.replace(" ", "_").replace(",", "")
-    directory = sample(chosen, workdir, SampleRequest(output=output), lambda line: None)
-    with np.load(directory / "images.npz") as archive:
-        images = archive["images"][:num_images]
-    record = json.loads((directory / "samples.json").read_text())
-    return images, record["network_evaluations_per_image"]
+    samples = sample_set(sample(chosen, workdir, SampleRequest(output=output), lambda line: None))
+    return samples.column(samples.key)[:num_images], samples.record[NFE]
 
 
 def pixels(images: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from score_sde_jax.devices.costs import Product, flops, products
 from score_sde_jax.devices.parallel import Jit
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build
+from score_sde_jax.runs.experiment import Experiment
 
 MATRIX = 2048
 PASSES = 5
@@ -59,7 +60,7 @@ def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = Fa
     parallel.check_batch("--batch_size", batch_size)
     key, x0 = jax.random.key(0), jax.random.uniform(jax.random.key(1), (batch_size, *shape))
     state = parallel.init(experiment.init, key)
-    batches = parallel.shard({"image": np.asarray(x0)[None]})
+    batches = parallel.shard(random_batches(experiment, batch_size))
     shapes = jax.eval_shape(lambda *arguments: arguments, state, batches, key)
 
     def forward(params: Any, x: jax.Array) -> jax.Array:
@@ -97,6 +98,17 @@ def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = Fa
             found = seconds_in(products(function, *arguments, whole=True), repeats)
             figures[f"{name} share spent in products"] = found / seconds.cpu
     return figures
+
+
+def random_batches(experiment: Experiment, batch_size: int) -> dict[str, np.ndarray]:
+    """One training batch of random examples as stored, with an axis for the steps of a call."""
+    rng, (shapes, _) = np.random.default_rng(0), experiment.batch_shapes(batch_size)
+    shape, levels = (1, *shapes["image"].shape), experiment.pixels.levels
+    random = rng.standard_normal(shape) if levels is None else rng.integers(0, levels, shape)
+    return {
+        "image": random.astype(shapes["image"].dtype),
+        "label": rng.integers(0, max(experiment.num_classes, 1), (1, batch_size), np.int32),
+    }
 
 
 def seconds_in(found: list[Product], repeats: int) -> float:

@@ -56,8 +56,9 @@ def seconds_in_run(chosen: Any) -> float:
 def seconds_alone(chosen: Any, calls: int) -> float:
     """Mean seconds of a call of the compiled step."""
     data, parallel, key = build.dataset(chosen), chosen.parallel(), prng.root(chosen.seed, "train")
+    chosen, _ = settings.resolve(chosen, data)
     experiment = build.experiment(chosen, data.image_shape)
-    batches = training_batches(data, batch_size=chosen.train.batch_size, seed=0, value_range=chosen.data.value_range)
+    batches = training_batches(data, batch_size=chosen.train.batch_size, seed=0)
     batch = parallel.shard(jax.tree.map(lambda rows: rows[None], dict(next(batches))))
     del batches  # and its threads
     state = parallel.init(experiment.init, key)

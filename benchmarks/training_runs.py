@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from real_images import sample_set
 
 from score_sde_jax import settings
 from score_sde_jax.devices.parallel import Jit
@@ -30,7 +31,7 @@ TRAINING = [
     "--config.data.flip=True",
     "--config.data.dequantize=True",
 ]
-CLOCK = re.compile("seconds|images_per_second|memory|utilisation")
+CLOCK = re.compile("seconds|images_per_second|memory|utili[sz]ation")
 
 
 class Run:
@@ -117,8 +118,7 @@ def timeless(workdir: Path) -> list[dict[str, Any]]:
 
 def images(workdir: Path) -> np.ndarray:
     """The final set."""
-    with np.load(workdir / "samples" / str(STEPS) / "images.npz") as archive:
-        return archive["images"]
+    return sample_set(workdir / "samples" / str(STEPS)).column("images")
 
 
 def compare(workdir: Path, reference: Path) -> tuple[bool, str]:

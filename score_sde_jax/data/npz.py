@@ -1,5 +1,6 @@
 """Images in one npz file, such as `--mode=sample` writes."""
 
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,14 +16,29 @@ READ_ERRORS = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zli
 
 @declares()
 def npz(*, dir: str | None = None, image_size: int | None = None, channels: int | None = None) -> Dataset:
-    """Images from an npz file, or from images.npz in a directory.
+    """Images from an npz file, or from a directory of samples: images.npz and the shards that follow it.
 
-    Key `images` holds uint8 (num, height, width) or (num, height, width, channels), and `labels`,
-    where there is one, whole numbers from 0, (num,). Raises UserError where the file is missing,
-    damaged, or holds something else.
+    Key `images` holds uint8 (num, height, width) or (num, height, width, channels), and `labels`, if there is one, whole
+    numbers from 0, (num,). Raises UserError if a file is missing, corrupted, or holds something else.
     """
     path = Path(dir or ".").expanduser()
-    path = path / "images.npz" if path.is_dir() else path
+    read = [_read(each, dir) for each in (shards(path, "images") or [path / "images.npz"] if path.is_dir() else [path])]
+    images = np.concatenate([arrays["images"] for arrays in read])
+    labels = None if any("labels" not in arrays for arrays in read) else [arrays["labels"] for arrays in read]
+    return check_declared(
+        ArrayDataset("npz", images, None if labels is None else np.concatenate(labels)), image_size, channels
+    )
+
+
+def shards(directory: Path, key: str) -> list[Path]:
+    """Files of a set of samples in the order of their numbers: key.npz, key-000000100.npz, ..."""
+    names = re.compile(rf"{key}(-\d+)?\.npz")
+    files = [path for path in directory.glob(f"{key}*.npz") if names.fullmatch(path.name)]
+    return sorted(files, key=lambda path: (len(path.name), path.name))
+
+
+def _read(path: Path, dir: str | None) -> dict[str, np.ndarray]:
+    """Images and labels of one file."""
     try:
         with path.open("rb") as opened, np.load(opened) as file:
             arrays = {key: file[key] for key in ("images", "labels") if key in file}
@@ -32,10 +48,10 @@ def npz(*, dir: str | None = None, image_size: int | None = None, channels: int 
         raise UserError(f"{path}: not a readable npz file ({error})") from error
     if "images" not in arrays:
         raise UserError(f"{path}: has no key 'images'")
-    images, labels = _checked_images(path, arrays["images"]), arrays.get("labels")
-    if labels is not None:
-        _check_labels(path, labels, len(images))
-    return check_declared(ArrayDataset("npz", images, labels), image_size, channels)
+    arrays["images"] = _checked_images(path, arrays["images"])
+    if "labels" in arrays:
+        _check_labels(path, arrays["labels"], len(arrays["images"]))
+    return arrays
 
 
 def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:

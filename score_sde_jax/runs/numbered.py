@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Num
 from PIL import Image
 
+from score_sde_jax.data.npz import shards
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import pictures
@@ -107,9 +107,7 @@ class SampleSet:
 
     def shards(self) -> list[Path]:
         """Files of the set in the order of their images."""
-        names = re.compile(rf"{self.key}(-\d+)?\.npz")
-        found = [path for path in self.directory.glob(f"{self.key}*.npz") if names.fullmatch(path.name)]
-        return sorted(found, key=lambda path: (len(path.name), path.name))
+        return shards(self.directory, self.key)
 
     def append(self, samples: Num[np.ndarray, "num ..."], extras: Mapping[str, np.ndarray]) -> None:
         """Add the samples that follow, and what is kept beside each."""

@@ -60,6 +60,34 @@ def test_guidance_of_scale_1_gives_the_prediction_of_the_class(name, x64):
         np.testing.assert_allclose(more, unguided + 3 * (found - unguided), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("name", SDE_CASES)
+def test_classifier_free_guidance_is_classifier_guidance_of_exact_predictions(name, scale, x64):
+    """Eq. (36) and eq. (33): the difference of the predictions is the gradient of the classifier."""
+    sde, t, _ = SDE_CASES[name]
+    noise_fn, log_probabilities = exact(sde)
+    x, t = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 2, 1))), jnp.asarray(t)
+    labels = jnp.asarray([0, 1, 0, 0, 1, 1])
+    by_classifier = guidance.guided(noise_fn, sde, log_probabilities, labels, scale)
+    by_network = guidance.classifier_free(of_class(sde)(labels), noise_fn, scale)
+    np.testing.assert_allclose(by_network(x, t), by_classifier(x, t), rtol=1e-9, atol=1e-9)
+
+
+def of_class(sde):
+    """From labels to the noise prediction of each image's class: that of a Gaussian."""
+
+    def conditional(labels):
+        mean, std = (jnp.asarray(part)[labels].reshape(-1, 1, 1, 1) for part in (MEANS, STDS))
+
+        def noise_fn(x, t):
+            alpha, sigma = sde.alpha(t), sde.sigma(t)
+            return sigma * (x - alpha * mean) / ((alpha * std) ** 2 + sigma**2)
+
+        return noise_fn
+
+    return conditional
+
+
 @pytest.mark.parametrize("name", ["ancestral", "dormand_prince", "pc"])
 def test_guided_samplers_draw_the_class(name):
     draw, bias = SAMPLERS[name]

@@ -1,0 +1,107 @@
+"""Sets of samples in shards: what is there stays as it is, and what is read is all of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from score_sde_jax.data import DATASETS
+from score_sde_jax.errors import UserError
+from score_sde_jax.runs.numbered import NFE, SampleSet, batches
+
+WHAT = {"seed": 1}
+
+
+def rows(first, num):
+    """Images and labels of these numbers."""
+    numbers = np.arange(first, first + num)
+    images = np.broadcast_to(numbers[:, None, None, None], (num, 4, 4, 1)).astype(np.uint8)
+    return images, {"labels": numbers.astype(np.int32)}
+
+
+def saved(directory, *lengths):
+    """A set that was saved after so many images each time, every time by another process."""
+    first = 0
+    for length in lengths:
+        samples = SampleSet(directory, WHAT, are_images=True)
+        assert len(samples) == first
+        samples.append(*rows(first, length))
+        samples.save({NFE: 3.0})
+        first += length
+    return SampleSet(directory, WHAT, are_images=True)
+
+
+def test_a_save_writes_what_is_new_and_touches_nothing_else(tmp_path):
+    samples = saved(tmp_path, 3, 5)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("*.npz")}
+    assert set(before) == {"images.npz", "images-000000003.npz"} and len(samples) == 8
+    more = saved_again(tmp_path, 8, 1)
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("*.npz")}
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"images-000000008.npz"} and len(more) == 9
+
+
+def saved_again(directory, first, num):
+    samples = SampleSet(directory, WHAT, are_images=True)
+    samples.append(*rows(first, num))
+    samples.save({})
+    return SampleSet(directory, WHAT, are_images=True)
+
+
+@pytest.mark.parametrize("lengths", [(9,), (3, 5, 1), (1, 1, 7)])
+def test_the_shards_together_are_the_set(tmp_path, lengths):
+    samples = saved(tmp_path, *lengths)
+    want, extras = rows(0, 9)
+    np.testing.assert_array_equal(samples.column("images"), want)
+    np.testing.assert_array_equal(samples.column("labels"), extras["labels"])
+    for num in (1, 4, 9, 20):
+        head = samples.head(num)
+        np.testing.assert_array_equal(head["images"], want[:num])
+        np.testing.assert_array_equal(head["labels"], extras["labels"][:num])
+    samples.save_files()
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [f"{i:06d}.png" for i in range(9)]
+    data = DATASETS["npz"](dir=str(tmp_path))  # as a dataset with labels
+    np.testing.assert_array_equal(data.gather(np.arange(9))[0], want)
+    np.testing.assert_array_equal(data.gather(np.arange(9))[1], extras["labels"])
+
+
+def test_an_archive_of_an_earlier_version_is_the_first_shard(tmp_path):
+    images, extras = rows(0, 5)
+    np.savez_compressed(tmp_path / "images.npz", images=images, **extras)
+    (tmp_path / "samples.json").write_text(json.dumps({"description": WHAT, "num_images": 5}))
+    samples = saved_again(tmp_path, 5, 2)
+    np.testing.assert_array_equal(samples.column("images"), rows(0, 7)[0])
+
+
+def test_shards_count_and_not_the_record(tmp_path):
+    """A kill between a shard and its record loses nothing."""
+    saved(tmp_path, 3, 5)
+    record = json.loads((tmp_path / "samples.json").read_text())
+    (tmp_path / "samples.json").write_text(json.dumps(record | {"num_images": 3}))
+    assert len(SampleSet(tmp_path, WHAT, are_images=True)) == 8
+
+
+def test_another_description_is_refused(tmp_path):
+    saved(tmp_path, 3)
+    with pytest.raises(UserError, match="holds samples of another seed, sampler or checkpoint"):
+        SampleSet(tmp_path, {"seed": 2}, are_images=True)
+
+
+def test_more_than_ten_shards_stay_in_order(tmp_path):
+    samples = saved(tmp_path, *[1] * 12)
+    np.testing.assert_array_equal(samples.column("labels"), np.arange(12))
+
+
+def test_batches_go_on_where_a_set_stops(tmp_path):
+    samples, asked = saved(tmp_path, 3), []
+    for first, length in batches(samples, 10, 4, lambda line: None, "sample"):
+        asked.append((first, length))
+        samples.append(*rows(first, length))
+    assert asked == [(3, 4), (7, 3)] and len(samples) == 10
+
+
+def test_who_writes_nothing_keeps_nothing(tmp_path):
+    samples = SampleSet(tmp_path, WHAT, are_images=True)
+    samples.append(*rows(0, 4))
+    samples.forget()
+    assert len(samples) == 4 and list(samples.blocks()) == [] and list(tmp_path.iterdir()) == []
