@@ -1,4 +1,4 @@
-"""Class-conditional NCSN on the 8 x 8 digits, for classifier-free guidance (arXiv 2207.12598): 4 minutes on 2 CPU cores.
+"""Class-conditional NCSN on the 8 x 8 digits, with classifier-free guidance (arXiv 2207.12598): minutes on 2 CPU cores.
 
 python main.py --config=configs/digits_classes.py --mode=train
 python main.py --config=configs/digits_classes.py --mode=sample --config.task.name=class_conditional

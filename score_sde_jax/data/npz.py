@@ -18,8 +18,8 @@ READ_ERRORS = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zli
 def npz(*, dir: str | None = None, image_size: int | None = None, channels: int | None = None) -> Dataset:
     """Images from an npz file, or from a directory of samples: images.npz and the shards that follow it.
 
-    Key `images` holds uint8 (num, height, width) or (num, height, width, channels), and `labels`, if there is one, whole
-    numbers from 0, (num,). Raises UserError if a file is missing, corrupted, or holds something else.
+    Key `images` holds uint8 (num, height, width[, channels]), and `labels`, if there is one, integers from 0, (num,).
+    Raises UserError if a file is missing, corrupted, or holds something else.
     """
     path = Path(dir or ".").expanduser()
     read = [_read(each, dir) for each in (shards(path, "images") or [path / "images.npz"] if path.is_dir() else [path])]
