@@ -6,7 +6,8 @@ python main.py --config=configs/celeba.py --mode=train --config.data.dir=DIR
 
 from ml_collections import ConfigDict
 
-from configs.families import ncsnv2, variant
+from configs.families import variant
+from configs.families.ncsn import ncsnv2
 
 
 def get_config(name: str = "") -> ConfigDict:

@@ -5,7 +5,8 @@ python main.py --config=configs/celeba_ncsn.py --mode=train --config.data.dir=DI
 
 from ml_collections import ConfigDict
 
-from configs.families import ncsn, variant
+from configs.families import variant
+from configs.families.ncsn import ncsn
 
 
 def get_config(name: str = "") -> ConfigDict:

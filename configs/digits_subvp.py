@@ -11,4 +11,4 @@ from configs.families.score_sde import DIGITS, digits, vp
 
 def get_config(name: str = "") -> ConfigDict:
     """The experiment, or with "debug" a few seconds of it."""
-    return digits(vp(DIGITS, dict(name="ddpmpp"), sde="subvp"), name, center=-0.4, sigma_data=0.8)
+    return digits(vp(DIGITS, dict(name="ddpmpp"), method="sub-VP"), name, center=-0.4, sigma_data=0.8)

@@ -5,7 +5,8 @@ python main.py --config=configs/ffhq_ncsnv2.py --mode=train --config.data.dir=FO
 
 from ml_collections import ConfigDict
 
-from configs.families import ncsnv2, variant
+from configs.families import variant
+from configs.families.ncsn import ncsnv2
 
 
 def get_config(name: str = "") -> ConfigDict:

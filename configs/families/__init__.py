@@ -11,60 +11,6 @@ def levels(number: int | str) -> FieldReference:
     return FieldReference(number, field_type=object)
 
 
-def ncsn(num_levels: int = 10) -> ConfigDict:
-    """NCSN as published: CIFAR-10 and CelebA at 32 pixels (arXiv 1907.05600, Section 5 and Appendix B)."""
-    shared = levels(num_levels)
-    return ConfigDict(
-        dict(
-            seed=0,
-            data=dict(dequantize=True, value_range=(0.0, 1.0)),
-            model=dict(name="ncsn", width=128, num_levels=shared),
-            sde=dict(name="ve", sigma_min=0.01, sigma_max=1.0),  # in units of the [0, 1] image range
-            parameterization=dict(  # the network sees 2 x - 1 and returns the score
-                name="score", center=0.5, input_scale=2.0, condition=dict(name="level_index", num_levels=shared)
-            ),
-            loss=dict(times=dict(name="ladder", num_levels=shared), weight=dict(name="simple"), reduction="half_sum"),
-            optimizer=dict(name="adam", learning_rate=1e-3),
-            train=dict(steps=200_000, batch_size=128, ema_decay=0.0, log_every=100, preview_every=5000),
-            checkpoint=dict(every=5000, keep=3),
-            sampler=dict(
-                prior="uniform",
-                times=dict(name="ladder", num_levels=shared),
-                # step_lr 2e-5 of the released code, over sigma_min^2; the formula of the paper has half of it
-                corrector=dict(name="annealed_langevin", step_size=2e-5 / 0.01**2, num_steps=100),
-                predictor=dict(name="none"),
-                denoise=False,
-            ),
-        )
-    )
-
-
-def ncsnv2(sigma_max: float | str, num_levels: int | str, step_lr: float | str, num_steps: int) -> ConfigDict:
-    """NCSNv2 as published (arXiv 2006.09011, Appendix B); "auto" leaves a choice to its techniques and the data."""
-    shared = levels(num_levels)
-    step_size = step_lr if isinstance(step_lr, str) else step_lr / 0.01**2  # the paper's epsilon over sigma_min^2
-    return ConfigDict(
-        dict(
-            seed=0,
-            data=dict(flip=True, value_range=(0.0, 1.0)),
-            model=dict(name="ncsnv2", width=128),
-            sde=dict(name="ve", sigma_min=0.01, sigma_max=sigma_max),
-            parameterization=dict(name="scaled_score", center=0.5, input_scale=2.0, condition=dict(name="none")),
-            loss=dict(times=dict(name="ladder", num_levels=shared), weight=dict(name="simple"), reduction="half_sum"),
-            optimizer=dict(name="adam", learning_rate=1e-4),
-            train=dict(steps=300_000, batch_size=128, ema_decay=0.999, log_every=100, preview_every=10_000),
-            checkpoint=dict(every=5000, keep=3),
-            sampler=dict(
-                prior="uniform",
-                times=dict(name="ladder", num_levels=shared),
-                corrector=dict(name="annealed_langevin", step_size=step_size, num_steps=num_steps),
-                predictor=dict(name="none"),
-                denoise=True,
-            ),
-        )
-    )
-
-
 def small(num_levels: int, sigma_min: float, sigma_max: float, center: float, sigma_data: float) -> ConfigDict:
     """NCSN with a small U-Net that learns in minutes on a CPU.
 

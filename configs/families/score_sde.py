@@ -4,7 +4,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.families import levels, variant
+from configs.families import variant
+from configs.families.methods import METHODS, Method, share_levels
 
 CIFAR10 = dict(name="cifar10", dir=None, flip=True)
 DIGITS = dict(name="digits", split="train", dequantize=True)
@@ -36,46 +37,31 @@ def ve(
     snr: float = 0.16,
 ) -> ConfigDict:
     """Variance exploding, at num_levels levels or (None) in continuous time; predictor-corrector sampling."""
-    config = _common(data, model, value_range=(0.0, 1.0), ema_decay=0.999)
-    shared = levels(num_levels or 0)
-    config.sde = ConfigDict(dict(name="ve", sigma_min=0.01, sigma_max=sigma_max))
-    config.parameterization = ConfigDict(dict(name="scaled_score", center=0.5, input_scale=2.0))  # told 2 x - 1
-    config.loss = ConfigDict(dict(weight=dict(name="simple"), reduction="half_sum"))
+    config = _common(METHODS["NCSN++"], data, model, value_range=(0.0, 1.0), ema_decay=0.999)
+    config.sde.sigma_max = sigma_max
+    config.sampler.corrector.snr = snr  # the released code averages the norms over the batch (norms="batch")
+    config.loss.reduction = "half_sum"
     if num_levels is None:
-        config.sde.t_min = 1e-5
-        config.parameterization.condition = ConfigDict(dict(name="log_sigma"))
-        config.loss.times = ConfigDict(dict(name="uniform"))
-        config.sampler.times = ConfigDict(dict(name="uniform", num_steps=num_steps))
-    else:
-        config.parameterization.condition = ConfigDict(dict(name="level_index", num_levels=shared))
-        config.loss.times = ConfigDict(dict(name="ladder", num_levels=shared))
-        config.sampler.times = ConfigDict(dict(name="ladder", num_levels=shared))
-    # The released code averages the norms of the corrector's step over the batch (norms="batch").
-    config.sampler.corrector = ConfigDict(dict(name="langevin", snr=snr))
-    config.sampler.predictor = ConfigDict(dict(name="reverse_diffusion"))
+        config.sampler.times.num_steps = num_steps
+        return config
+    del config.sde.t_min
+    config.parameterization.condition = ConfigDict(dict(name="level_index", num_levels=num_levels))
+    config.loss.times = ConfigDict(dict(name="ladder", num_levels=num_levels))
+    config.sampler.times = ConfigDict(dict(name="ladder", num_levels=num_levels))
+    share_levels(config, num_levels)
     return config
 
 
-def vp(data: dict[str, Any], model: dict[str, Any], *, sde: str = "vp") -> ConfigDict:
-    """Variance preserving ("vp", or "subvp") in continuous time; Euler-Maruyama sampling."""
-    config = _common(data, model, value_range=(-1.0, 1.0), ema_decay=0.9999)
-    config.sde = ConfigDict(dict(name=sde, beta_min=0.1, beta_max=20.0))
-    config.parameterization = ConfigDict(dict(name="noise", condition=dict(name="scaled_time")))
-    config.loss = ConfigDict(dict(times=dict(name="uniform"), weight=dict(name="simple"), reduction="mean"))
-    config.sampler.times = ConfigDict(dict(name="uniform", num_steps=1000, t_end=1e-3))
-    config.sampler.corrector = ConfigDict(dict(name="none"))
-    config.sampler.predictor = ConfigDict(dict(name="euler_maruyama"))
+def vp(data: dict[str, Any], model: dict[str, Any], *, method: str = "DDPM++") -> ConfigDict:
+    """Variance preserving ("DDPM++"), or "sub-VP", in continuous time; Euler-Maruyama sampling."""
+    config = _common(METHODS[method], data, model, value_range=(-1.0, 1.0), ema_decay=0.9999)
+    config.loss.reduction = "mean"
     return config
 
 
 def ddpm(data: dict[str, Any], model: dict[str, Any]) -> ConfigDict:
     """The 1000 levels of DDPM (arXiv 2006.11239); ancestral sampling with the variance of the transition."""
-    config = vp(data, model)
-    config.sde = ConfigDict(dict(name="ddpm", beta_min=1e-4, beta_max=0.02, num_levels=1000))
-    config.loss.times = ConfigDict(dict(name="ladder", num_levels=1000))
-    config.sampler.times = ConfigDict(dict(name="ladder", num_levels=1000))
-    config.sampler.predictor = ConfigDict(dict(name="ancestral", variance="transition"))
-    return config
+    return vp(data, model, method="DDPM")
 
 
 def deep(config: ConfigDict) -> ConfigDict:
@@ -103,9 +89,15 @@ def tiny(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def _common(
-    data: dict[str, Any], model: dict[str, Any], *, value_range: tuple[float, float], ema_decay: float
+    method: Method,
+    data: dict[str, Any],
+    model: dict[str, Any],
+    *,
+    value_range: tuple[float, float],
+    ema_decay: float,
 ) -> ConfigDict:
-    return ConfigDict(
+    config = method.sections()
+    config.update(
         dict(
             seed=42,
             data=data | dict(value_range=value_range),
@@ -113,9 +105,9 @@ def _common(
             optimizer=dict(name="adam", learning_rate=2e-4, warmup_steps=5000, gradient_clip=1.0),
             train=dict(steps=1_300_000, batch_size=128, ema_decay=ema_decay, log_every=50, preview_every=50_000),
             checkpoint=dict(every=10_000, keep=2, keep_every=50_000),
-            sampler=dict(prior="gaussian", denoise=True),
         )
     )
+    return config
 
 
 def digits(config: ConfigDict, name: str, *, center: float, sigma_data: float) -> ConfigDict:

@@ -11,4 +11,4 @@ from configs.families.score_sde import CIFAR10, tiny, vp
 
 def get_config(name: str = "") -> ConfigDict:
     """The experiment, or with "debug" a few seconds of it."""
-    return tiny(vp(CIFAR10, dict(name="ddpm"), sde="subvp"), name)
+    return tiny(vp(CIFAR10, dict(name="ddpm"), method="sub-VP"), name)

@@ -11,4 +11,4 @@ from configs.families.score_sde import CIFAR10, DEEP, deep, tiny, vp
 
 def get_config(name: str = "") -> ConfigDict:
     """The experiment, or with "debug" a few seconds of it."""
-    return tiny(deep(vp(CIFAR10, dict(name="ddpmpp") | DEEP, sde="subvp")), name)
+    return tiny(deep(vp(CIFAR10, dict(name="ddpmpp") | DEEP, method="sub-VP")), name)

@@ -10,4 +10,4 @@ from configs.families.score_sde import CIFAR10, tiny, vp
 
 def get_config(name: str = "") -> ConfigDict:
     """The experiment, or with "debug" a few seconds of it."""
-    return tiny(vp(CIFAR10, dict(name="ncsnpp", embedding="positional"), sde="subvp"), name)
+    return tiny(vp(CIFAR10, dict(name="ncsnpp", embedding="positional"), method="sub-VP"), name)

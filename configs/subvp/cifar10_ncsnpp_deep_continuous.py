@@ -10,4 +10,4 @@ from configs.families.score_sde import CIFAR10, DEEP, deep, tiny, vp
 
 def get_config(name: str = "") -> ConfigDict:
     """The experiment, or with "debug" a few seconds of it."""
-    return tiny(deep(vp(CIFAR10, dict(name="ncsnpp", embedding="positional") | DEEP, sde="subvp")), name)
+    return tiny(deep(vp(CIFAR10, dict(name="ncsnpp", embedding="positional") | DEEP, method="sub-VP")), name)

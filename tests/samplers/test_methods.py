@@ -1,6 +1,7 @@
 """The published methods, one row each: every one draws from the data that it is given the score of."""
 
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ import pytest
 from closed_forms import GAUSSIAN, SKEWED, assert_moments
 from probing import Affine, affine, propagate
 
+from configs.families.methods import METHODS, table
 from score_sde_jax import keys as prng
-from score_sde_jax.diffusion.sdes import DDPM, EDM, SDE, VE, VP, SubVP
+from score_sde_jax.diffusion.sdes import EDM, SDE, SDES, VP
 from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS, PRIORS, Sampler, chain, denoise
 
 
@@ -37,38 +39,45 @@ def annealed(step_size):
     return functools.partial(CORRECTORS["annealed_langevin"], step_size=step_size)
 
 
+def published(name, **more):
+    """The row of a published method, as the configs have it."""
+    sections = METHODS[name].sections().to_dict()
+    sampler, sde = sections["sampler"], sections["sde"]
+    steps = sampler["corrector"].pop("num_steps", 0)
+    return Row(
+        SDES[sde.pop("name")](**sde),
+        grid(**sampler["times"]),
+        corrector=functools.partial(CORRECTORS[sampler["corrector"].pop("name")], **sampler["corrector"]),
+        corrector_steps=steps,
+        predictor=sampler["predictor"]["name"],
+        prior=sampler["prior"],
+        ends_denoised=sampler["denoise"],
+        **more,
+    )
+
+
 UNIFORM = grid("uniform", num_steps=1000)
 ROWS = {
-    "ncsn": Row(
-        VE(sigma_max=1.0),
-        grid("ladder", num_levels=10),
-        corrector=annealed(0.2),
-        corrector_steps=100,
-        prior="uniform",
-        ends_denoised=False,
-    ),
-    "ncsnv2": Row(
-        VE(),
-        grid("ladder", num_levels=232),
-        corrector=annealed(0.062),
-        corrector_steps=5,
-        prior="uniform",
-        bias=0.08,  # eq. (23) iterated: the variance settles 13 percent above that of its level
-    ),
+    "ncsn": published("NCSN"),
+    "ncsnv2": published("NCSNv2", bias=0.08),  # eq. (23) iterated: the variance settles 13 percent above its level's
     "one Langevin step at each of many levels": Row(
         VP(), grid("log_snr", num_steps=1000), corrector=annealed(0.5), corrector_steps=1, bias=0.03
     ),
-    "ddpm": Row(DDPM(), grid("ladder", num_levels=1000), "ancestral"),
-    "ncsn++": Row(VE(), UNIFORM, "reverse_diffusion", CORRECTORS["langevin"], corrector_steps=1),
-    "ddpm++": Row(VP(), UNIFORM, "euler_maruyama"),
+    "ddpm": published("DDPM"),
+    "ncsn++": published("NCSN++"),
+    "ddpm++": published("DDPM++"),
     "ddpm++ flow": Row(VP(), UNIFORM, "ddim"),
     "ddpm++ flow, Euler": Row(VP(), UNIFORM, "euler"),
     "ddpm++ flow, adaptive": Row(VP(), grid("uniform", num_steps=1), "dormand_prince"),
     "ddpm++ flow, multistep": Row(VP(), grid("log_snr", num_steps=25), "dpmpp_2m", bias=0.02),
-    "sub-vp": Row(SubVP(), UNIFORM, "euler_maruyama"),
-    "edm": Row(EDM(), grid("karras", num_steps=17), "heun", bias=0.1),
+    "sub-vp": published("sub-VP"),
+    "edm": published("EDM", bias=0.1),
     "edm, 4 times the steps": Row(EDM(), grid("karras", num_steps=68), "heun"),
 }
+
+
+def test_the_table_of_the_readme_is_that_of_the_methods():
+    assert table() in (pathlib.Path(__file__).parents[2] / "README.md").read_text()
 
 
 def corrector(row: Row, noise_fn: Callable, num_steps: int):

@@ -1,0 +1,163 @@
+"""The published methods, one row each: what the configs, the table of the README and the tests are made of.
+
+python -m configs.families.methods prints the table.
+"""
+
+import copy
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.families import levels
+
+NONE = dict(name="none")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """The sections of a config that make a method: diffusion, what the network predicts, training times, sampler.
+
+    shared_levels: whether setting the number of levels in one section sets it in all.
+    """
+
+    sde: dict[str, Any]
+    parameterization: dict[str, Any]
+    times: dict[str, Any]
+    weight: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(name="simple"))
+    sampler: dict[str, Any]
+    shared_levels: bool = False
+
+    def sections(self) -> ConfigDict:
+        """The sections, to be completed by data, network, optimizer and lengths."""
+        parts = dict(sde=self.sde, parameterization=self.parameterization, sampler=self.sampler)
+        config = ConfigDict(copy.deepcopy(parts | dict(loss=dict(times=self.times, weight=self.weight))))
+        if self.shared_levels:
+            share_levels(config, config.loss.times.num_levels)
+        return config
+
+    def row(self) -> tuple[str, ...]:
+        """Diffusion, training times, parameterization, weighting and sampler in words."""
+        sde, condition, sampler = self.sde, self.parameterization["condition"]["name"], self.sampler
+        ends = [next((sde[key] for key in keys if key in sde), None) for keys in (LOW, HIGH)]
+        steps = [sampler[name] for name in ("corrector", "predictor") if sampler[name] != NONE]
+        repeats = sampler["corrector"].get("num_steps", 1)
+        named = ", ".join(step["name"] for step in steps) + (f", {repeats} steps per level" if repeats > 1 else "")
+        return (
+            sde["name"] if None in ends else f"{sde['name']} {ends[0]:g}..{ends[1]:g}",
+            _call(self.times),
+            f"{self.parameterization['name']}; " + ("unconditional" if condition == "none" else condition),
+            self.weight["name"],
+            f"{named}; {_call(sampler['times'])}" + (", denoise" if sampler["denoise"] else ""),
+        )
+
+
+def share_levels(config: ConfigDict, number: int | str) -> None:
+    """Give all sections of a method one number of levels, which each of them sets for all."""
+    shared = levels(number)
+    for section, key in (("loss", "times"), ("sampler", "times"), ("parameterization", "condition")):
+        if "num_levels" in config[section][key]:
+            with config.ignore_type():
+                config[section][key].num_levels = shared
+
+
+LOW, HIGH = ("sigma_min", "beta_min", "t_min"), ("sigma_max", "beta_max", "t_max")
+
+
+def _call(section: dict[str, Any]) -> str:
+    options = ", ".join(f"{value:g}" for key, value in section.items() if key != "name" and key != "t_end")
+    return f"{section['name']}({options})" if options else section["name"]
+
+
+def _ladder(num_levels: int) -> dict[str, Any]:
+    return dict(name="ladder", num_levels=num_levels)
+
+
+def _annealed(step_lr: float, num_steps: int) -> dict[str, Any]:
+    """Of the released code's step_lr, which is in units of sigma_min^2 = 0.01^2."""
+    return dict(name="annealed_langevin", step_size=step_lr / 0.01**2, num_steps=num_steps)
+
+
+CENTERED = dict(center=0.5, input_scale=2.0)  # networks of data in [0, 1] that see 2 x - 1
+UNIFORM = dict(name="uniform")
+
+METHODS = {
+    "NCSN": Method(  # arXiv 1907.05600, Section 5 and Appendix B
+        sde=dict(name="ve", sigma_min=0.01, sigma_max=1.0),
+        parameterization=dict(name="score", condition=dict(name="level_index", num_levels=10), **CENTERED),
+        times=_ladder(10),
+        # step_lr 2e-5 of the released code; the formula of the paper has half of it
+        sampler=dict(times=_ladder(10), corrector=_annealed(2e-5, 100), predictor=NONE, prior="uniform", denoise=False),
+        shared_levels=True,
+    ),
+    "NCSNv2": Method(  # arXiv 2006.09011, Appendix B, for CIFAR-10
+        sde=dict(name="ve", sigma_min=0.01, sigma_max=50.0),
+        parameterization=dict(name="scaled_score", condition=NONE, **CENTERED),
+        times=_ladder(232),
+        sampler=dict(times=_ladder(232), corrector=_annealed(6.2e-6, 5), predictor=NONE, prior="uniform", denoise=True),
+        shared_levels=True,
+    ),
+    "DDPM": Method(  # arXiv 2006.11239, with the variance of the transition
+        sde=dict(name="ddpm", beta_min=1e-4, beta_max=0.02, num_levels=1000),
+        parameterization=dict(name="noise", condition=dict(name="scaled_time")),
+        times=_ladder(1000),
+        sampler=dict(
+            times=_ladder(1000),
+            corrector=NONE,
+            predictor=dict(name="ancestral", variance="transition"),
+            prior="gaussian",
+            denoise=True,
+        ),
+    ),
+    "NCSN++": Method(  # arXiv 2011.13456, in continuous time
+        sde=dict(name="ve", sigma_min=0.01, sigma_max=50.0, t_min=1e-5),
+        parameterization=dict(name="scaled_score", condition=dict(name="log_sigma"), **CENTERED),
+        times=UNIFORM,
+        sampler=dict(
+            times=dict(name="uniform", num_steps=1000),
+            corrector=dict(name="langevin", snr=0.16),
+            predictor=dict(name="reverse_diffusion"),
+            prior="gaussian",
+            denoise=True,
+        ),
+    ),
+    **{
+        name: Method(  # arXiv 2011.13456, in continuous time
+            sde=dict(name=sde, beta_min=0.1, beta_max=20.0),
+            parameterization=dict(name="noise", condition=dict(name="scaled_time")),
+            times=UNIFORM,
+            sampler=dict(
+                times=dict(name="uniform", num_steps=1000, t_end=1e-3),
+                corrector=NONE,
+                predictor=dict(name="euler_maruyama"),
+                prior="gaussian",
+                denoise=True,
+            ),
+        )
+        for name, sde in (("DDPM++", "vp"), ("sub-VP", "subvp"))
+    },
+    "EDM": Method(  # arXiv 2206.00364, Table 1; its network is not here
+        sde=dict(name="edm", t_min=0.002, t_max=80.0),
+        parameterization=dict(name="edm", condition=dict(name="quarter_log_sigma")),
+        times=dict(name="log_normal", mean=-1.2, std=1.2),
+        weight=dict(name="edm"),
+        sampler=dict(
+            times=dict(name="karras", num_steps=17),
+            corrector=NONE,
+            predictor=dict(name="heun"),
+            prior="gaussian",
+            denoise=True,
+        ),
+    ),
+}
+
+
+def table() -> str:
+    """The methods as a table in Markdown."""
+    head = ("method", "sde", "training times", "parameterization", "weighting", "sampler")
+    rows = [head, ("---",) * len(head), *((name, *method.row()) for name, method in METHODS.items())]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    print(table())
