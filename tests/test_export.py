@@ -33,7 +33,7 @@ def test_lowers_for_cuda_and_tpu(name):
     }
     indices = jax.ShapeDtypeStruct((4,), jnp.int32, sharding=parallel.batched)
     lowered = {
-        "step": (parallel.train(experiment.steps(), state), (state, batches, key, flags)),
+        "step": (parallel.train(experiment.steps, state), (state, batches, key, flags)),
     }
     if experiment.sampler:
         lowered["sampler"] = (parallel.per_example(experiment.sample), (state.params, indices, key, {}))

@@ -20,7 +20,7 @@ from score_sde_jax.keys import Stream
 from score_sde_jax.networks import BLOCK_OUTPUT
 from score_sde_jax.networks.optimizer import learning_rate_schedule
 from score_sde_jax.runs.experiment import Experiment
-from score_sde_jax.runs.step import LossFn
+from score_sde_jax.runs.step import LossFn, several_steps, training_step
 from score_sde_jax.samplers import PRIORS, Sampler
 from score_sde_jax.settings.sections import Settings
 from score_sde_jax.tasks import Task
@@ -83,6 +83,18 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
         input_scale=settings.parameterization.input_scale,
     )
     loss_fn, held_out_loss = _losses(settings, sde, network, parameterization)
+    optimizer, noise_level = (
+        settings.optimizer(schedule),
+        partial(losses.noise_level, sde, times=settings.loss.times.bind()),
+    )
+    step = training_step(
+        loss_fn,
+        optimizer,
+        train.ema_decay,
+        noise_level,
+        microbatches=train.microbatches,
+        averages=train.averages,
+    )
     return Experiment(
         sde=sde,
         network=network,
@@ -91,12 +103,13 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
         held_out_loss=held_out_loss,
         pixels=pixels(settings),
         num_classes=known_classes(settings),
-        noise_level=partial(losses.noise_level, sde, times=settings.loss.times.bind()),
-        optimizer=settings.optimizer(schedule),
+        noise_level=noise_level,
+        optimizer=optimizer,
         schedule=schedule,
         sampler=_sampler(settings, sde) if settings.sampler else None,
         image_shape=image_shape,
-        train=train,
+        steps=several_steps(step),
+        averages=tuple(train.averages),
         relative_step_size=settings.sampler.corrector.get("step_size") if settings.sampler else None,
     )
 

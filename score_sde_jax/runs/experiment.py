@@ -19,9 +19,8 @@ from score_sde_jax.devices.costs import flops
 from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.diffusion.parameterization import LogProbabilities, NoiseFn, Parameterization
 from score_sde_jax.diffusion.sdes import SDE
-from score_sde_jax.runs.step import LossFn, NoiseLevel, TrainState, init_state, several_steps, training_step
+from score_sde_jax.runs.step import LossFn, NoiseLevel, TrainState, init_state
 from score_sde_jax.samplers import Sampler, Samples
-from score_sde_jax.settings.sections import Train
 from score_sde_jax.tasks import UNCONDITIONAL, Networks, Task
 
 
@@ -30,8 +29,10 @@ class Experiment:
     """The objects of one run's settings, for images of one shape; `sampler` is None where nothing is to be drawn.
 
     loss_fn: (params, keys, batch as stored) -> loss of each example in training. held_out_loss: (params, keys, batch of
-        x_0[, times]) -> loss of each example of the network as it is when not trained. num_classes: classes that the
-        network is conditioned on, 0 for none.
+        x_0[, times]) -> loss of each example of the network as it is when not trained.
+    steps: the pure function (state, batches, key[, replica]) -> (state, metrics), one step for each batch.
+    averages: names of the averages of the parameters beside the first. num_classes: classes that the network is
+        conditioned on, 0 for none.
     """
 
     sde: SDE
@@ -45,7 +46,8 @@ class Experiment:
     schedule: optax.Schedule
     sampler: Sampler | None
     image_shape: tuple[int, ...]
-    train: Train
+    steps: Callable[..., Any]
+    averages: tuple[str, ...]
     relative_step_size: float | None
     num_classes: int = 0
     task: Task = UNCONDITIONAL
@@ -53,7 +55,7 @@ class Experiment:
 
     def init(self, key: Array) -> TrainState:
         """State before the first step."""
-        return init_state(self.init_params(key), self.optimizer, tuple(self.train.averages))
+        return init_state(self.init_params(key), self.optimizer, self.averages)
 
     def init_params(self, key: Array) -> PyTree:
         """Parameters of the network at the start."""
@@ -69,19 +71,6 @@ class Experiment:
         stored = jnp.float32 if self.pixels.levels is None else jnp.uint8
         images = jax.ShapeDtypeStruct((batch_size, *self.image_shape), stored)
         return {"image": images, "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}, keys
-
-    def steps(self) -> Callable[..., Any]:
-        """The pure function (state, batches, key[, replica]) -> (state, metrics), one step for each batch."""
-        options = self.train
-        step = training_step(
-            self.loss_fn,
-            self.optimizer,
-            options.ema_decay,
-            self.noise_level,
-            microbatches=options.microbatches,
-            averages=options.averages,
-        )
-        return several_steps(step)
 
     def noise_fn(self, params: PyTree, label: Array | None = None) -> NoiseFn:
         """The network with these parameters, and labels if it knows any, as a noise prediction (x, t) -> eps_hat."""

@@ -190,7 +190,7 @@ class _Run:
         log, began = self._metrics_log(start), time.monotonic()
         sharded: Iterator[Any] = map(self.parallel.shard, batches)
         first = next(sharded)
-        compiled = self.parallel.compiled(self.experiment.steps(), state, first, key)
+        compiled = self.parallel.compiled(self.experiment.steps, state, first, key)
         self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
         sharded = itertools.chain([first], sharded)
         stop.patient = True  # from here on there is something to save
