@@ -141,7 +141,7 @@ def training(config: str, dtype: str, batch: int) -> tuple[Callable[[], Any], fl
     state = parallel.init(experiment.init, key)
     batches = parallel.shard(random_batches(experiment, batch))
     began = time.perf_counter()
-    step = parallel.compiled(experiment.steps(), state, batches, key)
+    step = parallel.compiled(experiment.steps, state, batches, key)
     compiled = time.perf_counter() - began
     holder = [state]
 

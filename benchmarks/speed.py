@@ -74,7 +74,7 @@ def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = Fa
     drawn = (state.params, np.arange(batch_size), key, np.asarray(x0))
     looped_seconds = least_seconds(parallel.per_example(passes), drawn, repeats)
     forward_seconds = least_seconds(jax.jit(forward), (state.params, x0), repeats)
-    step, holder = parallel.compiled(experiment.steps(), state, batches, key), [state]
+    step, holder = parallel.compiled(experiment.steps, state, batches, key), [state]
 
     def train() -> Any:
         holder[0], metrics, _ = step(holder[0], batches, key, parallel.flags(False))
@@ -88,7 +88,7 @@ def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = Fa
     }
     for name, seconds, function, arguments in (
         ("forward", forward_seconds, forward, (shapes[0].params, x0)),
-        ("training", train_seconds, experiment.steps(), shapes),
+        ("training", train_seconds, experiment.steps, shapes),
     ):
         figures[f"{name} images/s"] = batch_size / seconds.wall
         figures[f"{name} CPU seconds an image"] = seconds.cpu / batch_size

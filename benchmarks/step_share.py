@@ -62,7 +62,7 @@ def seconds_alone(chosen: Any, calls: int) -> float:
     batch = parallel.shard(jax.tree.map(lambda rows: rows[None], dict(next(batches))))
     del batches  # and its threads
     state = parallel.init(experiment.init, key)
-    step, flags = parallel.compiled(experiment.steps(), state, batch, key), parallel.flags(False)
+    step, flags = parallel.compiled(experiment.steps, state, batch, key), parallel.flags(False)
     state, *_ = jax.block_until_ready(step(state, batch, key, flags))
     began = time.perf_counter()
     for _ in range(calls):

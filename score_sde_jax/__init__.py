@@ -1,7 +1,8 @@
 """Score-based generative models for images as pure JAX functions; the names below are the public surface."""
 
 from score_sde_jax import keys, samplers
-from score_sde_jax.data import DATASETS, training_batches
+from score_sde_jax.condition import Condition
+from score_sde_jax.data import DATASETS, Pixels, training_batches
 from score_sde_jax.devices.parallel import PARALLEL
 from score_sde_jax.diffusion.losses import TIMES, WEIGHTS, score_matching_loss
 from score_sde_jax.diffusion.parameterization import CONDITIONS, PARAMETERIZATIONS, Parameterization
@@ -27,7 +28,9 @@ __all__ = [
     "VE",
     "VP",
     "WEIGHTS",
+    "Condition",
     "Parameterization",
+    "Pixels",
     "RunError",
     "Sampler",
     "StoppedError",

@@ -69,6 +69,7 @@ def test_memory_comes_in_large_pages_unless_the_user_has_other_wishes(tmp_path, 
     ("arguments", "part"),
     [
         ([], "--config is missing"),
+        (["--workdir=TMP/nothing"], "/nothing: holds no run; name a config, such as --config=configs/digits.py"),
         (["--config=ROOT/configs/nothing.py"], "/configs/nothing.py: no such file"),
         (["--config=ROOT/configs/digit.py"], "did you mean ROOT/configs/digits.py"),
         (["--config=ROOT/configs"], "/configs: no such file"),

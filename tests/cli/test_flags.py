@@ -5,9 +5,11 @@ import pathlib
 import shlex
 
 import pytest
+from experiments import finished
 from typed import DIGITS_HERE, ROOT
 
 from score_sde_jax import settings
+from score_sde_jax.runs import workdir
 
 DRIVERS = {"train": "train.train", "sample": "sample.sample", "eval": "evaluate.evaluate", "info": "info.info"}
 
@@ -46,6 +48,21 @@ def test_overrides_may_be_written_with_an_equals_sign_or_a_space(called):
     overrides = ["--config.train.steps", "7", "--config.sampler.corrector.name=langevin", "--config.seed=3"]
     _, config, _, args = called(DIGITS_HERE, *overrides)
     assert (config.train.steps, config.sampler.corrector.name, config.seed, args) == (7, "langevin", 3, [""])
+
+
+@pytest.mark.parametrize("mode", DRIVERS)
+def test_a_run_knows_its_settings(called, mode, tmp_path):
+    """Without --config those that it has saved, whatever their config file says, and overrides on top of them."""
+    saved = finished("digits", "model.bottleneck=16", "sampler.num_images=3", "eval.draws=7")
+    workdir.record(tmp_path / "run", saved, (8, 8, 1))
+    where = f"--workdir={tmp_path / 'run'}", f"--mode={mode}"
+    assert called(*where)[1:3] == (saved, tmp_path / "run")
+    overridden = called(*where, "--config.train.steps=9", "--config.sampler.corrector.name=langevin")[1]
+    assert overridden == finished(
+        "digits",
+        *("model.bottleneck=16", "sampler.num_images=3", "eval.draws=7"),
+        *("train.steps=9", "sampler.corrector.name=langevin"),
+    )
 
 
 FLAGS = {  # what a flag changes in the call of each driver that has it: of the config, or of its other arguments

@@ -7,6 +7,7 @@ import pytest
 
 from score_sde_jax.data import DATASETS
 from score_sde_jax.errors import UserError
+from score_sde_jax.runs import batch_sampler, pictures
 from score_sde_jax.runs.numbered import NFE, SampleSet, batches
 
 WHAT = {"seed": 1}
@@ -105,3 +106,24 @@ def test_who_writes_nothing_keeps_nothing(tmp_path):
     samples.append(*rows(0, 4))
     samples.forget()
     assert len(samples) == 4 and list(samples.blocks()) == [] and list(tmp_path.iterdir()) == []
+
+
+def test_the_nfe_of_a_set_is_the_mean_over_all_its_images(tmp_path):
+    """Of images that need different numbers of evaluations, drawn in several batches and by two processes."""
+    counts = np.array([4, 6, 8, 20, 30, 40, 50, 7])
+
+    class Stub:
+        are_images, batch_size, inputs, picture = True, 3, None, staticmethod(pictures.grid)
+
+        def draw(self, params, key, first):
+            images, extras = rows(first, 3)
+            nfe = np.resize(counts, first + 3)[first:]
+            return batch_sampler.Drawn(images, images[None], nfe, extras, np.ones(3, bool))
+
+    for total in (4, 8):
+        samples = SampleSet(tmp_path, WHAT, are_images=True)
+        batch_sampler.draw_set(samples, Stub(), None, 0, total, {"command": "again"}, lambda line: None)
+        record = json.loads((tmp_path / "samples.json").read_text())
+        assert record[NFE] == pytest.approx(counts[:total].mean(), abs=0.1)
+        assert (record["num_images"], record["command"]) == (total, "again")
+    assert len(SampleSet(tmp_path, WHAT, are_images=True)) == 8
