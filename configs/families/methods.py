@@ -3,7 +3,6 @@
 python -m configs.families.methods prints the table.
 """
 
-import copy
 import dataclasses
 from typing import Any
 
@@ -31,7 +30,7 @@ class Method:
     def sections(self) -> ConfigDict:
         """The sections, to be completed by data, network, optimizer and lengths."""
         parts = dict(sde=self.sde, parameterization=self.parameterization, sampler=self.sampler)
-        config = ConfigDict(copy.deepcopy(parts | dict(loss=dict(times=self.times, weight=self.weight))))
+        config = ConfigDict(_copied(parts | dict(loss=dict(times=self.times, weight=self.weight))))
         if self.shared_levels:
             share_levels(config, config.loss.times.num_levels)
         return config
@@ -62,6 +61,11 @@ def share_levels(config: ConfigDict, number: int | str) -> None:
 
 
 LOW, HIGH = ("sigma_min", "beta_min", "t_min"), ("sigma_max", "beta_max", "t_max")
+
+
+def _copied(section: dict[str, Any]) -> dict[str, Any]:
+    """A dict of its own for every section: one that stands in two places would be one section (copy.deepcopy keeps it)."""
+    return {key: _copied(value) if isinstance(value, dict) else value for key, value in section.items()}
 
 
 def _call(section: dict[str, Any]) -> str:

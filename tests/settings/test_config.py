@@ -5,6 +5,7 @@ import json
 import pytest
 from experiments import CONFIGS, NAMES
 
+from configs.families.methods import METHODS
 from score_sde_jax import settings
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build
@@ -158,3 +159,17 @@ def test_files_that_are_no_configs(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UserError, match=r"empty\.py: the file defines no get_config"):
         settings.load(str(tmp_path / "empty.py"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_sections_of_a_method_are_its_own(name):
+    """A value set in one section, or in one config, changes no other."""
+    config, other = METHODS[name].sections(), METHODS[name].sections()
+    before = settings.flatten(other.copy_and_resolve_references().to_dict())
+    sections = [config.sde, config.parameterization.condition, config.loss.times, config.loss.weight]
+    sections += [config.sampler.times, config.sampler.predictor, config.sampler.corrector]
+    for i, section in enumerate(sections):
+        section.name = f"section {i}"
+    assert [section.name for section in sections] == [f"section {i}" for i in range(len(sections))]
+    assert settings.flatten(other.copy_and_resolve_references().to_dict()) == before
+    assert settings.flatten(METHODS[name].sections().copy_and_resolve_references().to_dict()) == before
