@@ -64,7 +64,7 @@ LOW, HIGH = ("sigma_min", "beta_min", "t_min"), ("sigma_max", "beta_max", "t_max
 
 
 def _copied(section: dict[str, Any]) -> dict[str, Any]:
-    """A dict of its own for every section: one that stands in two places would be one section (copy.deepcopy keeps it)."""
+    """A dict of its own for every section; one that stood in two places would be one section of the config."""
     return {key: _copied(value) if isinstance(value, dict) else value for key, value in section.items()}
 
 
