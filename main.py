@@ -58,6 +58,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--mode={FLAGS.mode}: choose one of {', '.join(MODES)}")
     if FLAGS.num_images is not None:
         assignments.append(f"{'eval' if FLAGS.mode == 'eval' else 'sampler'}.num_images={FLAGS.num_images}")
+    if FLAGS.seed is not None and not 0 <= FLAGS.seed < 2**32:
+        raise UserError(f"--seed={FLAGS.seed}: must be >= 0 and < 2^32")
     checkpoint = _checkpoint(FLAGS.checkpoint)
     settings, directory = _settings(assignments)
     if FLAGS.mode != "sample" and settings.task.name != "none":

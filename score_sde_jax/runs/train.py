@@ -85,6 +85,8 @@ class _Run:
         self.stopwatch = Stopwatch()
         self.flops_per_image = training_flops(experiment) if costs.peak_flops() else 0.0
         self.lowest_loss = math.inf
+        self.checkpoints: Checkpoints | None = None
+        self.best: Checkpoints | None = None
 
     def open(self, data: Dataset, profile: str) -> None:
         """Read the latest checkpoint and check all that a run can be refused for; write nothing."""
@@ -94,11 +96,10 @@ class _Run:
         self.found_steps, self.start, self.window = list[int](), 0, Window(0)
         self.state: TrainState | None = None
         folder = self.directory / "checkpoints"
-        key = prng.root(self.settings.seed, "init")
+        abstract = self.parallel.abstract(self.experiment.init, prng.root(self.settings.seed, "init"))
         if folder.is_dir():
             reader = Checkpoints(folder)
             self.found_steps = reader.steps()
-            abstract = self.parallel.abstract(self.experiment.init, key)
             restored = reader.restore_latest(abstract, optimizer=self._optimizer_state)
             if restored:
                 self.start, self.state = restored
@@ -132,10 +133,7 @@ class _Run:
             self.say(f"{self.directory} is a finished run of {self.start:,} steps; nothing to train")
             self._final_set(self.state)
             return
-        self._open_checkpoints()
         self._say_resuming()
-        if is_first():
-            workdir.record(self.directory, self.settings, self.image_shape)
         state, self.state = self.state, None  # the step gives up the old one
         if state is None:
             state = self.parallel.init(self.experiment.init, prng.root(self.settings.seed, "init"))
@@ -149,8 +147,11 @@ class _Run:
             self._close()
         self._final_set(state)
 
-    def _open_checkpoints(self) -> None:
-        """Checkpoints to write to; those that could not be read are renamed."""
+    def _begin_to_write(self, start: int) -> MetricsLog | None:
+        """Once nothing can be refused any more: settings, checkpoints and metrics of the run from here on.
+
+        Checkpoints that could not be read are renamed.
+        """
         retention = Retention(keep=self.saving.keep, keep_every=self.saving.keep_every)
         about = {"config": plain(self.settings)}
         self.checkpoints = Checkpoints(self.directory / "checkpoints", retention, about)
@@ -164,6 +165,9 @@ class _Run:
                 self.lowest_loss = self.best.about_step(steps[-1])["loss"]
             except DamagedError as error:
                 logging.warning("%s; the next one takes its place", error)
+        if is_first():
+            workdir.record(self.directory, self.settings, self.image_shape)
+        return self._metrics_log(start)
 
     def _say_resuming(self) -> None:
         """From where the run goes on, and which of its settings are others now."""
@@ -179,20 +183,21 @@ class _Run:
 
     def _close(self) -> None:
         """Wait for saves under way, whatever stopped the loop."""
-        self.checkpoints.close()
-        if self.best:
-            self.best.close()
+        for checkpoints in (self.checkpoints, self.best):
+            if checkpoints:
+                checkpoints.close()
 
     def _loop(self, state: TrainState, window: Window, batches: Iterator[Any], stop: Stop) -> TrainState:
         """The steps from that of the state to train.steps, several in each call."""
         options, tracing = self.options, self.tracing
         key, start = prng.root(self.settings.seed, "train"), int(state.step)
-        log, began = self._metrics_log(start), time.monotonic()
+        began = time.monotonic()
         sharded: Iterator[Any] = map(self.parallel.shard, batches)
         first = next(sharded)
         compiled = self.parallel.compiled(self.experiment.steps, state, first, key)
         self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
         sharded = itertools.chain([first], sharded)
+        log = self._begin_to_write(start)
         stop.patient = True  # from here on there is something to save
         progress, votes = Progress(start, options.steps), deque[jax.Array]()
         for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
@@ -259,6 +264,7 @@ class _Run:
         window.require_finite(self.options.max_skipped)
         loss = window.loss_since_save() if step % self.saving.every == 0 else None
         about = {"loss": loss, "window": window.to_json()}
+        assert self.checkpoints is not None
         self.checkpoints.save(step, state, **about)
         if self.best and loss is not None and loss < self.lowest_loss:
             self.best.save(step, state, **about)

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs.checkpoint import Checkpoints
 from score_sde_jax.runs.reporting import is_local, write_atomically
-from score_sde_jax.settings import Settings, adopt, from_saved, plain
+from score_sde_jax.settings import Settings, adopt, automatic, from_saved, plain
 from score_sde_jax.settings.identity import another_run
 
 LOCK = ".lock"
@@ -48,9 +48,13 @@ def saved_config(workdir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        saved = json.loads(path.read_text())
+    except ValueError as error:  # of JSON, and of UTF-8
         raise UserError(f"{path}: not the config of a run ({error})") from error
+    shape = saved.get(IMAGE_SHAPE) if isinstance(saved, dict) else None
+    if not isinstance(shape, list) or not shape or not all(type(size) is int and size > 0 for size in shape):
+        raise UserError(f"{path}: not the config of a run (the {IMAGE_SHAPE} is missing)")
+    return saved
 
 
 def saved_settings(workdir: Path, assignments: Sequence[str] = ()) -> Settings | None:
@@ -68,6 +72,8 @@ def adopt_run(workdir: Path, settings: Settings) -> tuple[Settings, tuple[int, .
     if saved is None:
         raise _untrained(workdir)
     settings = adopt(settings, saved)
+    if open_keys := automatic(settings):
+        raise UserError(f"{workdir / CONFIG}: has no value for {open_keys[0]}, which is auto; give one")
     refuse_another_run(workdir, settings)
     return settings, tuple(saved[IMAGE_SHAPE])
 

@@ -61,7 +61,7 @@ class From:
         """The section's class for the entry of this name; UserError if there is none."""
         if name is None:
             name = self.default
-        if name not in self.registry:
+        if not isinstance(name, str) or name not in self.registry:
             wrong = " is missing" if name is None else f"={name}"
             raise UserError(f"--config.{path}.name{wrong}: choose one of {', '.join(self.registry)}")
         return _section(base, self.registry[name], name, path, self.auto)  # type: ignore[arg-type]

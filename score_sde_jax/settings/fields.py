@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers >= `low` (> `low` if `exclusive`) and < `high`; infinite ones and NaN are outside."""
+    """Numbers >= `low` (> `low` if `exclusive`) and < `high`; infinity and NaN are outside."""
 
     low: float = -float("inf")
     high: float = float("inf")
@@ -21,7 +21,7 @@ class Range:
 
     def __str__(self) -> str:
         bounds = [f"{'>' if self.exclusive else '>='} {self.low:g}", f"< {self.high:g}"]
-        return "must be " + " and ".join(bound for bound in bounds if not bound.endswith("inf"))
+        return "must be " + (" and ".join(bound for bound in bounds if not bound.endswith("inf")) or "finite")
 
 
 def parse(text: str, annotation: Any) -> Any:
@@ -79,5 +79,7 @@ def describe(annotation: Any) -> str:
         return " or ".join(map(describe, args))
     if origin is tuple:
         return f"a tuple such as ({', '.join(['1'] * max(2, len(args)))})"
+    if origin is Mapping:
+        return "names with numbers, such as {'slow': 0.9999}"
     words = {float: "a number", int: "an integer", bool: "True or False", str: "a string", types.NoneType: "None"}
     return words.get(annotation, str(annotation))

@@ -1,5 +1,6 @@
 """Settings that contradict each other are refused here, in one line, before any work."""
 
+import re
 from typing import Any
 
 from score_sde_jax.errors import UserError
@@ -104,6 +105,9 @@ def _check_classifiers(settings: Settings) -> None:
 def _check_averages(settings: Settings) -> None:
     """An average that is not kept, and one with the name of the first."""
     names = ("ema", *settings.train.averages)
+    for name in settings.train.averages:
+        if not re.fullmatch(r"\w+", name):
+            raise UserError(f"--config.train.averages.{name}: a name has letters, digits and underscores only")
     if "ema" in settings.train.averages:
         raise UserError(
             "--config.train.averages.ema: ema is the average with the decay train.ema_decay; name it otherwise"

@@ -22,6 +22,9 @@ from score_sde_jax.tasks import TASKS
 
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**32)]
+Finite = Annotated[float, Range(exclusive=True)]
+NonNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, exclusive=True)]
 Decay = Annotated[float, Range(0, 1)]
 
@@ -47,8 +50,8 @@ class Parameterization(Choice):
     """Preconditioning and noise conditioning; the network sees `input_scale` times what is left of `center`."""
 
     condition: Annotated[Choice, From(CONDITIONS, auto=("num_levels",))]
-    center: float = 0.0
-    input_scale: float = 1.0
+    center: Finite = 0.0
+    input_scale: Positive = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,8 +67,8 @@ class Loss(Choice):
 class Optimizer(Choice):
     """The optimizer and its learning-rate schedule, in steps."""
 
-    learning_rate: float
-    warmup_steps: int = 0
+    learning_rate: NonNegative
+    warmup_steps: Natural = 0
     decay: Literal["constant", "cosine"] = "constant"
 
 
@@ -86,7 +89,7 @@ class Train:
     batch_size: Count
     ema_decay: Decay = 0.999
     averages: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
-    label_dropout: Annotated[float, Range(0, 1)] = 0.1
+    label_dropout: Decay = 0.1
     log_every: Count = 100
     preview_every: Natural = 0
     microbatches: Count = 1
@@ -165,7 +168,7 @@ class Evaluation:
 class Settings:
     """All settings of a run; `sampler` is None for a run that draws no images, such as a classifier's."""
 
-    seed: int = 0
+    seed: Seed = 0
     data: Annotated[Data, From(DATASETS)]
     model: Annotated[Choice, From(MODELS, auto=("num_levels",))]
     sde: Annotated[Choice, From(SDES, auto=("sigma_max",))]

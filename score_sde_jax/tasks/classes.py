@@ -32,7 +32,7 @@ class ClassConditional(Task):
         """Raise UserError for a guidance scale out of range."""
         del image_shape
         if not 0 <= self.scale < float("inf"):
-            raise UserError(f"--config.task.scale={self.scale}: must be >= 0")
+            raise UserError(f"--config.task.scale={self.scale}: must be >= 0 and finite")
 
     def inputs(self, setup: Setup) -> "Labels":
         """The classes."""

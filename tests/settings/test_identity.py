@@ -10,6 +10,7 @@ from experiments import finished
 from run_files import contents, images, quiet, restored
 
 from score_sde_jax import settings
+from score_sde_jax.devices.parallel import Jit
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import checkpoint
 from score_sde_jax.runs import workdir as directories
@@ -119,6 +120,11 @@ REFUSED = [
     ("train.steps_per_call=3 train.steps=6 train.log_every=3 checkpoint.every=3", "does not divide step 4"),
     ("train.tensorboard=true", "needs pip install"),
     ("data.split=most", "choose one of train, test, all"),
+    ("seed=-1", "--config.seed=-1: must be >= 0 and < "),
+    ("optimizer.learning_rate=1e400", "--config.optimizer.learning_rate=inf: must be >= 0"),
+    ("parameterization.center=1e400", "--config.parameterization.center=inf: must be finite"),
+    ("train.averages.a/b=0.5", "--config.train.averages.a/b: a name has letters"),
+    ("train.averages=3", "--config.train.averages=3: expected names with numbers, such as {'slow': 0.9999}"),
 ]
 
 
@@ -133,6 +139,43 @@ def test_a_refused_command_leaves_the_workdir_as_it_was(run, tmp_path, changes, 
             train(finished("digits", *STILL, *changes.split()), workdir, quiet)
         assert part in str(raised.value) and "\n" not in str(raised.value)
         assert contents(run) == before and not (tmp_path / "new").exists()
+
+
+def test_a_network_that_does_not_fit_leaves_no_workdir(tmp_path):
+    """Its images are known to the data alone."""
+    with pytest.raises(UserError, match=r"--config\.model\.patch=3: "):
+        train(finished("digits", *STILL, "model.patch=3"), tmp_path / "new", quiet)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_program_that_fails_to_compile_changes_nothing_of_a_run(run, monkeypatch):
+    """As when the memory does not suffice."""
+
+    def fails(*_):
+        raise MemoryError
+
+    before = {path: data for path, data in contents(run).items() if path.name != directories.LOCK}
+    monkeypatch.setattr(Jit, "compiled", fails)
+    with pytest.raises(MemoryError):
+        train(finished("digits", *STILL, "train.steps=6", "train.batch_size=4"), run, quiet)
+    assert {path: data for path, data in contents(run).items() if path.name != directories.LOCK} == before
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "[]", "3", "{}", '{"image_shape": null}', '{"image_shape": [2.5]}', '{"image_shape": []}', "\xff"]
+)
+def test_a_config_that_is_none(run, text):
+    (run / "config.json").write_bytes(text.encode("latin-1"))
+    for attempt in (train, info, lambda chosen, run, say: sample(chosen, run, SampleRequest(), say)):
+        with pytest.raises(UserError, match=r"config\.json: not the config of a run \("):
+            attempt(finished("digits", *STILL), run, quiet)
+
+
+def test_a_saved_value_that_is_auto_is_named(run):
+    config = run / "config.json"
+    config.write_text(config.read_text().replace('"sigma_max": 1.0', '"sigma_max": "auto"'))
+    with pytest.raises(UserError, match=r"config\.json: has no value for sde\.sigma_max, which is auto"):
+        sample(directories.saved_settings(run), run, SampleRequest(), quiet)
 
 
 def test_a_checkpoint_of_another_model_leaves_the_workdir_as_it_was(run):
