@@ -1,6 +1,6 @@
-"""Run by tests/test_sharding.py in a process with a number of devices: one step and one batch of samples each way.
+"""Run by test_parallel.py in a process with a number of devices: one step and one batch of samples each way.
 
-    python tests/on_devices.py OUTPUT.npz
+    python tests/devices/on_devices.py OUTPUT.npz
 
 The step is clipped gradient descent with rate 1, so that the change of the parameters is the clipped gradient: Adam
 would hide a factor.

@@ -1,7 +1,7 @@
 """Our networks against those of the PyTorch repository of arXiv 2011.13456 with the same weights.
 
     git clone https://github.com/yang-song/score_sde_pytorch PEER
-    SCORE_SDE_PYTORCH=PEER pytest -m slow tests/models/test_score_sde_peer.py
+    SCORE_SDE_PYTORCH=PEER pytest -m slow tests/networks/test_score_sde_peer.py
 
 Needs PyTorch beside JAX; skipped without either.
 """

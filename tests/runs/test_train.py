@@ -1,7 +1,7 @@
 """Every experiment, seconds of it, on made-up data of the right format: train, go on, sample, continue.
 
 The published networks compile for minutes; here a small network of the same arguments stands in for them, and
-`pytest -m slow` takes them themselves. What they compute is tested in tests/models.
+`pytest -m slow` takes them themselves. What they compute is tested in tests/networks.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The averaged parameters are what is drawn with and what guides: at the files that a user opens.
 
 Each run holds a checkpoint whose raw parameters are others. What training draws, and the loss of an evaluation, are
-compared in test_by_hand.py; all runs of tests/evaluate have raw parameters that are off.
+compared in test_by_hand.py; all runs of tests/runs/evaluate have raw parameters that are off.
 """
 
 import dataclasses

@@ -188,7 +188,7 @@ SAME_CODE = {"ddpm": "ncsnpp", "ddpmpp": "ncsnpp", "ncsnv2_deeper": "ncsnv2", "n
 REASONS = {  # keys of which no value can be seen in what a run computes and leaves
     "data=celeb_a.cache_bytes": "memory and speed alone: tests/data reads the same images with and without it",
     "data=image_folder.cache_bytes": "memory and speed alone: tests/data reads the same images with and without it",
-    "train.max_skipped": "acts on updates that are not finite alone: tests/test_faults.py poisons some",
+    "train.max_skipped": "acts on updates that are not finite alone: tests/runs/test_faults.py poisons some",
 }
 
 
