@@ -4,7 +4,8 @@
 
 DIR are directories that --mode=sample wrote on the digits: of --config.task.name=class_conditional, the share whose
 class is the one asked for; of --config.task.name=inpainting, the share whose class is that of the original, beside the
-originals themselves and completions by the hidden part of a random other digit. The classifier is trained on the
+originals themselves and completions by the hidden part of a random other digit. Of the classes also the pixel-space
+Fréchet distance to as many real digits, over that between two sets of these. The classifier is trained on the
 training split; its accuracy on the held-out one is the ceiling.
 """
 
@@ -13,7 +14,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from real_images import sample_set
+from real_images import frechet_ratios, sample_set
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import SVC
 
@@ -43,10 +44,12 @@ def of_classes(judge: SVC, directory: Path) -> dict[str, float | int]:
     labels = samples.column("labels")
     right = judge.predict(flat(samples.column("images"))) == labels
     each = [right[labels == label].mean() for label in np.unique(labels)]
+    ratio = rounded(np.mean(frechet_ratios(flat(samples.column("images")), real("all")[0])))
     return {
         "class-conditional samples": len(right),
         "of the class asked for": rounded(right.mean()),
         "of the worst class": rounded(min(each)),
+        "Fréchet distance to real digits, over that between two sets of them": ratio,
     }
 
 

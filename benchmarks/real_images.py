@@ -1,4 +1,4 @@
-"""Samples of a run, real images beside them, and how near the samples come to these."""
+"""Samples of a run, real images, and the Fréchet distance between them."""
 
 import json
 from pathlib import Path

@@ -15,6 +15,3 @@ class Condition(NamedTuple):
     noise: Num[Array, " batch"] | None = None
     label: Int[Array, " batch"] | None = None
     augment: Float[Array, "batch parameters"] | None = None
-
-
-UNCONDITIONED = Condition()

@@ -61,9 +61,7 @@ class Pixels:
     def table(self) -> Float[np.ndarray, " levels"]:
         """x_0 of every stored value."""
         assert self.levels is not None
-        low, high = self.ends
-        unit = np.arange(self.levels, dtype=np.uint16) / np.float32(self.levels - 1)
-        return unit if (low, high) == (0.0, 1.0) else np.float32(low) + np.float32(high - low) * unit
+        return self._affine(np.arange(self.levels, dtype=np.uint16) / np.float32(self.levels - 1))
 
     def dequantized(self, keys: Key[Array, " batch"], stored: Num[Array, "batch ..."]) -> Float[Array, "batch ..."]:
         """Values (v + u) / levels in the value range, with u uniform on [0, 1)."""
@@ -72,8 +70,10 @@ class Pixels:
 
     def known(self, stored: Num[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """x_0 of observed images: the middle of what a value is dequantized to, if the network has learned that."""
-        if self.levels is None or not self.dequantize:
-            return stored if self.levels is None else self.table()[stored]
+        if self.levels is None:
+            return stored
+        if not self.dequantize:
+            return self.table()[stored]
         return self._affine((stored + np.float32(0.5)) / np.float32(self.levels))
 
     def stored(self, x0: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:

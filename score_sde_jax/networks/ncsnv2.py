@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from flax import linen as nn
 
-from score_sde_jax.condition import UNCONDITIONED, Condition
+from score_sde_jax.condition import Condition
 from score_sde_jax.networks.layers import Image, InstanceNormPlus, max_pool_5x5
 from score_sde_jax.networks.refinenet import Stage, refinenet
 
@@ -31,7 +31,7 @@ class NCSNv2(nn.Module):
         return ("none",)
 
     @nn.compact
-    def __call__(self, x: Image, condition: Condition = UNCONDITIONED, train: bool = False) -> Image:
+    def __call__(self, x: Image, condition: Condition, train: bool = False) -> Image:
         """Return `sigma` times the score of images `x` in [-1, 1] plus noise."""
         return refinenet(
             x,

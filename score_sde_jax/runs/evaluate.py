@@ -60,11 +60,12 @@ def evaluate(
             "note: these are images that the run trains on, nothing is held out; see --config.eval.split and "
             "--config.eval.dir"
         )
-    training = None if trained_on else build.dataset(settings)
+    measures = _measures(settings, experiment, data)
+    training = build.dataset(settings) if not trained_on and any(each.training for each in measures) else None
     run = _Evaluation(parallel.per_example, params, prng.root(seed, "evaluate"), output, options.batch_size, say)
     with _claimed(output):
         run.record(description)
-        for measure in _measures(settings, experiment, data):
+        for measure in measures:
             run.measure(measure, data, training if measure.training else None, num_images)
     if not run.changed:
         say(f"{output} holds all of it already; nothing to do")

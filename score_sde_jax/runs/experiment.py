@@ -21,6 +21,7 @@ from score_sde_jax.diffusion.parameterization import LogProbabilities, NoiseFn, 
 from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.runs.step import LossFn, NoiseLevel, TrainState, init_state
 from score_sde_jax.samplers import Sampler, Samples
+from score_sde_jax.settings.sections import EMA
 from score_sde_jax.tasks import UNCONDITIONAL, Networks, Task
 
 
@@ -112,10 +113,6 @@ def training_flops(experiment: Experiment) -> float:
     return flops(jax.value_and_grad(lambda *args: jnp.mean(experiment.loss_fn(*args))), params, keys, batch)
 
 
-EMA = "ema"
-"""Name of the average with the decay `train.ema_decay`."""
-
-
 def abstract_average(experiment: Experiment, parallel: Parallel, name: str) -> dict[str, PyTree]:
     """Shapes and placement of what sampling needs of a checkpoint: the step and one average of the parameters."""
     params = parallel.abstract(experiment.init_params, prng.root(0, "init"))
@@ -124,5 +121,5 @@ def abstract_average(experiment: Experiment, parallel: Parallel, name: str) -> d
 
 
 def average_of(state: Mapping[str, PyTree], name: str) -> PyTree:
-    """The average of this name in what `abstract_average` describes."""
+    """The average of this name among the entries of a state."""
     return state["ema_params"] if name == EMA else state["averages"][name]

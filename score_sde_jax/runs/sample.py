@@ -13,11 +13,12 @@ from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import batch_sampler, build, workdir
 from score_sde_jax.runs.batch_sampler import BatchSampler
-from score_sde_jax.runs.experiment import EMA, Experiment, abstract_average, average_of
+from score_sde_jax.runs.experiment import Experiment, abstract_average, average_of
 from score_sde_jax.runs.neighbours import check_number, leave_neighbours
 from score_sde_jax.runs.numbered import SampleSet
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings, flatten, from_saved, identity, plain, with_values
+from score_sde_jax.settings.sections import EMA
 from score_sde_jax.tasks import Inputs, Setup
 
 LEFT = (".png", ".gif", ".npz")

@@ -24,7 +24,7 @@ from score_sde_jax.errors import RunError, UserError
 from score_sde_jax.runs import batch_sampler, build, pictures, workdir
 from score_sde_jax.runs.batch_sampler import BatchSampler
 from score_sde_jax.runs.checkpoint import Checkpoints, DamagedError, Retention
-from score_sde_jax.runs.experiment import EMA, Experiment, training_flops
+from score_sde_jax.runs.experiment import Experiment, average_of, training_flops
 from score_sde_jax.runs.numbered import SampleSet
 from score_sde_jax.runs.reporting import (
     Logger,
@@ -283,9 +283,9 @@ class _Run:
 
     def _average(self, state: TrainState) -> PyTree:
         """The averaged parameters that section `sampler` asks for."""
-        section = self.settings.sampler
-        name = section.average if section else EMA
-        return state.ema_params if name == EMA else state.averages[name]
+        assert self.settings.sampler is not None
+        averages = {"ema_params": state.ema_params, "averages": state.averages}
+        return average_of(averages, self.settings.sampler.average)
 
     def _final_set(self, state: TrainState) -> None:
         """The set of images that the finished run leaves, or what is missing of it."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from score_sde_jax.settings.reading import flatten, plain
-from score_sde_jax.settings.sections import Settings
+from score_sde_jax.settings.sections import EMA, Settings
 
 RUN = ("data", "model", "sde", "parameterization")
 """Sections that make a trained network what it is; other values are another run."""
@@ -56,7 +56,7 @@ def measurement(settings: Settings, data: Mapping[str, Any], step: int, seed: in
 
 def _told(key: str, value: Any) -> bool:
     """Whether a value is part of a description: all but the average that older descriptions do not name."""
-    return (key, value) != ("average", "ema")
+    return (key, value) != ("average", EMA)
 
 
 def _section(difference: Difference) -> str:

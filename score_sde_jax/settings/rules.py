@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from score_sde_jax.errors import UserError
-from score_sde_jax.settings.sections import LEVELS, Settings
+from score_sde_jax.settings.sections import EMA, LEVELS, Settings
 
 
 def check(settings: Settings) -> None:
@@ -104,11 +104,11 @@ def _check_classifiers(settings: Settings) -> None:
 
 def _check_averages(settings: Settings) -> None:
     """An average that is not kept, and one with the name of the first."""
-    names = ("ema", *settings.train.averages)
+    names = (EMA, *settings.train.averages)
     for name in settings.train.averages:
         if not re.fullmatch(r"\w+", name):
             raise UserError(f"--config.train.averages.{name}: a name has letters, digits and underscores only")
-    if "ema" in settings.train.averages:
+    if EMA in settings.train.averages:
         raise UserError(
             "--config.train.averages.ema: ema is the average with the decay train.ema_decay; name it otherwise"
         )

@@ -28,6 +28,8 @@ NonNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, exclusive=True)]
 Decay = Annotated[float, Range(0, 1)]
 
+EMA = "ema"
+"""Name of the average with the decay `train.ema_decay`."""
 LEVELS = ("model", "parameterization.condition", "loss.times", "sampler.times")
 """Sections that may hold a number of noise levels, `num_levels`."""
 
@@ -129,7 +131,7 @@ class Sampler:
     temperature: Positive = 1.0
     denoise: bool = True
     order: Literal["corrector_predictor", "predictor_corrector"] = "corrector_predictor"
-    average: str = "ema"
+    average: str = EMA
     num_images: Count = 64
     batch_size: Count = 64
     num_frames: Count = 20
@@ -161,7 +163,7 @@ class Evaluation:
     atol: Positive = 1e-5
     t_min: float | None = None
     max_evaluations: Annotated[int, Range(AT_START + PER_STEP)] = 10_000
-    average: str = "ema"
+    average: str = EMA
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -225,3 +225,13 @@ def test_rows_keep_every_digit_of_float32(tmp_path):
     read = Rows(tmp_path / "rows.jsonl").columns
     np.testing.assert_array_equal(np.array(read["value"], np.float32), values)
     assert read["value"][3] is None and read["good"] == (values > 0).tolist() and len(rows) == 50
+
+
+def test_training_images_are_opened_for_a_measure_of_them_alone(asked, monkeypatch):
+    """A likelihood needs none, and they may not be there."""
+    opened, dataset = [], evaluate.build.dataset
+    monkeypatch.setattr(evaluate.build, "dataset", lambda chosen: opened.append(chosen.data.split) or dataset(chosen))
+    asked("eval.loss=false")
+    assert opened == ["test"]
+    asked("eval.bits_per_dim=false")
+    assert opened == ["test", "test", "train"]
