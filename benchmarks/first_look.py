@@ -121,12 +121,12 @@ def median_seconds(function: Callable[..., Any], *values: Any, repeats: int = 5,
 def experiment_of(config: str, dtype: str) -> Any:
     """The experiment of a config, for images of the shape that its dataset declares."""
     from score_sde_jax import settings
-    from score_sde_jax.data import declared
+    from score_sde_jax.data import dataset_spec
     from score_sde_jax.runs import build
 
     chosen = settings.from_config(settings.load(config), [f"model.dtype={dtype}"] if dtype else [])
     section = chosen.data
-    shape = declared(section.name).shape(section.get("image_size"), section.get("channels"))
+    shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
     return build.experiment(chosen, shape)
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde_jax import settings
-from score_sde_jax.data import declared
+from score_sde_jax.data import dataset_spec
 from score_sde_jax.devices.costs import Product, flops, products
 from score_sde_jax.devices.parallel import Jit
 from score_sde_jax.errors import UserError
@@ -53,7 +53,7 @@ def main() -> None:
 def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = False) -> dict[str, float]:
     """Figures of one config; the matrix product is timed before and after, and its best counts."""
     section = chosen.data
-    shape = declared(section.name).shape(section.get("image_size"), section.get("channels"))
+    shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
     if shape is None:
         raise UserError(f"config.data.name={section.name}: give config.data.image_size and channels")
     experiment, parallel = build.experiment(chosen, shape), Jit()

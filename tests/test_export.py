@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from experiments import NAMES, finished
 
-from score_sde_jax.data import declared
+from score_sde_jax.data import dataset_spec
 from score_sde_jax.devices.parallel import Jit
 from score_sde_jax.runs import build
 
@@ -22,7 +22,7 @@ QUICK = (
 def test_lowers_for_cuda_and_tpu(name):
     chosen = finished(name, *(GIVEN if name == "image_folder" else []), variant="")
     section = chosen.data
-    shape = declared(section.name).shape(section.get("image_size"), section.get("channels"))
+    shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
     experiment, parallel = build.experiment(chosen, shape), Jit()
     state = parallel.abstract(experiment.init, jax.random.key(0))
     stored = jnp.float32 if len(shape) == 1 else jnp.uint8

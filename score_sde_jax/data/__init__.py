@@ -1,10 +1,10 @@
-"""Data sets, and the one pipeline that feeds them to training.
+"""Datasets, and the one pipeline that feeds them to training.
 
-`DATASETS[name](**options)` builds a dataset, `training_batches` streams it as stored, and `Pixels` maps stored values
-to what a network sees, and back. The options are the keys of the config section `data`.
+`DATASETS[name](**options)` opens a dataset; the options are the keys of the config section `data`. `training_batches`
+streams it as stored. `Pixels` maps stored values to the inputs of a network, and back.
 """
 
-from score_sde_jax.data.dataset import Dataset, Declared
+from score_sde_jax.data.dataset import Dataset, DatasetSpec
 from score_sde_jax.data.digits import digits
 from score_sde_jax.data.folder import image_folder
 from score_sde_jax.data.idx import fashion_mnist, mnist
@@ -18,10 +18,10 @@ __all__ = [
     "DATASETS",
     "Batch",
     "Dataset",
-    "Declared",
+    "DatasetSpec",
     "Pixels",
     "all_images",
-    "declared",
+    "dataset_spec",
     "training_batches",
 ]
 
@@ -37,6 +37,10 @@ DATASETS = {
 }
 
 
-def declared(name: str) -> Declared:
-    """What is known of the dataset of this name before any of its files is read."""
-    return DATASETS[name].declared  # type: ignore[attr-defined]
+def dataset_spec(name: str) -> DatasetSpec:
+    """Return the properties of a dataset that are known before its files are read.
+
+    Args:
+        name: Name of an entry of `DATASETS`.
+    """
+    return DATASETS[name].spec  # type: ignore[attr-defined]

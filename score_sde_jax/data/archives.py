@@ -1,8 +1,8 @@
-"""The archives in which MNIST, Fashion-MNIST, CIFAR-10 and CelebA are published, as examples.
+"""Readers of the published archives of MNIST, Fashion-MNIST, CIFAR-10 and CelebA.
 
-Each reader takes the directory of the archives and the TFDS features of the data set, and returns
-for each split its length and an iterator of what `features.encode_example` takes. Images stay, or
-become, encoded files: JPEG as they are, arrays as PNG. Raises UserError for a damaged archive.
+Each reader takes the directory of the archives and the TFDS features of the dataset. It returns the length of each
+split and an iterator of its examples, as `features.encode_example` takes them. Images are encoded files: the JPEG files
+of CelebA unchanged, arrays as PNG. A reader raises UserError for a corrupted archive.
 """
 
 import io
@@ -33,49 +33,54 @@ CELEB_A_SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 @dataclass(frozen=True)
 class Archives:
-    """The files of a data set and the function that reads them."""
+    """The archives of a dataset.
+
+    Attributes:
+        files: Names of the archives.
+        read: Reader of the archives.
+    """
 
     files: tuple[str, ...]
     read: Callable[[Path, Any], dict[str, Split]]
 
 
 def read_idx_archives(archives: Path, features: Any) -> dict[str, Split]:
-    """MNIST and Fashion-MNIST: gzipped idx files of images and labels."""
+    """Read MNIST or Fashion-MNIST: gzipped idx files of images and labels."""
     splits = {}
     for split, prefix in PREFIXES.items():
         images_path = archives / f"{IMAGES_FILE.format(prefix=prefix)}.gz"
         labels_path = archives / f"{LABELS_FILE.format(prefix=prefix)}.gz"
         images, labels = read_idx(images_path), read_idx(labels_path)
         if images.shape != (len(labels), *features["image"].shape[:2]):
-            raise UserError(f"{images_path}: shape {images.shape} for {len(labels)} labels")
+            raise UserError(f"{images_path}: shape {images.shape} for {len(labels)} labels; download both again")
         _check_labels(labels_path, labels, features)
-        splits[split] = (len(labels), _arrays(images, labels))
+        splits[split] = (len(labels), _idx_examples(images, labels))
     return splits
 
 
-def _arrays(images: np.ndarray, labels: np.ndarray) -> Iterator[dict[str, Any]]:
+def _idx_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[dict[str, Any]]:
     for image, label in zip(images, labels, strict=True):
         yield {"image": _png(image), "label": int(label)}
 
 
 def read_cifar10(archives: Path, features: Any) -> dict[str, Split]:
-    """CIFAR-10: records of a label byte and 3 x 32 x 32 colour bytes, in six files of a tar."""
+    """Read CIFAR-10: records of a label byte and 3 x 32 x 32 color bytes, in six files of a tar archive."""
     path = archives / CIFAR10_TAR
     try:
         with tarfile.open(path) as tar:
-            opened = {Path(member.name).name: tar.extractfile(member) for member in tar}
-            content = {name: file.read() for name, file in opened.items() if file is not None}
+            files = {Path(member.name).name: tar.extractfile(member) for member in tar}
+            content = {name: file.read() for name, file in files.items() if file is not None}
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise UserError(f"{path}: not a readable tar file ({error}); download it again") from error
-    needed = {"batches.meta.txt", *sum(CIFAR10_BATCHES.values(), ())}
-    if missing := sorted(needed - set(content)):
-        raise UserError(f"{path}: holds no file {missing[0]}")
+    members = {"batches.meta.txt", *sum(CIFAR10_BATCHES.values(), ())}
+    if missing := sorted(members - set(content)):
+        raise UserError(f"{path}: no file {missing[0]} in it; download it again")
     features["label"].names = content["batches.meta.txt"].decode().split()
     splits = {}
     for split, batches in CIFAR10_BATCHES.items():
         data = b"".join(content[batch] for batch in batches)
         if not data or len(data) % 3073:
-            raise UserError(f"{path}: the {split} files are not records of 3,073 bytes")
+            raise UserError(f"{path}: the files of split {split} are not records of 3,073 bytes; download it again")
         records = np.frombuffer(data, np.uint8).reshape(-1, 3073)
         _check_labels(path, records[:, 0], features)
         splits[split] = (len(records), _cifar10_examples(split, records))
@@ -89,7 +94,7 @@ def _cifar10_examples(split: str, records: np.ndarray) -> Iterator[dict[str, Any
 
 
 def read_celeb_a(archives: Path, features: Any) -> dict[str, Split]:
-    """CelebA: JPEG files in a zip, and four tables with a row for each of them."""
+    """Read CelebA: a zip archive of JPEG files, and four tables with a row for each file."""
     partition_path = archives / "list_eval_partition.txt"
     partition = _table(partition_path, ["split"])
     tables = {
@@ -98,13 +103,13 @@ def read_celeb_a(archives: Path, features: Any) -> dict[str, Split]:
         "identity": _table(archives / "identity_CelebA.txt", list(features["identity"])),
     }
     members = _zip_members(archives / CELEB_A_ZIP)
-    needed: dict[str, Collection[str]] = {**tables, CELEB_A_ZIP: members}
+    sources: dict[str, Collection[str]] = {**tables, CELEB_A_ZIP: members}
     splits = {}
     for split, number in CELEB_A_SPLITS.items():
         names = sorted(name for name, row in partition.items() if row["split"] == number)
-        for where, known in needed.items():
-            if missing := [name for name in names if name not in known]:
-                raise UserError(f"{partition_path}: {missing[0]} is not in {where}")
+        for source, names_in_source in sources.items():
+            if missing := [name for name in names if name not in names_in_source]:
+                raise UserError(f"{partition_path}: {missing[0]} is not in {source}")
         files = _zip_files(archives / CELEB_A_ZIP, [members[name] for name in names])
         splits[split] = (len(names), _celeb_a_examples(names, files, tables))
     return splits
@@ -115,12 +120,12 @@ def _celeb_a_examples(
 ) -> Iterator[dict[str, Any]]:
     for name, file in zip(names, files, strict=True):
         rows = {key: table[name] for key, table in tables.items()}
-        attributes = {key: value > 0 for key, value in rows["attributes"].items()}  # from -1 and 1
+        attributes = {key: value > 0 for key, value in rows["attributes"].items()}  # the table has -1 and 1
         yield rows | {"image": io.BytesIO(file), "attributes": attributes}
 
 
 def _table(path: Path, columns: list[str], headed: bool = False) -> dict[str, dict[str, int]]:
-    """Rows "name value value ..." by name; a headed table starts with their number and columns."""
+    """Read rows "name value value ..." by name; a headed table starts with lines of their number and the columns."""
     lines = path.read_text().splitlines()
     if headed and (len(lines) < 2 or lines[1].split() != columns):
         raise UserError(f"{path}: line 2 does not name the columns {' '.join(columns[:3])} ...")
@@ -130,12 +135,12 @@ def _table(path: Path, columns: list[str], headed: bool = False) -> dict[str, di
         try:
             table[name] = dict(zip(columns, map(int, values), strict=True))
         except ValueError as error:
-            raise UserError(f"{path}: line {number} is not a name and {len(columns)} whole numbers") from error
+            raise UserError(f"{path}: line {number} is not a name and {len(columns)} integers") from error
     return table
 
 
 def _zip_members(path: Path) -> dict[str, str]:
-    """Members of a zip by the last part of their names."""
+    """Return the members of a zip archive by their file names."""
     try:
         with zipfile.ZipFile(path) as file:
             return {Path(member).name: member for member in file.namelist()}
@@ -149,13 +154,13 @@ def _zip_files(path: Path, members: list[str]) -> Iterator[bytes]:
             try:
                 yield file.read(member)
             except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-                raise UserError(f"{path}: {member} is damaged ({error})") from error
+                raise UserError(f"{path}: {member} is corrupted ({error}); download it again") from error
 
 
 def _check_labels(path: Path, labels: np.ndarray, features: Any) -> None:
     num_classes = features["label"].num_classes
     if labels.size and labels.max() >= num_classes:
-        raise UserError(f"{path}: label {labels.max()} where there are {num_classes} classes")
+        raise UserError(f"{path}: label {labels.max()} must be < {num_classes}, the number of classes")
 
 
 def _png(image: np.ndarray) -> io.BytesIO:

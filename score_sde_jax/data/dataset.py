@@ -1,4 +1,4 @@
-"""What a data set is: examples by index, held in memory or decoded once and then remembered."""
+"""The interface of a dataset: examples by index, in memory or decoded on first use."""
 
 import dataclasses
 import math
@@ -11,17 +11,21 @@ from jaxtyping import Int, Int32, Integer, Num
 from score_sde_jax.errors import UserError
 
 CACHE_BYTES = 2 << 30
-"""Decoded images are kept in memory up to this many bytes (CelebA at 64 pixels takes 1.9 GiB)."""
+"""Default limit of the decoded images in memory, in bytes; CelebA at 64 pixels takes 1.9 GiB."""
 
-DECODED_AT_ONCE = 128  # TFDS reads records in groups three times as fast as one by one
+DECODED_AT_ONCE = 128  # TFDS reads records in groups faster than one by one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Declared:
-    """What is known of a dataset before any of its files is read; None where only the files tell.
+class DatasetSpec:
+    """Properties of a dataset that are known before its files are read; None for those that only the files contain.
 
-    levels: quantization levels of a value, None for continuous values. train_images: published size of split "train".
-    point_shape: shape of an example that is no image.
+    Attributes:
+        image_size: Height and width of an image, in pixels.
+        channels: Channels of an image.
+        levels: Quantization levels of a value; None for continuous values.
+        train_images: Published number of images of split "train".
+        point_shape: Shape of an example that is not an image.
     """
 
     image_size: int | None = None
@@ -31,29 +35,38 @@ class Declared:
     point_shape: tuple[int, ...] | None = None
 
     def shape(self, image_size: int | None, channels: int | None) -> tuple[int, ...] | None:
-        """Shape of an example with these options."""
+        """Return the shape of an example; None if only the files contain it.
+
+        Args:
+            image_size: Option `image_size` of the dataset, if it has one.
+            channels: Option `channels` of the dataset, if it has one.
+        """
         size, channels = image_size or self.image_size, channels or self.channels
         if self.point_shape or size is None or channels is None:
             return self.point_shape
         return (size, size, channels)
 
     def length(self, split: str | None) -> int | None:
-        """Published number of images of a split."""
+        """Return the published number of images of a split; None if it is not known."""
         return self.train_images if split == "train" else None
 
 
-def declares(**known: Any) -> Callable[[Callable[..., "Dataset"]], Callable[..., "Dataset"]]:
-    """Decorator of a function that opens a dataset, with what is known of it before: see `Declared`."""
+def with_spec(**properties: Any) -> Callable[[Callable[..., "Dataset"]], Callable[..., "Dataset"]]:
+    """Return a decorator that gives a function that opens a dataset its `DatasetSpec`, as attribute `spec`.
 
-    def decorated(opens: Callable[..., "Dataset"]) -> Callable[..., "Dataset"]:
-        opens.declared = Declared(**known)  # type: ignore[attr-defined]
-        return opens
+    Args:
+        **properties: Attributes of the `DatasetSpec`.
+    """
 
-    return decorated
+    def decorate(open_dataset: Callable[..., "Dataset"]) -> Callable[..., "Dataset"]:
+        open_dataset.spec = DatasetSpec(**properties)  # type: ignore[attr-defined]
+        return open_dataset
+
+    return decorate
 
 
 class Example(TypedDict):
-    """One image, uint8 of shape (height, width, channels) or a float32 point, and its label."""
+    """One uint8 image (height, width, channels) or one float32 point, and its label."""
 
     image: Num[np.ndarray, "..."]
     label: int
@@ -62,9 +75,11 @@ class Example(TypedDict):
 class Dataset:
     """Examples by index: `len(dataset)`, `dataset[i]`, and many at once by `gather`.
 
-    `image_shape` is (height, width, channels), or (2,) for points. `levels` is the number of
-    quantisation levels, values 0 .. levels - 1, or None for continuous values. `num_classes` is 0
-    where nothing is labelled; every label is then 0.
+    Attributes:
+        name: Name of the dataset, for messages.
+        image_shape: (height, width, channels), or (2,) for points.
+        num_classes: Number of classes; 0 for a dataset without labels, in which every label is 0.
+        levels: Quantization levels: values are 0 to levels - 1. None for continuous values.
     """
 
     def __init__(self, name: str, image_shape: tuple[int, ...], num_classes: int, levels: int | None) -> None:
@@ -79,21 +94,24 @@ class Dataset:
     def gather(
         self, indices: Int[np.ndarray, "batch"]
     ) -> tuple[Num[np.ndarray, "batch ..."], Int32[np.ndarray, "batch"]]:
-        """Images and labels of the given indices, in that order."""
+        """Return images and labels of the given indices, in that order."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} examples, no number {index}")
+            raise IndexError(f"index must be >= 0 and < {len(self)}, the length of {self.name}, got {index}")
         images, labels = self.gather(np.array([index]))
         return {"image": images[0], "label": int(labels[0])}
 
 
 class ArrayDataset(Dataset):
-    """A data set that lies in memory.
+    """A dataset in memory.
 
-    images: uint8 (num, height, width, channels), or float32 (num, 2) for points.
-    labels: (num,), or None where there are none.
+    Args:
+        name: Name of the dataset, for messages.
+        images: uint8 (num, height, width, channels), or float32 (num, 2) for points.
+        labels: Class of each image, from 0; None for a dataset without labels.
+        levels: Quantization levels; None for continuous values.
     """
 
     def __init__(
@@ -114,15 +132,20 @@ class ArrayDataset(Dataset):
     def gather(
         self, indices: Int[np.ndarray, "batch"]
     ) -> tuple[Num[np.ndarray, "batch ..."], Int32[np.ndarray, "batch"]]:
-        """Images and labels of the given indices, in that order."""
+        """Return images and labels of the given indices, in that order."""
         return self._images[indices], self._labels[indices]
 
 
 class DecodedDataset(Dataset):
-    """A data set whose images are decoded when asked for, each once if all fit in `cache_bytes`.
+    """A dataset of 256 levels whose images are decoded on request, each once if all fit in memory.
 
-    `decode(indices)` yields a uint8 image of `image_shape` and a label for each index; several
-    threads call it.
+    Args:
+        name: Name of the dataset, for messages.
+        decode: Function that yields a uint8 image of `image_shape` and a label for each index. Several threads call it.
+        length: Number of examples.
+        image_shape: (height, width, channels).
+        num_classes: Number of classes; 0 for a dataset without labels.
+        cache_bytes: Limit of the decoded images in memory, in bytes; a larger dataset is decoded at every request.
     """
 
     def __init__(
@@ -140,7 +163,7 @@ class DecodedDataset(Dataset):
         self._labels = np.zeros(length, np.int32)
         self._cached = np.zeros(length, bool)
         fits = length * math.prod(image_shape) <= cache_bytes
-        # np.empty takes memory only as it is written to, so a short run pays only for what it saw.
+        # np.empty takes memory only when it is written to, so a short run takes only what it decodes.
         self._images = np.empty((length, *image_shape), np.uint8) if fits else None
 
     def __len__(self) -> int:
@@ -149,7 +172,7 @@ class DecodedDataset(Dataset):
     def gather(
         self, indices: Int[np.ndarray, "batch"]
     ) -> tuple[Num[np.ndarray, "batch ..."], Int32[np.ndarray, "batch"]]:
-        """Images and labels of the given indices, in that order."""
+        """Return images and labels of the given indices, in that order."""
         if self._images is None:
             images = np.empty((len(indices), *self.image_shape), np.uint8)
             labels = np.empty(len(indices), np.int32)
@@ -159,7 +182,7 @@ class DecodedDataset(Dataset):
         missing = indices[~self._cached[indices]]
         for index, example in zip(missing, self._decoded(missing), strict=True):
             self._images[index], self._labels[index] = example
-            self._cached[index] = True  # last: another thread may be looking
+            self._cached[index] = True  # set last, since other threads read the image as soon as this is true
         return self._images[indices], self._labels[indices]
 
     def _decoded(self, indices: Int[np.ndarray, "num"]) -> Iterator[tuple[np.ndarray, int]]:
@@ -167,21 +190,39 @@ class DecodedDataset(Dataset):
             yield from self._decode(indices[start : start + DECODED_AT_ONCE].tolist())
 
 
-def check_declared(dataset: Dataset, image_size: int | None, channels: int | None) -> Dataset:
-    """Return the data set if its images have the size and channels that the config declares.
+def check_shape(dataset: Dataset, image_size: int | None, channels: int | None) -> Dataset:
+    """Return the dataset if its images have the size and channels of the config.
 
-    None declares nothing. Raises UserError where they differ.
+    Args:
+        dataset: Dataset of square images.
+        image_size: Expected height and width, in pixels; None accepts any.
+        channels: Expected channels; None accepts any.
+
+    Raises:
+        UserError: The images have another size or other channels.
     """
     height, width, own_channels = dataset.image_shape
     if image_size is not None and (height, width) != (image_size, image_size):
         raise UserError(f"--config.data.image_size={image_size}: the images of {dataset.name} are {height} by {width}")
     if channels is not None and channels != own_channels:
-        raise UserError(f"--config.data.channels={channels}: the images of {dataset.name} have {own_channels}")
+        plural = "" if own_channels == 1 else "s"
+        raise UserError(
+            f"--config.data.channels={channels}: the images of {dataset.name} have {own_channels} channel{plural}"
+        )
     return dataset
 
 
 def check_choice(key: str, value: str, choices: Sequence[str]) -> str:
-    """Return the value if it is among the choices; otherwise raise UserError naming them."""
+    """Return the value if it is one of the choices.
+
+    Args:
+        key: Flag that set the value, for the message.
+        value: Value of the flag.
+        choices: Allowed values.
+
+    Raises:
+        UserError: The value is none of the choices.
+    """
     if value not in choices:
         raise UserError(f"{key}={value}: choose one of {', '.join(choices)}")
     return value

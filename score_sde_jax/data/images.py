@@ -14,40 +14,51 @@ SquareImage = UInt8[np.ndarray, "side side channels"]
 
 
 def decode(file: str | io.BytesIO, channels: int) -> Uint8Image:
-    """Decode a file of any format and mode that Pillow reads, turned upright by its EXIF entry.
+    """Decode an image file to uint8, rotated by its EXIF orientation.
 
-    channels: 3 for RGB or 1 for luma (ITU-R 601). 16 bit grey is scaled to 8 bits, and what is
-    transparent is laid on white. Raises what Pillow raises for a broken file, ValueError for
-    floating point pixels, whose range nothing tells.
+    16-bit gray is scaled to 8 bits. Transparent pixels are composited on white.
+
+    Args:
+        file: Path or content of a file in any format that Pillow reads.
+        channels: 3 for RGB, 1 for luma (ITU-R 601).
+
+    Raises:
+        ValueError: Floating-point pixels, whose range is not known.
+        Exception: Pillow's error for a corrupted file.
     """
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
+    with Image.open(file) as source:
+        image = ImageOps.exif_transpose(source)
         image = _eight_bit(_on_white(image)).convert({1: "L", 3: "RGB"}[channels])
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Lay an image with an alpha channel or a transparent colour on white."""
+    """Composite an image with an alpha channel or a transparent color on white."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):  # Pillow has no 16 bit alpha; the colour key is of no use
+    if image.mode.startswith("I"):  # Pillow cannot apply a transparent color to 16-bit gray
         return image
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale 16 bit grey to 8 bits, which Pillow's `convert` would clip."""
+    """Scale 16-bit gray to 8 bits; Pillow's `convert` would clip it."""
     if image.mode == "F":
-        raise ValueError("floating point pixels")
+        raise ValueError("floating-point pixels")
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype(np.int64)
     return Image.fromarray(((values.clip(0, 65535) + 128) // 257).astype(np.uint8))
 
 
-def centre_crop(image: Uint8Image, size: int | None = None) -> SquareImage:
-    """The square of `size` pixels in the middle, or the largest one; no larger than the image."""
+def center_crop(image: Uint8Image, size: int | None = None) -> SquareImage:
+    """Return the central square of an image.
+
+    Args:
+        image: Image of any size.
+        size: Height and width of the square, in pixels; by default, and at most, the smaller side of the image.
+    """
     height, width = image.shape[:2]
     size = min(height, width) if size is None else min(size, height, width)
     top, left = (height - size) // 2, (width - size) // 2
@@ -55,7 +66,12 @@ def centre_crop(image: Uint8Image, size: int | None = None) -> SquareImage:
 
 
 def resize(image: Uint8Image, size: int) -> SquareImage:
-    """Resize to size by size pixels: exact means over area to shrink, bicubic to enlarge."""
+    """Resize an image to size x size pixels, by exact area averages to shrink and bicubic to enlarge.
+
+    Args:
+        image: Image of any size.
+        size: Height and width of the result, in pixels, >= 1.
+    """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
@@ -69,11 +85,15 @@ def resize(image: Uint8Image, size: int) -> SquareImage:
     return np.rint(shrunk).astype(np.uint8)
 
 
-@functools.lru_cache(maxsize=64)  # a folder of photographs has a few sizes
+@functools.lru_cache(maxsize=64)  # the images of a folder often share a few sizes
 def area_matrix(size_in: int, size_out: int) -> Float32[np.ndarray, "size_out size_in"]:
-    """Matrix that averages `size_in` pixels over `size_out` equal intervals; its rows sum to one.
+    """Return the matrix that averages `size_in` pixels over `size_out` equal intervals.
 
-    Entry (j, i) is the share of interval j that pixel i covers.
+    Entry (j, i) is the share of interval j that pixel i covers, so rows sum to one.
+
+    Args:
+        size_in: Number of pixels.
+        size_out: Number of intervals.
     """
     edges = np.arange(size_out + 1) * (size_in / size_out)
     pixels = np.arange(size_in)
@@ -82,8 +102,16 @@ def area_matrix(size_in: int, size_out: int) -> Float32[np.ndarray, "size_out si
 
 
 def check_size(image_size: int, channels: int) -> None:
-    """Raise UserError for a size or a number of channels that no image has."""
+    """Check the options `image_size` and `channels` of a dataset.
+
+    Args:
+        image_size: Height and width in pixels.
+        channels: Channels.
+
+    Raises:
+        UserError: `image_size` is not positive, or `channels` is neither 1 nor 3.
+    """
     if image_size < 1:
-        raise UserError(f"--config.data.image_size={image_size}: at least 1 pixel is needed")
+        raise UserError(f"--config.data.image_size={image_size}: must be >= 1")
     if channels not in (1, 3):
-        raise UserError(f"--config.data.channels={channels}: choose 1 (grey) or 3 (RGB)")
+        raise UserError(f"--config.data.channels={channels}: must be 1 (gray) or 3 (RGB)")

@@ -1,4 +1,4 @@
-"""Images in one npz file, such as `--mode=sample` writes."""
+"""Images in npz files, such as those of `--mode=sample`."""
 
 import re
 import zipfile
@@ -7,47 +7,59 @@ from pathlib import Path
 
 import numpy as np
 
-from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_declared, declares
+from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_shape, with_spec
 from score_sde_jax.errors import UserError
 
-# TypeError: a single array, as of an npy file, is no archive to open.
+# TypeError: numpy's error if the file is an npy file, which has one array and no keys.
 READ_ERRORS = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
-@declares()
+@with_spec()
 def npz(*, dir: str | None = None, image_size: int | None = None, channels: int | None = None) -> Dataset:
-    """Images from an npz file, or from a directory of samples: images.npz and the shards that follow it.
+    """Open the images of an npz file, or of a directory of samples: images.npz and its further shards.
 
-    Key `images` holds uint8 (num, height, width[, channels]), and `labels`, if there is one, integers from 0, (num,).
-    Raises UserError if a file is missing, corrupted, or holds something else.
+    Key `images` has uint8 (num, height, width[, channels]); the optional key `labels` has integers >= 0, (num,).
+
+    Args:
+        dir: Path of the file or directory; by default the working directory.
+        image_size: Expected height and width in pixels; None accepts any.
+        channels: Expected channels, 1 or 3; None accepts either.
+
+    Raises:
+        UserError: A file is missing, corrupted or has other arrays, or images of another shape are expected.
     """
     path = Path(dir or ".").expanduser()
-    read = [_read(each, dir) for each in (shards(path, "images") or [path / "images.npz"] if path.is_dir() else [path])]
-    images = np.concatenate([arrays["images"] for arrays in read])
-    labels = None if any("labels" not in arrays for arrays in read) else [arrays["labels"] for arrays in read]
-    return check_declared(
-        ArrayDataset("npz", images, None if labels is None else np.concatenate(labels)), image_size, channels
-    )
+    paths = (shards(path, "images") or [path / "images.npz"]) if path.is_dir() else [path]
+    parts = [_read(each, dir) for each in paths]
+    images = np.concatenate([arrays["images"] for arrays in parts])
+    has_labels = all("labels" in arrays for arrays in parts)
+    labels = np.concatenate([arrays["labels"] for arrays in parts]) if has_labels else None
+    return check_shape(ArrayDataset("npz", images, labels), image_size, channels)
 
 
 def shards(directory: Path, key: str) -> list[Path]:
-    """Files of a set of samples in the order of their numbers: key.npz, key-000000100.npz, ..."""
+    """Return the shards of a set of samples in order: key.npz, key-000000100.npz, ...
+
+    Args:
+        directory: Directory of the samples.
+        key: First part of the names of the files.
+    """
     names = re.compile(rf"{key}(-\d+)?\.npz")
     files = [path for path in directory.glob(f"{key}*.npz") if names.fullmatch(path.name)]
     return sorted(files, key=lambda path: (len(path.name), path.name))
 
 
 def _read(path: Path, dir: str | None) -> dict[str, np.ndarray]:
-    """Images and labels of one file."""
+    """Read and check the images and labels of one file."""
     try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            arrays = {key: file[key] for key in ("images", "labels") if key in file}
+        with path.open("rb") as file, np.load(file) as archive:
+            arrays = {key: archive[key] for key in ("images", "labels") if key in archive}
     except FileNotFoundError as error:
-        raise UserError(f"--config.data.dir={dir}: there is no file {path}") from error
+        raise UserError(f"--config.data.dir={dir}: no file {path}") from error
     except READ_ERRORS as error:
         raise UserError(f"{path}: not a readable npz file ({error})") from error
     if "images" not in arrays:
-        raise UserError(f"{path}: has no key 'images'")
+        raise UserError(f"{path}: no key 'images'")
     arrays["images"] = _checked_images(path, arrays["images"])
     if "labels" in arrays:
         _check_labels(path, arrays["labels"], len(arrays["images"]))
@@ -58,14 +70,14 @@ def _checked_images(path: Path, images: np.ndarray) -> np.ndarray:
     images = images[..., None] if images.ndim == 3 else images
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         raise UserError(
-            f"{path}: images are {images.dtype} {images.shape}; uint8 (num, height, width[, channels]) is needed"
+            f"{path}: images are {images.dtype} {images.shape}, must be uint8 (num, height, width[, channels])"
         )
     if images.shape[3] not in (1, 3):
-        raise UserError(f"{path}: images have {images.shape[3]} channels; 1 or 3 is needed")
+        raise UserError(f"{path}: images have {images.shape[3]} channels, must have 1 or 3")
     return images
 
 
 def _check_labels(path: Path, labels: np.ndarray, num: int) -> None:
-    whole = np.issubdtype(labels.dtype, np.integer)
-    if not whole or labels.shape != (num,) or labels.min() < 0:
-        raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}; {num} whole numbers from 0 are needed")
+    integers = np.issubdtype(labels.dtype, np.integer)
+    if not integers or labels.shape != (num,) or labels.min() < 0:
+        raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}, must be {num} integers >= 0")

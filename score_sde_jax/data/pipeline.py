@@ -1,8 +1,8 @@
-"""The input pipeline: shuffled, repeated, shared out to the processes, as stored; `pixels` scales on the device.
+"""The input pipeline: shuffled batches as stored, split over the processes; `Pixels` scales them on the device.
 
-Example number k of the stream (k = step * batch_size + row) is a function of (dataset, seed, k) alone: entry k mod N of
-the permutation of epoch k // N. So the global batch of a step is the same for any number of processes, and a run
-resumes from its step number and nothing else.
+Example k of the stream (k = step * batch_size + row) is entry k mod N of the permutation of epoch k // N, for a dataset
+of N examples. It depends on (dataset, seed, k) alone. So the global batch of a step is the same for any number of
+processes, and a run resumes its data from the step alone.
 """
 
 import functools
@@ -22,7 +22,7 @@ READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 
 class Batch(TypedDict):
-    """One process's rows of a global batch, as stored: uint8 images or float32 points."""
+    """The rows of a global batch that one process reads, as stored: uint8 images or float32 points."""
 
     image: Num[np.ndarray, "batch ..."]
     label: Int32[np.ndarray, "batch"]
@@ -37,13 +37,22 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Endless batches, reshuffled every epoch, prepared in background threads.
+    """Return an endless iterator of batches, reshuffled every epoch and read in background threads.
 
-    `batch_size` is that of all processes together; process p gets rows p B/P .. (p + 1) B/P - 1 of it. The first batch
-    is number `start_step`. Raises UserError for a batch that the processes cannot share.
+    Args:
+        dataset: Dataset of at least one example.
+        batch_size: Examples in a global batch B, a positive multiple of `process_count`.
+        seed: Seed of the permutations.
+        start_step: Step of the first batch, from 0.
+        process_index: Index p of this process, which gets rows p B/P to (p + 1) B/P - 1 of a batch.
+        process_count: Number of processes P.
+
+    Raises:
+        UserError: `batch_size` is not a positive multiple of `process_count`.
     """
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"--config.train.batch_size={batch_size}: {process_count} processes cannot share it equally")
+        needs = f"a positive multiple of {process_count}, the number of processes" if batch_size > 0 else ">= 1"
+        raise UserError(f"--config.train.batch_size={batch_size}: must be {needs}")
     rows = batch_size // process_count
     epoch_order = _epoch_orders(len(dataset), seed)
 
@@ -57,14 +66,14 @@ def training_batches(
 
 
 def all_images(dataset: Dataset) -> Num[np.ndarray, "num ..."]:
-    """Every image in order as stored: uint8 of `dataset.levels` levels, or float32 points."""
+    """Return every image in order, as stored: uint8 with values 0 to `dataset.levels` - 1, or float32 points."""
     return dataset.gather(np.arange(len(dataset)))[0]
 
 
 def _epoch_orders(length: int, seed: int):
-    """Function from the number of an epoch to its permutation of the examples."""
+    """Return the function from an epoch, from 0, to its permutation of the examples."""
 
-    @functools.lru_cache(maxsize=2)  # a batch may reach into the next epoch
+    @functools.lru_cache(maxsize=2)  # a batch may contain the end of one epoch and the start of the next
     def order(epoch: int) -> Int[np.ndarray, "length"]:
         return _generator(seed, ORDER, epoch << 64).permutation(length)
 
@@ -72,7 +81,7 @@ def _epoch_orders(length: int, seed: int):
 
 
 def _indices(epoch_order, length: int, first: int, rows: int) -> Int[np.ndarray, "rows"]:
-    """Examples at positions first .. first + rows - 1 of the shuffled and repeated stream."""
+    """Return the examples at positions first to first + rows - 1 of the shuffled and repeated stream."""
     epochs, offsets = np.divmod(np.arange(first, first + rows), length)
     parts = [epoch_order(int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
     return np.concatenate(parts)

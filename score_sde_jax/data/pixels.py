@@ -1,4 +1,4 @@
-"""Pixels: from stored quantization levels to what a network is trained on, and back."""
+"""The map between stored pixel values and clean images x_0."""
 
 import dataclasses
 from typing import Any
@@ -14,12 +14,18 @@ from score_sde_jax.keys import Stream
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """The map between stored values 0 .. levels - 1 and x_0, in JAX; points (`levels` None) stay as they are.
+    """The map between stored values v in 0 to levels - 1 and clean images x_0; points stay unchanged.
 
-    value_range: where black and white go, (0, 1) if None. dequantize: train on uniformly dequantized values
-    (v + u) / levels instead of v / (levels - 1) (arXiv 1306.0186, 1511.01844). flip: mirror half of the images in
-    training.
-    Raises UserError for an empty range, and for options that points do not have.
+    Attributes:
+        levels: Quantization levels; None for points.
+        value_range: Values of black and white in x_0; None means (0, 1).
+        dequantize: Whether training images are uniformly dequantized, (v + u) / levels instead of v / (levels - 1).
+        flip: Whether training images are mirrored left to right with probability 1/2.
+
+    Raises:
+        UserError: `value_range` is empty, or points have an option of images.
+
+    Reference: arXiv 1306.0186 and 1511.01844 (uniform dequantization).
     """
 
     levels: int | None
@@ -34,15 +40,20 @@ class Pixels:
                     raise UserError(f"--config.data.{key}={getattr(self, key)}: points have no pixels; leave it out")
         low, high = self.ends
         if not low < high:
-            raise UserError(f"--config.data.value_range={self.value_range}: two numbers, the smaller first")
+            raise UserError(f"--config.data.value_range={self.value_range}: the first value must be < the second")
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The values of black and white."""
+        """Values of black and white in x_0."""
         return self.value_range or (0.0, 1.0)
 
     def __call__(self, keys: Key[Array, " batch"], stored: Num[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Training images x_0: mirrored and dequantized by streams of each image's key, in the value range."""
+        """Return training images x_0; the noise of flips and dequantization depends on the key of each image alone.
+
+        Args:
+            keys: One key per image.
+            stored: Stored values, or points.
+        """
         stored = jnp.asarray(stored)
         if self.flip:
             mirror = prng.uniform(prng.stream(keys, Stream.FLIP), jnp.zeros(len(stored))) < 0.5
@@ -52,24 +63,29 @@ class Pixels:
         )
 
     def scaled(self, stored: Num[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Values v / (levels - 1) in the value range."""
+        """Return v / (levels - 1), mapped to the value range."""
         if self.levels is None:
             return stored
-        # A table, since XLA divides by a product: 126 of 256 levels would differ from numpy's in the last bit.
+        # XLA divides by multiplying with the reciprocal, so 126 of 256 levels would differ from numpy in the last bit.
         return jnp.asarray(self.table())[stored]
 
     def table(self) -> Float[np.ndarray, " levels"]:
-        """x_0 of every stored value."""
+        """Return x_0 of every stored value 0 to levels - 1."""
         assert self.levels is not None
         return self._affine(np.arange(self.levels, dtype=np.uint16) / np.float32(self.levels - 1))
 
     def dequantized(self, keys: Key[Array, " batch"], stored: Num[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-        """Values (v + u) / levels in the value range, with u uniform on [0, 1)."""
+        """Return (v + u) / levels, mapped to the value range, with u uniform on [0, 1).
+
+        Args:
+            keys: One key per image.
+            stored: Stored values.
+        """
         values = jnp.asarray(stored, jnp.float32)
         return self._affine((values + prng.uniform(keys, values)) / jnp.float32(self.levels))
 
     def known(self, stored: Num[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """x_0 of observed images: the middle of what a value is dequantized to, if the network has learned that."""
+        """Return x_0 of observed images; with `dequantize` the mean (v + 1/2) / levels of the dequantized values."""
         if self.levels is None:
             return stored
         if not self.dequantize:
@@ -77,7 +93,7 @@ class Pixels:
         return self._affine((stored + np.float32(0.5)) / np.float32(self.levels))
 
     def stored(self, x0: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-        """Gray values 0 to 255 of x_0; of dequantized values those of their level."""
+        """Return pixel values 0 to 255 of x_0; with `dequantize`, x_0 is first rounded down to its level."""
         low, high = self.ends
         unit = np.clip((x0 - low) / (high - low), 0.0, 1.0)
         if self.dequantize and self.levels is not None:
@@ -85,7 +101,7 @@ class Pixels:
         return np.round(255 * unit).astype(np.uint8)
 
     def gray(self, stored: Num[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-        """Gray values 0 to 255 of stored values."""
+        """Return pixel values 0 to 255 of stored values."""
         assert self.levels is not None
         return np.round(stored * (255 / (self.levels - 1))).astype(np.uint8)
 

@@ -1,7 +1,6 @@
-"""Data sets in the format of TensorFlow Datasets, read without TensorFlow.
+"""TensorFlow Datasets (TFDS) as array_record files, read without TensorFlow.
 
-The files are array_record shards, as `score_sde_jax.data.prepare` writes them, or TFDS itself when
-it is told `file_format="array_record"`.
+`score_sde_jax.data.prepare` writes these files, as does TFDS with `file_format="array_record"`.
 """
 
 import io
@@ -13,27 +12,32 @@ from typing import Any
 import numpy as np
 
 from score_sde_jax.data import images
-from score_sde_jax.data.dataset import CACHE_BYTES, Dataset, DecodedDataset, check_declared, declares
+from score_sde_jax.data.dataset import CACHE_BYTES, Dataset, DecodedDataset, check_shape, with_spec
 from score_sde_jax.errors import UserError
 
 
-@declares(image_size=32, channels=3, train_images=50_000)
+@with_spec(image_size=32, channels=3, train_images=50_000)
 def cifar10(
     dir: str | None = None,
     split: str = "train",
     image_size: int | None = None,
     channels: int | None = None,
 ) -> Dataset:
-    """CIFAR-10: uint8 (32, 32, 3), ten classes, splits "train" (50,000) and "test" (10,000).
+    """Open CIFAR-10: uint8 (32, 32, 3), ten classes, splits "train" (50,000) and "test" (10,000).
 
-    `dir` holds a folder cifar10 of TFDS data; without it, TFDS's usual place. A slice such as
-    "train[:1000]" is a split. Raises UserError where the data are missing or differ from what is
-    declared.
+    Args:
+        dir: Directory of TFDS data, with a folder cifar10; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        split: "train", "test" or a slice such as "train[:1000]".
+        image_size: Expected height and width in pixels: 32, or None.
+        channels: Expected channels: 3, or None.
+
+    Raises:
+        UserError: Missing or corrupted data, unknown split, or images of another shape are expected.
     """
-    return check_declared(labelled("cifar10", dir, split), image_size, channels)
+    return check_shape(labeled("cifar10", dir, split), image_size, channels)
 
 
-@declares(image_size=64, channels=3, train_images=162_770)
+@with_spec(image_size=64, channels=3, train_images=162_770)
 def celeb_a(
     dir: str | None = None,
     split: str = "train",
@@ -42,30 +46,47 @@ def celeb_a(
     channels: int = 3,
     cache_bytes: int = CACHE_BYTES,
 ) -> Dataset:
-    """CelebA: faces, uint8 (image_size, image_size, channels), unlabelled.
+    """Open CelebA: faces, uint8 (image_size, image_size, channels), without labels.
 
-    The central `crop` pixels of the aligned 178 by 218 images, resized by area: 140 to 64 as in
-    NCSNv2 and score_sde, 140 to 32 as in NCSN. Splits "train" (162,770), "validation" (19,867),
-    "test" (19,962) and slices of them. `dir` as in `cifar10`.
+    The aligned images have 178 x 218 pixels. NCSNv2 and score-SDE crop to 140 and resize to 64 pixels, NCSN to 32.
+    Splits: "train" (162,770), "validation" (19,867) and "test" (19,962).
+
+    Args:
+        dir: Directory of TFDS data, with a folder celeb_a; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        split: "train", "validation", "test" or a slice such as "train[:1000]".
+        image_size: Height and width of the resized images, in pixels, >= 1.
+        crop: Height and width of the central square that is resized, in pixels, 1 to 178.
+        channels: 3 for RGB, 1 for gray.
+        cache_bytes: Limit of the decoded images in memory, in bytes; a larger dataset is decoded in every epoch.
+
+    Raises:
+        UserError: Missing or corrupted data, unknown split, or an option out of range.
     """
     images.check_size(image_size, channels)
     if not 1 <= crop <= 178:
-        raise UserError(f"--config.data.crop={crop}: from 1 to 178, the width of the images")
+        raise UserError(f"--config.data.crop={crop}: must be >= 1 and <= 178, the width of the images")
     source = open_source("celeb_a", dir, split)
 
     def decode(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
         for example in _read(source, indices):
             image = images.decode(io.BytesIO(example["image"]), channels)
-            yield images.resize(images.centre_crop(image, crop), image_size), 0
+            yield images.resize(images.center_crop(image, crop), image_size), 0
 
     shape = (image_size, image_size, channels)
     return DecodedDataset("celeb_a", decode, len(source), shape, 0, cache_bytes)
 
 
-def labelled(name: str, dir: str | None, split: str, hint: str = "") -> Dataset:
-    """A TFDS data set of images of one size with a class label each.
+def labeled(name: str, dir: str | None, split: str, hint: str = "") -> Dataset:
+    """Open a TFDS dataset of labeled images of one size.
 
-    Raises UserError where there is none; `hint` goes before the command that it tells.
+    Args:
+        name: Name of the dataset in TFDS.
+        dir: Directory of TFDS data; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        split: Split or slice of a split.
+        hint: Another source of the data, for the message if it is missing.
+
+    Raises:
+        UserError: Missing or corrupted data, or unknown split.
     """
     source = open_source(name, dir, split, hint)
     features = source.dataset_info.features
@@ -80,28 +101,34 @@ def labelled(name: str, dir: str | None, split: str, hint: str = "") -> Dataset:
 
 
 def open_source(name: str, dir: str | None, split: str, hint: str = "") -> Any:
-    """TFDS's random access to a split, with its images left encoded.
+    """Open the TFDS data source of a split: random access to its examples, with encoded images.
 
-    Raises UserError where the data or the split is missing, a file of it is damaged, or is in a
-    format that only TensorFlow reads.
+    Args:
+        name: Name of the dataset in TFDS.
+        dir: Directory of TFDS data; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        split: Split or slice of a split.
+        hint: Another source of the data, for the message if it is missing.
+
+    Raises:
+        UserError: Missing or corrupted data, unknown split, or a file format that only TensorFlow reads.
     """
-    import tensorflow_datasets as tfds  # a second to import, and of no use to the other data sets
+    import tensorflow_datasets as tfds  # imported here, since other datasets do not need it
 
     data_dir = tfds_dir(dir)
     versions = [path.parent for path in data_dir.glob(f"{name}/*/dataset_info.json")]
     versions = [path for path in versions if tfds.core.Version.is_valid(path.name)]
     if not versions:
         raise UserError(
-            f"{name}: no data in {data_dir}; {hint}download its archives into a directory "
-            f"ARCHIVES and run {_prepare(name, data_dir)}"
+            f"{name}: no data in {data_dir}; {hint}download its archives to a directory ARCHIVES and run "
+            f"{_prepare_command(name, data_dir)}"
         )
     builder = tfds.builder_from_directory(max(versions, key=lambda p: tfds.core.Version(p.name)))
     if split.partition("[")[0] not in builder.info.splits:
-        raise UserError(f"--config.data.split={split}: {name} has {', '.join(builder.info.splits)}")
+        raise UserError(f"--config.data.split={split}: choose one of {', '.join(builder.info.splits)}, or a slice")
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
             f"{builder.data_dir}: only TensorFlow reads {builder.info.file_format.value} files; "
-            f"remove the directory and run {_prepare(name, data_dir)}"
+            f"remove the directory and run {_prepare_command(name, data_dir)}"
         )
     _check_shards(builder.info, split.partition("[")[0])
     decoders = {"image": tfds.decode.SkipDecoding()}
@@ -109,37 +136,36 @@ def open_source(name: str, dir: str | None, split: str, hint: str = "") -> Any:
 
 
 def _check_shards(info: Any, split: str) -> None:
-    """Raise UserError for a file of a split that is missing, cut short, or not the one that was written."""
+    """Raise UserError if a file of a split is missing, truncated, or has another number of examples."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    written = info.splits[split]
-    for path, length in zip(written.filepaths, written.shard_lengths, strict=True):
-        found = ArrayRecordReader(os.fspath(path)).num_records()  # 0 of a file that is missing or cut short
-        if found != length:
-            raise _damaged(info, f"{path} holds {found:,} of {length:,} examples")
+    split_info = info.splits[split]
+    for path, length in zip(split_info.filepaths, split_info.shard_lengths, strict=True):
+        num_records = ArrayRecordReader(os.fspath(path)).num_records()  # 0 for a missing or truncated file
+        if num_records != length:
+            raise _corrupted(info, f"{path} has {num_records:,} of {length:,} examples")
 
 
 def _read(source: Any, indices: list[int]) -> list[dict[str, Any]]:
-    """Examples of a source, images left encoded; UserError where their bytes are not those that were written."""
+    """Read examples with encoded images; UserError if their records are corrupted."""
     try:
         return source.__getitems__(indices)
-    except Exception as error:  # array_record and protobuf raise each their own
+    except Exception as error:  # array_record and protobuf raise different types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise _damaged(source.dataset_info, reason) from error
+        raise _corrupted(source.dataset_info, reason) from error
 
 
-def _damaged(info: Any, reason: str) -> UserError:
+def _corrupted(info: Any, reason: str) -> UserError:
     directory = Path(info.data_dir)
-    again = _prepare(info.name, directory.parent.parent)
-    return UserError(f"{info.name}: damaged data ({reason}); remove {directory} and run {again}")
+    command = _prepare_command(info.name, directory.parent.parent)
+    return UserError(f"{info.name}: corrupted data ({reason}); remove {directory} and run {command}")
 
 
-def _prepare(name: str, data_dir: Path) -> str:
-    """The command that prepares a data set."""
+def _prepare_command(name: str, data_dir: Path) -> str:
     return f"`python -m score_sde_jax.data.prepare --dataset={name} --archives=ARCHIVES --data_dir={data_dir}`"
 
 
 def tfds_dir(dir: str | None) -> Path:
-    """The directory of TFDS data: the given one, $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    usual = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return Path(dir or usual).expanduser()
+    """Return the directory of TFDS data: `dir`, or by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return Path(dir or default).expanduser()

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from score_sde_jax import keys as prng
 from score_sde_jax import samplers
-from score_sde_jax.data import Dataset, Pixels, declared
+from score_sde_jax.data import Dataset, Pixels, dataset_spec
 from score_sde_jax.diffusion import losses
 from score_sde_jax.diffusion.parameterization import NoiseFn, Parameterization
 from score_sde_jax.diffusion.sdes import SDE
@@ -55,7 +55,7 @@ def pixels(settings: Settings) -> Pixels:
     """How stored images become x_0: section `data`; UserError for options that the dataset does not have."""
     section = settings.data
     return Pixels(
-        levels=declared(section.name).levels,
+        levels=dataset_spec(section.name).levels,
         value_range=section.value_range,
         dequantize=section.dequantize,
         flip=section.flip,

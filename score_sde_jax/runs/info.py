@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from score_sde_jax.data import declared
+from score_sde_jax.data import dataset_spec
 from score_sde_jax.devices.costs import residual_bytes
 from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.parallel import bytes_per_device
@@ -47,13 +47,13 @@ def info(settings: Settings, directory: Path, say: Say = print) -> None:
 def _look_at_data(settings: Settings, say: Say) -> tuple[Settings, tuple[int, ...], int | None]:
     """Settings without "auto", shape and number of the images; as published if the data are missing."""
     section = settings.data
-    shape = declared(section.name).shape(section.get("image_size"), section.get("channels"))
+    shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
     try:
         data = build.dataset(settings)
     except UserError as error:
         if shape is None or automatic(settings):
             raise
-        length = declared(section.name).length(section.get("split"))
+        length = dataset_spec(section.name).length(section.get("split"))
         number = f"{length:,} images as published" if length else "number unknown"
         say(f"data: {section.name} of shape {shape}, {number}; {error}")
         return settings, shape, length

@@ -88,7 +88,7 @@ def open_source(path: str | None, setup: Setup) -> tuple[Dataset, Any]:
             stored = files.decode(str(place), channels)[None]
         except Exception as error:  # broken files make Pillow raise nearly anything
             raise UserError(f"--config.task.source={path}: not an image that can be read ({error})") from error
-    resized = np.stack([files.resize(files.centre_crop(image), size) for image in stored])
+    resized = np.stack([files.resize(files.center_crop(image), size) for image in stored])
     return ArrayDataset(place.name, resized, labels=None), {"file": digest(place)}
 
 

@@ -1,4 +1,4 @@
-"""Every registered data set under one contract, and each against what its files hold."""
+"""One contract for every registered dataset, and each dataset against the content of its files."""
 
 import gzip
 import io
@@ -19,7 +19,7 @@ IDX_SETS = ("mnist", "fashion_mnist")
 
 @pytest.fixture(scope="session")
 def options(data_dir, tmp_path_factory):
-    """Constructor options of every data set, for made-up data."""
+    """Options of every dataset, for made-up data."""
     folder = tmp_path_factory.mktemp("folder")
     rng = np.random.default_rng(0)
     for i in range(5):
@@ -43,11 +43,11 @@ def options(data_dir, tmp_path_factory):
 
 @pytest.fixture
 def build(options):
-    """Function that builds a data set by name, with options on top."""
+    """Return a function that opens a dataset by name, with further options."""
     return lambda name, **more: DATASETS[name](**(options[name] | more))
 
 
-def test_a_directory_that_is_given_goes_before_that_of_the_environment(data_dir, tmp_path, monkeypatch):
+def test_dir_overrides_the_environment(data_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
     assert len(DATASETS["cifar10"](dir=str(data_dir))) == 50
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
@@ -71,7 +71,7 @@ def test_contract(name, build):
         assert dataset[index]["label"] == labels[index]
     with pytest.raises(IndexError):
         dataset[len(dataset)]
-    again = build(name)  # nothing decoded yet: one by one in another order
+    again = build(name)  # nothing is cached, and another order
     for index in np.random.default_rng(0).permutation(len(again)):
         assert np.array_equal(again[index]["image"], images[index])
 
@@ -95,8 +95,8 @@ def test_digits_are_those_of_scikit_learn():
     assert np.array_equal(everything.gather(np.arange(1797))[1], labels)
     is_test = np.arange(1797) % 5 == 4
     for split, kept, num in (("test", is_test, 359), ("train", ~is_test, 1438)):
-        found, own_labels = DATASETS["digits"](split=split).gather(np.arange(num))
-        assert np.array_equal(found.reshape(-1, 64), images[kept])
+        own_images, own_labels = DATASETS["digits"](split=split).gather(np.arange(num))
+        assert np.array_equal(own_images.reshape(-1, 64), images[kept])
         assert np.array_equal(own_labels, labels[kept])
 
 
@@ -143,7 +143,7 @@ def test_celeb_a_is_cropped_and_resized(split, image_size, archives, build):
         assert np.abs(image - exact).max() <= 0.5 + 1e-3
 
 
-def test_slices_and_no_cache(build):
+def test_a_slice_without_cache_is_part_of_the_split(build):
     everything = all_images(build("celeb_a"))
     part = build("celeb_a", split="train[5:9]", cache_bytes=0)
     assert np.array_equal(all_images(part), everything[5:9])
@@ -151,7 +151,7 @@ def test_slices_and_no_cache(build):
 
 
 def on_upper_half_circle(x):
-    """Whether points are within the noise of the moon around (0.5, -0.25) that opens downwards."""
+    """Whether points are near the half circle around (0.5, -0.25) that opens downward."""
     offset = x - [0.5, -0.25]
     return (np.abs(np.linalg.norm(offset, axis=1) - 1) < 0.3) & (offset[:, 1] > -0.3)
 
@@ -165,7 +165,7 @@ def on_upper_half_circle(x):
         ("two_moons", lambda x: on_upper_half_circle(x) | on_upper_half_circle(-x)),
     ],
 )
-def test_points_lie_where_they_should(distribution, holds):
+def test_points_lie_on_their_distribution(distribution, holds):
     points = all_images(DATASETS["points"](distribution=distribution, num_points=5000))
     assert holds(points).all()
     assert np.abs(points.mean(0)).max() < 0.5
@@ -190,23 +190,23 @@ def test_checkerboard_is_uniform_on_its_squares():
     [
         ("digits", {"split": "validation"}, "data.split=validation: choose one of train, test"),
         ("digits", {"image_size": 28}, "data.image_size=28: the images of digits are 8 by 8"),
-        ("mnist", {"channels": 3}, "data.channels=3: the images of mnist have 1"),
+        ("mnist", {"channels": 3}, "data.channels=3: the images of mnist have 1 channel$"),
         ("cifar10", {"image_size": 64}, "data.image_size=64: the images of cifar10 are 32 by 32"),
-        ("cifar10", {"split": "dev"}, "data.split=dev: cifar10 has .*train"),
-        ("celeb_a", {"crop": 200}, "data.crop=200"),
-        ("celeb_a", {"channels": 2}, "data.channels=2"),
-        ("celeb_a", {"image_size": 0}, "data.image_size=0"),
+        ("cifar10", {"split": "dev"}, "data.split=dev: choose one of .*train.*, or a slice"),
+        ("celeb_a", {"crop": 200}, "data.crop=200: must be >= 1 and <= 178"),
+        ("celeb_a", {"channels": 2}, "data.channels=2: must be 1"),
+        ("celeb_a", {"image_size": 0}, "data.image_size=0: must be >= 1"),
         ("points", {"distribution": "ring"}, "data.distribution=ring: choose one of checkerb"),
-        ("points", {"num_points": 0}, "data.num_points=0"),
+        ("points", {"num_points": 0}, "data.num_points=0: must be >= 1"),
     ],
 )
-def test_wrong_options(name, more, message, build):
+def test_wrong_options_are_refused(name, more, message, build):
     with pytest.raises(UserError, match=message):
         build(name, **more)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "celeb_a"])
-def test_missing_data_tell_the_command(name, tmp_path):
+def test_missing_data_names_the_command(name, tmp_path):
     with pytest.raises(UserError) as error:
         DATASETS[name](dir=str(tmp_path))
     command = f"python -m score_sde_jax.data.prepare --dataset={name} --archives=ARCHIVES"
@@ -215,14 +215,14 @@ def test_missing_data_tell_the_command(name, tmp_path):
     assert ("apt-get install" in str(error.value)) == (name == "fashion_mnist")
 
 
-def test_damaged_idx_files(archives, tmp_path):
+def test_corrupted_idx_files_are_refused(archives, tmp_path):
     for path in archives["mnist"][0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     images = tmp_path / "train-images-idx3-ubyte.gz"
     whole = images.read_bytes()
     unpacked = gzip.decompress(whole)
-    damaged = (whole[:-100], b"not gzip", gzip.compress(b"text"), gzip.compress(unpacked[:-1]))
-    for content in damaged:
+    corrupted = (whole[:-100], b"not gzip", gzip.compress(b"text"), gzip.compress(unpacked[:-1]))
+    for content in corrupted:
         images.write_bytes(content)
         with pytest.raises(UserError, match=images.name):
             DATASETS["mnist"](dir=str(tmp_path))
@@ -239,28 +239,28 @@ def shard(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "removed", "overwritten"])
-def test_a_damaged_shard_is_refused_before_any_work(shard, damage, tmp_path):
+def test_a_corrupted_shard_is_refused_when_the_dataset_is_opened(shard, damage, tmp_path):
     whole = shard.read_bytes()
     shard.write_bytes({"cut": whole[: len(whole) // 2], "overwritten": b"text" * 50_000}.get(damage, b""))
     if damage == "removed":
         shard.unlink()
     with pytest.raises(UserError) as error:
         DATASETS["cifar10"](dir=str(tmp_path))
-    assert f"{shard} holds 0 of 25 examples" in str(error.value) and "\n" not in str(error.value)
+    assert f"{shard} has 0 of 25 examples" in str(error.value) and "\n" not in str(error.value)
     assert f"remove {shard.parent} and run `python -m score_sde_jax.data.prepare --dataset=cifar10" in str(error.value)
-    assert len(DATASETS["cifar10"](dir=str(tmp_path), split="test")) == 10  # the other split is whole
+    assert len(DATASETS["cifar10"](dir=str(tmp_path), split="test")) == 10  # the other split is intact
 
 
-def test_flipped_bytes_of_a_shard_are_seen_when_they_are_read(shard, tmp_path):
-    damaged = bytearray(shard.read_bytes())
-    at = damaged.index(b"IDAT") + 100  # in an image; between records there is padding, which no one reads
-    damaged[at] ^= 1
-    shard.write_bytes(bytes(damaged))
+def test_a_flipped_bit_of_a_shard_is_refused_when_it_is_read(shard, tmp_path):
+    corrupted = bytearray(shard.read_bytes())
+    at = corrupted.index(b"IDAT") + 100  # in an image, since the padding between records is never read
+    corrupted[at] ^= 1
+    shard.write_bytes(bytes(corrupted))
     dataset = DATASETS["cifar10"](dir=str(tmp_path))
-    with pytest.raises(UserError, match=rf"^cifar10: damaged data \(.+\); remove {shard.parent} and run"):
+    with pytest.raises(UserError, match=rf"^cifar10: corrupted data \(.+\); remove {shard.parent} and run"):
         all_images(dataset)
     batches = training_batches(DATASETS["cifar10"](dir=str(tmp_path)), batch_size=50, seed=0)
-    with pytest.raises(UserError, match=r"^cifar10: damaged data \(.+\)"):  # in a thread of the pipeline too
+    with pytest.raises(UserError, match=r"^cifar10: corrupted data \(.+\)"):  # raised in a thread of the pipeline
         next(batches)
 
 
@@ -275,27 +275,27 @@ GOOD = np.zeros((4, 6, 6, 3), np.uint8)
         ({"images": GOOD[0, 0]}, "uint8 .num, height"),
         ({"images": GOOD[:0]}, "uint8 .num, height"),
         ({"images": GOOD[..., :2]}, "2 channels"),
-        ({"images": GOOD, "labels": np.zeros(3, int)}, "4 whole numbers"),
-        ({"images": GOOD, "labels": np.zeros(4)}, "4 whole numbers"),
-        ({"images": GOOD, "labels": np.full(4, -1)}, "4 whole numbers"),
+        ({"images": GOOD, "labels": np.zeros(3, int)}, "4 integers >= 0"),
+        ({"images": GOOD, "labels": np.zeros(4)}, "4 integers >= 0"),
+        ({"images": GOOD, "labels": np.full(4, -1)}, "4 integers >= 0"),
         ({"images": np.array([None])}, "not a readable"),
     ],
 )
-def test_npz_of_something_else(arrays, message, tmp_path):
+def test_npz_with_other_arrays_is_refused(arrays, message, tmp_path):
     np.savez(tmp_path / "images.npz", **arrays)
     with pytest.raises(UserError, match=message):
         DATASETS["npz"](dir=str(tmp_path))
 
 
-def test_npz_missing_or_damaged(tmp_path):
-    with pytest.raises(UserError, match="there is no file"):
+def test_npz_missing_or_corrupted_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no file .*images\.npz"):
         DATASETS["npz"](dir=str(tmp_path))
     np.savez(tmp_path / "images.npz", images=GOOD)
     content = (tmp_path / "images.npz").read_bytes()
     np.save(tmp_path / "array.npy", GOOD)
     array = (tmp_path / "array.npy").read_bytes()
-    for damaged in (array, content[:100], b"", b"text", content[:150] + b"x" + content[151:]):
-        (tmp_path / "images.npz").write_bytes(damaged)
+    for corrupted in (array, content[:100], b"", b"text", content[:150] + b"x" + content[151:]):
+        (tmp_path / "images.npz").write_bytes(corrupted)
         with pytest.raises(UserError, match="not a readable npz"):
             DATASETS["npz"](dir=str(tmp_path))
 

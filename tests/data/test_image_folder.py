@@ -1,4 +1,4 @@
-"""A folder of images with everything that goes wrong in one."""
+"""Image folders and zip files, also with unreadable files."""
 
 import logging
 import shutil
@@ -13,33 +13,33 @@ from score_sde_jax.errors import UserError
 image_folder = DATASETS["image_folder"]
 
 
-def save(path, grey, size=(12, 10)):
-    """Save an image of one grey value."""
+def save(path, gray, size=(12, 10)):
+    """Save an image of one gray value."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*size, 3), grey, np.uint8)).save(path)
+    Image.fromarray(np.full((*size, 3), gray, np.uint8)).save(path)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five images of 10, 20, ..., 50 in folders below each other, and files that are none."""
-    for grey, name in enumerate(["a/1.png", "a/2.bmp", "b/3.PNG", "b/deep/4.tif", "c/5.gif"], 1):
-        save(tmp_path / name, 10 * grey)
+    """Five images of 10, 20, ..., 50 in nested folders, and files that are not images."""
+    for gray, name in enumerate(["a/1.png", "a/2.bmp", "b/3.PNG", "b/deep/4.tif", "c/5.gif"], 1):
+        save(tmp_path / name, 10 * gray)
     (tmp_path / "readme.txt").write_text("not an image")
     (tmp_path / ".hidden.png").write_text("not an image")
     return tmp_path
 
 
-def greys(dataset):
-    """Grey value of each image, which must be of one colour."""
+def gray_values(dataset):
+    """Return the value of each image, which must be of one gray."""
     images = all_images(dataset)
     assert (images == images[:, :1, :1, :1]).all()
     return images[:, 0, 0, 0].tolist()
 
 
-def test_every_format_in_order(folder):
+def test_images_of_every_format_are_in_order(folder):
     dataset = image_folder(dir=str(folder), image_size=4)
     assert dataset.image_shape == (4, 4, 3)
-    assert greys(dataset) == [10, 20, 30, 40, 50]
+    assert gray_values(dataset) == [10, 20, 30, 40, 50]
     assert dataset.num_classes == 0
 
 
@@ -57,9 +57,9 @@ def test_labels_are_the_folders_directly_below(folder):
     assert dataset.gather(np.arange(5))[1].tolist() == [0, 0, 1, 1, 2]
 
 
-def test_a_loose_image_has_no_label(folder):
+def test_labels_of_an_image_outside_the_class_folders_are_refused(folder):
     save(folder / "z.png", 1)
-    with pytest.raises(UserError, match=r"data.labels=True: .*z.png lies in no class"):
+    with pytest.raises(UserError, match=r"data.labels=True: .*z.png is in no class folder"):
         image_folder(dir=str(folder), image_size=4, labels=True)
 
 
@@ -78,11 +78,11 @@ def test_any_size_becomes_the_central_square(tmp_path):
 def test_broken_files_are_named_once_and_skipped(folder, caplog, cache_bytes):
     whole = (folder / "b" / "3.PNG").read_bytes()
     (folder / "a" / "2.bmp").write_bytes(b"no image at all")
-    (folder / "b" / "3.PNG").write_bytes(whole[: len(whole) // 2])  # read by its header only
+    (folder / "b" / "3.PNG").write_bytes(whole[: len(whole) // 2])  # only its header is readable
     with caplog.at_level(logging.WARNING):
         dataset = image_folder(dir=str(folder), image_size=4, labels=True, cache_bytes=cache_bytes)
         for _ in range(3):
-            assert greys(dataset) == [10, 40, 40, 40, 50]
+            assert gray_values(dataset) == [10, 40, 40, 40, 50]
     assert dataset.gather(np.arange(5))[1].tolist() == [0, 1, 1, 1, 2]
     names = sorted(record.getMessage().split(":")[0] for record in caplog.records)
     assert names == [str(folder / "a" / "2.bmp"), str(folder / "b" / "3.PNG")]
@@ -91,11 +91,11 @@ def test_broken_files_are_named_once_and_skipped(folder, caplog, cache_bytes):
 def test_training_goes_on_past_broken_files(folder):
     (folder / "c" / "5.gif").write_bytes(b"")
     batches = training_batches(image_folder(dir=str(folder), image_size=4), batch_size=5, seed=0)
-    greys = np.sort(next(batches)["image"][:, 0, 0, 0])
-    np.testing.assert_array_equal(greys, [10, 10, 20, 30, 40])  # the first follows the last
+    grays = np.sort(next(batches)["image"][:, 0, 0, 0])
+    np.testing.assert_array_equal(grays, [10, 10, 20, 30, 40])  # the first image follows the last
 
 
-def test_nothing_to_read(tmp_path):
+def test_a_folder_without_readable_images_is_refused(tmp_path):
     with pytest.raises(UserError, match="no image in this folder"):
         image_folder(dir=str(tmp_path), image_size=4)
     for name in ("a.png", "b.jpg"):
@@ -105,6 +105,6 @@ def test_nothing_to_read(tmp_path):
 
 
 @pytest.mark.parametrize("dir", ["", "/nowhere/at/all"])
-def test_no_folder(dir):
+def test_a_missing_folder_is_refused(dir):
     with pytest.raises(UserError, match="not a folder or zip file"):
         image_folder(dir=dir, image_size=4)

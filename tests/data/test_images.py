@@ -1,4 +1,4 @@
-"""Image functions against independent computations."""
+"""Decoding, cropping and resizing against independent computations."""
 
 import io
 import math
@@ -18,7 +18,7 @@ def encoded(image, format="PNG", **options):
 
 
 def area_mean(values, size):
-    """Exact area resize of a square image: repeat to the common multiple, average whole blocks."""
+    """Resize a square image by exact area averages: repeat pixels to the common multiple, average blocks."""
     common = math.lcm(len(values), size)
     fine = np.repeat(values.astype(np.float64), common // len(values), 0)
     fine = np.repeat(fine, common // len(values), 1)
@@ -50,15 +50,15 @@ def test_area_matrix_keeps_the_mean(size_in, size_out):
 def test_enlarging_keeps_a_ramp():
     ramp = np.broadcast_to((10 * np.arange(16) + 20)[None, :, None], (16, 16, 3)).astype(np.uint8)
     enlarged = images.resize(ramp, 64)
-    centres = (np.arange(64) + 0.5) / 4 - 0.5
+    centers = (np.arange(64) + 0.5) / 4 - 0.5
     inside = slice(12, -12)  # at the edges the kernel is cut off
-    expected = np.broadcast_to((10 * centres + 20)[inside, None], (64, 40, 3))
+    expected = np.broadcast_to((10 * centers + 20)[inside, None], (64, 40, 3))
     np.testing.assert_allclose(enlarged[:, inside], expected, atol=0.51 + 1e-3)
 
 
-def test_centre_crop_takes_the_rows_and_columns_of_celeb_a():
+def test_center_crop_takes_the_rows_and_columns_of_celeb_a():
     rows, columns = np.mgrid[:218, :178].astype(np.uint8)
-    crop = images.centre_crop(np.stack([rows, columns], -1), 140)
+    crop = images.center_crop(np.stack([rows, columns], -1), 140)
     assert crop.shape == (140, 140, 2)
     assert crop[0, 0].tolist() == [39, 19]
     assert crop[-1, -1].tolist() == [178, 158]
@@ -66,10 +66,10 @@ def test_centre_crop_takes_the_rows_and_columns_of_celeb_a():
 
 @pytest.mark.parametrize(("height", "width"), [(5, 9), (9, 5), (6, 9), (9, 6), (4, 8), (7, 7)])
 @pytest.mark.parametrize("size", [None, 3, 7])
-def test_centre_crop_is_the_middle_of_the_largest_square_or_of_a_size(height, width, size):
-    """What is cut off on one side differs from the other by at most one row or column, which is below and right."""
+def test_center_crop_is_the_middle_of_the_largest_square_or_of_a_size(height, width, size):
+    """The two margins of an axis differ by at most one row or column; the larger one is at the bottom or right."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
-    crop = images.centre_crop(np.stack([rows, columns], -1), size)
+    crop = images.center_crop(np.stack([rows, columns], -1), size)
     side = min(height, width, size or height)
     assert crop.shape == (side, side, 2)
     for axis, length in enumerate((height, width)):
@@ -78,12 +78,12 @@ def test_centre_crop_is_the_middle_of_the_largest_square_or_of_a_size(height, wi
         assert len(kept) == side and 0 <= int(after) - int(before) <= 1
 
 
-COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 120, 200]]], np.uint8)
+COLORS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 120, 200]]], np.uint8)
 
 
-def test_decode_colour_to_grey_is_luma():
-    grey = images.decode(encoded(Image.fromarray(COLOURS)), 1)[..., 0]
-    np.testing.assert_allclose(grey, COLOURS @ [0.299, 0.587, 0.114], atol=0.51)
+def test_decode_color_to_gray_is_luma():
+    gray = images.decode(encoded(Image.fromarray(COLORS)), 1)[..., 0]
+    np.testing.assert_allclose(gray, COLORS @ [0.299, 0.587, 0.114], atol=0.51)
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
@@ -95,11 +95,11 @@ def test_decode_scales_16_bits_to_8(format):
         np.testing.assert_allclose(decoded, (values / 257)[..., None].repeat(channels, 2), atol=0.5)
 
 
-def test_decode_lays_what_is_transparent_on_white():
+def test_decode_composites_transparent_pixels_on_white():
     alpha = np.array([[255, 0], [128, 64]], np.uint8)
-    image = Image.fromarray(np.concatenate([COLOURS, alpha[..., None]], -1))
+    image = Image.fromarray(np.concatenate([COLORS, alpha[..., None]], -1))
     share = alpha[..., None] / 255
-    expected = COLOURS * share + 255 * (1 - share)
+    expected = COLORS * share + 255 * (1 - share)
     np.testing.assert_allclose(images.decode(encoded(image), 3), expected, atol=1.0)
 
 
@@ -120,20 +120,20 @@ def test_decode_cmyk():
     np.testing.assert_allclose(decoded, np.broadcast_to([0, 204, 204], (8, 8, 3)), atol=3)
 
 
-def test_decode_one_bit_and_grey_with_alpha():
+def test_decode_one_bit_and_gray_with_alpha():
     bits = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
     assert images.decode(encoded(bits), 3).tolist() == [[[0] * 3, [255] * 3]]
-    grey = Image.fromarray(np.array([[[100, 255], [100, 0]]], np.uint8), "LA")
-    assert images.decode(encoded(grey), 1).tolist() == [[[100], [255]]]
+    gray = Image.fromarray(np.array([[[100, 255], [100, 0]]], np.uint8), "LA")
+    assert images.decode(encoded(gray), 1).tolist() == [[[100], [255]]]
 
 
 def test_decode_turns_upright():
     exif = Image.Exif()
     exif[0x0112] = 6  # shown after a quarter turn clockwise
-    decoded = images.decode(encoded(Image.fromarray(COLOURS), exif=exif), 3)
-    assert np.array_equal(decoded, np.rot90(COLOURS, -1))
+    decoded = images.decode(encoded(Image.fromarray(COLORS), exif=exif), 3)
+    assert np.array_equal(decoded, np.rot90(COLORS, -1))
 
 
 def test_decode_refuses_floating_point():
-    with pytest.raises(ValueError, match="floating point"):
+    with pytest.raises(ValueError, match="floating-point"):
         images.decode(encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"), 1)

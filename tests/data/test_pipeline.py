@@ -1,4 +1,4 @@
-"""The stream of training batches as equations about its positions."""
+"""The stream of training batches: a function of dataset, seed and position."""
 
 import itertools
 
@@ -19,11 +19,11 @@ def numbered(num=NUM, levels=256, shape=(5, 4, 3)):
 
 
 def stream(num_batches, dataset=None, **options):
-    """Images and labels of the first batches, one after the other."""
+    """Return images and labels of the first batches, concatenated."""
     options = {"batch_size": 8, "seed": 3} | options
     batches = training_batches(dataset or numbered(), **options)
-    taken = list(itertools.islice(batches, num_batches))
-    return (np.concatenate([batch[key] for batch in taken]) for key in ("image", "label"))
+    first = list(itertools.islice(batches, num_batches))
+    return (np.concatenate([batch[key] for batch in first]) for key in ("image", "label"))
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
@@ -72,7 +72,7 @@ def test_seeds_differ():
     assert not np.array_equal(images, others)
 
 
-def test_points_pass_as_they_are():
+def test_points_are_unchanged():
     values = np.random.default_rng(0).normal(size=(NUM, 2)).astype(np.float32)
     points = ArrayDataset("points", values, None, levels=None)
     images, labels = stream(25, points)
@@ -80,6 +80,8 @@ def test_points_pass_as_they_are():
     assert not labels.any()
 
 
-def test_a_batch_that_the_processes_cannot_share():
-    with pytest.raises(UserError, match=r"--config\.train\.batch_size=8: 3 processes"):
+def test_a_batch_that_the_processes_do_not_divide_is_refused():
+    with pytest.raises(
+        UserError, match=r"--config\.train\.batch_size=8: must be a positive multiple of 3, the number of processes"
+    ):
         training_batches(numbered(), batch_size=8, seed=0, process_count=3)

@@ -1,4 +1,4 @@
-"""Pixels: what a network is trained on of stored values, in the last bit, and what is stored of samples."""
+"""Pixels: training images of stored values, bit for bit, and stored values of samples."""
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +33,10 @@ def test_values_are_those_of_numpy_in_every_bit(levels, value_range):
     want = stored / np.float32(levels - 1)
     if (low, high) != (0.0, 1.0):
         want = np.float32(low) + np.float32(high - low) * want
-    found = np.asarray(jax.jit(pixels)(image_keys(1), stored))
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, want)
-    np.testing.assert_allclose(found.ravel(), np.linspace(low, high, levels), atol=4e-7)
+    x0 = np.asarray(jax.jit(pixels)(image_keys(1), stored))
+    assert x0.dtype == np.float32
+    np.testing.assert_array_equal(x0, want)
+    np.testing.assert_allclose(x0.ravel(), np.linspace(low, high, levels), atol=4e-7)
     np.testing.assert_array_equal(pixels.known(stored), want)
 
 
@@ -80,7 +80,7 @@ def test_streams_of_a_key_differ_from_its_splits_and_from_each_other():
     assert len(np.unique(words, axis=0)) == len(words)
 
 
-def test_points_pass_as_they_are():
+def test_points_are_unchanged():
     points = np.random.default_rng(0).normal(size=(NUM, 2)).astype(np.float32)
     np.testing.assert_array_equal(Pixels(levels=None)(image_keys(), points), points)
 
@@ -88,17 +88,19 @@ def test_points_pass_as_they_are():
 @pytest.mark.parametrize(
     "option", [{"flip": True}, {"dequantize": True}, {"value_range": (0.0, 1.0)}], ids=lambda option: next(iter(option))
 )
-def test_options_that_points_do_not_have(option):
+def test_options_of_images_are_refused_for_points(option):
     with pytest.raises(UserError, match=rf"^--config\.data\.{next(iter(option))}=.*: points have no pixels"):
         Pixels(levels=None, **option)
 
 
-def test_an_empty_range():
-    with pytest.raises(UserError, match=r"^--config\.data\.value_range=\(1\.0, 0\.0\): two numbers, the smaller first"):
+def test_an_empty_range_is_refused():
+    with pytest.raises(
+        UserError, match=r"^--config\.data\.value_range=\(1\.0, 0\.0\): the first value must be < the second"
+    ):
         Pixels(levels=256, value_range=(1.0, 0.0))
 
 
-# ------------------------------------------------------------------------- what is stored
+# ------------------------------------------------------------------------- stored values of samples
 
 
 def test_gray_values_are_the_nearest_ones():
@@ -113,7 +115,7 @@ def test_gray_values_are_the_nearest_ones():
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_dequantization_is_undone(levels):
-    """Whatever was added to a value below the next, its gray comes back; so does that of the middle of its interval."""
+    """Any x_0 in the interval of a level is stored as the gray value of the level."""
     values, pixels = np.arange(levels), Pixels(levels=levels, value_range=(-1.0, 1.0), dequantize=True)
     grays = np.round(255 * values / (levels - 1))
     for added in (0.01, 0.5, 0.99):

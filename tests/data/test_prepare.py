@@ -1,4 +1,4 @@
-"""The prepare command from archives to what the official TFDS reader opens."""
+"""The prepare command: its data against the archives, read by TFDS, and its errors."""
 
 import os
 import re
@@ -17,17 +17,17 @@ from score_sde_jax.data import prepare
 
 
 def run(name, archives, data_dir, *more):
-    """Exit status of the command in this process."""
+    """Run the command in this process and return its exit status."""
     return prepare.main([f"--dataset={name}", f"--archives={archives}", f"--data_dir={data_dir}", *more])
 
 
 def official(name, data_dir, split, **options):
-    """The data source that TFDS itself opens."""
+    """Return the data source that TFDS opens."""
     return tfds.data_source(name, split=split, data_dir=data_dir, download=False, **options)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
-def test_tfds_reads_what_the_archives_hold(name, archives, data_dir):
+def test_tfds_reads_the_content_of_the_archives(name, archives, data_dir):
     for split, (images, labels) in archives[name][1].items():
         source = official(name, data_dir, split)
         assert len(source) == len(images)
@@ -42,7 +42,7 @@ def test_tfds_knows_the_names_and_ids_of_cifar10(data_dir):
     assert source[3]["id"] == b"test_00003"
 
 
-def test_tfds_reads_celeb_a_whole(archives, data_dir):
+def test_tfds_reads_all_of_celeb_a(archives, data_dir):
     names = made_up.ATTRIBUTES.split()
     for split, rows in archives["celeb_a"][1].items():
         raw = official("celeb_a", data_dir, split, decoders={"image": tfds.decode.SkipDecoding()})
@@ -60,7 +60,7 @@ def test_shards(data_dir):
     assert files == [f"celeb_a-train.array_record-0000{i}-of-00002" for i in range(2)]
 
 
-def test_done_already(archives, data_dir, capsys):
+def test_prepare_existing_data_changes_nothing(archives, data_dir, capsys):
     before = sorted((path, path.stat().st_mtime_ns) for path in data_dir.rglob("*"))
     assert run("mnist", archives["mnist"][0], data_dir) == 0
     assert "already prepared" in capsys.readouterr().out
@@ -80,33 +80,33 @@ def test_checksums(tmp_path, monkeypatch, capsys):
 
     labels = tmp_path / "t10k-labels-idx1-ubyte.gz"
     content = bytearray(labels.read_bytes())
-    content[4] ^= 1  # the time of packing: same size, same labels
+    content[4] ^= 1  # the time stamp of gzip: same size, same labels
     labels.write_bytes(content)
-    assert run("mnist", tmp_path, tmp_path / "bad") == 1
-    assert f"error: {labels}: differs in size or SHA-256" in capsys.readouterr().err
+    assert run("mnist", tmp_path, tmp_path / "bad") == 2
+    assert f"error: {labels}: size or SHA-256 differs" in capsys.readouterr().err
     assert not (tmp_path / "bad").exists()
     assert run("mnist", tmp_path, tmp_path / "bad", "--allow_unverified") == 0
-    assert f"warning: {labels}: differs" in capsys.readouterr().err
+    assert f"warning: {labels}: size or SHA-256 differs" in capsys.readouterr().err
     assert len(official("mnist", tmp_path / "bad", "test")) == 20
 
 
 def test_the_official_checksums_are_the_ones_compared(archives, tmp_path, capsys):
-    assert run("cifar10", archives["cifar10"][0], tmp_path) == 1
-    assert "cifar-10-binary.tar.gz: differs in size or SHA-256" in capsys.readouterr().err
+    assert run("cifar10", archives["cifar10"][0], tmp_path) == 2
+    assert "cifar-10-binary.tar.gz: size or SHA-256 differs" in capsys.readouterr().err
 
 
 def test_a_missing_archive_is_named_with_its_address(archives, tmp_path, capsys):
     for path in archives["celeb_a"][0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "list_attr_celeba.txt").unlink()
-    assert run("celeb_a", tmp_path, tmp_path / "out", "--allow_unverified") == 1
+    assert run("celeb_a", tmp_path, tmp_path / "out", "--allow_unverified") == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
     assert line.startswith(f"error: {tmp_path}/list_attr_celeba.txt: missing; download it from htt")
     assert not (tmp_path / "out").exists()
 
 
 def edit_text(name, old, new):
-    """Function that replaces text in a file of a directory."""
+    """Return a function that replaces text in a file of a directory."""
 
     def edit(directory):
         text = (directory / name).read_text()
@@ -117,7 +117,7 @@ def edit_text(name, old, new):
 
 
 def truncate(name, share):
-    """Function that cuts a file of a directory."""
+    """Return a function that truncates a file of a directory."""
 
     def edit(directory):
         content = (directory / name).read_bytes()
@@ -126,7 +126,7 @@ def truncate(name, share):
     return edit
 
 
-def damage_a_jpeg(directory):
+def corrupt_a_jpeg(directory):
     path = directory / "img_align_celeba.zip"
     content = bytearray(path.read_bytes())
     content[len(content) // 4] ^= 255
@@ -139,7 +139,7 @@ def damage_a_jpeg(directory):
         ("mnist", truncate("train-images-idx3-ubyte.gz", 0.5), "train-images.*not readable"),
         ("cifar10", truncate("cifar-10-binary.tar.gz", 0.5), "cifar-10-binary.*not a readable tar"),
         ("celeb_a", truncate("img_align_celeba.zip", 0.5), "img_align_celeba.zip: not a readable"),
-        ("celeb_a", damage_a_jpeg, "img_align_celeba.zip: .*jpg is damaged"),
+        ("celeb_a", corrupt_a_jpeg, "img_align_celeba.zip: .*jpg is corrupted"),
         (
             "celeb_a",
             edit_text("identity_CelebA.txt", "000003.jpg", "3.jpg"),
@@ -162,21 +162,21 @@ def damage_a_jpeg(directory):
         ),
     ],
 )
-def test_damaged_archives(name, edit, message, archives, tmp_path, capfd):
+def test_corrupted_archives(name, edit, message, archives, tmp_path, capfd):
     for path in archives[name][0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     edit(tmp_path)
-    assert run(name, tmp_path, tmp_path / "out", "--allow_unverified") == 1
+    assert run(name, tmp_path, tmp_path / "out", "--allow_unverified") == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "warning" not in line]
     assert re.search(f"error: .*{message}", line), line
     assert not list((tmp_path / "out" / name).iterdir())
 
 
-def test_more_shards_than_images(archives, tmp_path, capsys):
+def test_num_shards_out_of_range_is_refused(archives, tmp_path, capsys):
     flags = ("--allow_unverified", "--num_shards=30")
-    assert run("cifar10", archives["cifar10"][0], tmp_path, *flags) == 1
-    assert "error: --num_shards=30: test has only 10 examples" in capsys.readouterr().err
-    assert run("cifar10", archives["cifar10"][0], tmp_path, "--num_shards=0") == 1
+    assert run("cifar10", archives["cifar10"][0], tmp_path, *flags) == 2
+    assert "error: --num_shards=30: must be <= 10, the number of examples in split test" in capsys.readouterr().err
+    assert run("cifar10", archives["cifar10"][0], tmp_path, "--num_shards=0") == 2
 
 
 def test_wrong_flags():
@@ -206,8 +206,8 @@ def test_a_killed_run_leaves_no_data_and_the_next_starts_over(archives, tmp_path
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
 
-    assert run("cifar10", directory, tmp_path, "--allow_unverified") == 1
-    assert "another run is at work" in capsys.readouterr().err
+    assert run("cifar10", directory, tmp_path, "--allow_unverified") == 2
+    assert "another run is writing to it" in capsys.readouterr().err
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -9,7 +9,7 @@ import pathlib
 import pytest
 from experiments import NAMES, finished
 
-from score_sde_jax.data import declared
+from score_sde_jax.data import dataset_spec
 from score_sde_jax.runs import build
 
 PUBLISHED = json.loads((pathlib.Path(__file__).parent / "reference" / "score_sde_configs.json").read_text())
@@ -112,7 +112,7 @@ def test_sampling(pair):
             theirs["sampling.snr"],
             theirs["sampling.n_steps_each"],
         )
-    shape = declared(ours.data.name).shape(ours.data.get("image_size"), None)
+    shape = dataset_spec(ours.data.name).shape(ours.data.get("image_size"), None)
     evaluations = build.experiment(ours, shape).sampler.evaluations()
     each = 1 + (sampler.corrector.name != "none")
     assert evaluations == theirs["model.num_scales"] * each + 1

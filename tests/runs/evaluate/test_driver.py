@@ -185,7 +185,7 @@ def test_held_out_images_of_another_directory(runs, npz, tmp_path):
     assert any("these are images that the run trains on, nothing is held out" in line for line in lines)
     for more, told in [
         ("eval.split=test", r"config\.eval\.split=test: npz has no splits; name .* --config\.eval\.dir"),
-        (f"eval.dir={tmp_path / 'nowhere'}", r"config\.eval\.dir=.*nowhere: there is no file"),
+        (f"eval.dir={tmp_path / 'nowhere'}", r"config\.eval\.dir=.*nowhere: no file"),
     ]:
         with pytest.raises(UserError, match=told):
             evaluate.evaluate(finished(kind, *overrides, more), workdir, say=quiet)
