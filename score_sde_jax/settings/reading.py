@@ -151,7 +151,13 @@ def section_types(kind: type = Settings, path: str = "") -> Iterator[tuple[str, 
 
 def value_types(section: type) -> dict[str, Any]:
     """Type of every value of a section's class, without marks."""
-    return {key: _parts(hint)[0] for key, hint in _hints(section).items() if _section_class(hint) is None}
+    return {key: kind for key, (kind, _) in value_hints(section).items()}
+
+
+def value_hints(section: type) -> dict[str, tuple[Any, list[Any]]]:
+    """Type and marks of every value of a section's class."""
+    parts = {key: _parts(hint) for key, hint in _hints(section).items() if _section_class(hint) is None}
+    return {key: (kind, marks) for key, (kind, *marks) in parts.items()}
 
 
 # ------------------------------------------------------------------------- parts of the above

@@ -36,10 +36,12 @@ LEVELS = ("model", "parameterization.condition", "loss.times", "sampler.times")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data(Choice):
-    """The dataset, and how its images become network inputs.
+    """The dataset, and the map from its stored values to network inputs.
 
-    flip: mirror half of the training images. dequantize: add uniform noise below one quantization level. value_range:
-    where black and white go, (0, 1) if None.
+    Attributes:
+        flip: Mirror each training image with probability 1/2.
+        dequantize: Add uniform noise of one quantization level to training images.
+        value_range: Network input for black and for white; (0, 1) if None.
     """
 
     flip: bool = False
@@ -49,7 +51,15 @@ class Data(Choice):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parameterization(Choice):
-    """Preconditioning and noise conditioning; the network sees `input_scale` times what is left of `center`."""
+    """Preconditioning and noise-level conditioning of the network.
+
+    The network input is `input_scale` times the preconditioned difference from `center`.
+
+    Attributes:
+        condition: Function of the noise level on which the network is conditioned.
+        center: Pixel value that the network receives as 0, in units of `data.value_range`.
+        input_scale: Factor of the centered input.
+    """
 
     condition: Annotated[Choice, From(CONDITIONS, auto=("num_levels",))]
     center: Finite = 0.0
@@ -58,7 +68,13 @@ class Parameterization(Choice):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loss(Choice):
-    """The loss, its training times and weighting, and how the errors of an image are reduced to one number."""
+    """The loss, its training times and weighting, and the reduction over the dimensions of an image.
+
+    Attributes:
+        times: Distribution of the training times.
+        weight: Weighting of the squared error at each time.
+        reduction: Reduction of the squared errors of an image: their mean, or half of their sum.
+    """
 
     times: Annotated[Choice, From(TIMES, auto=("num_levels",))]
     weight: Annotated[Choice, From(WEIGHTS)]
@@ -67,7 +83,13 @@ class Loss(Choice):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer(Choice):
-    """The optimizer and its learning-rate schedule, in steps."""
+    """The optimizer and its learning-rate schedule.
+
+    Attributes:
+        learning_rate: Learning rate after the warm-up.
+        warmup_steps: Steps in which the learning rate rises linearly from 0.
+        decay: Schedule after the warm-up: constant, or a cosine that ends at 0 at `train.steps`.
+    """
 
     learning_rate: NonNegative
     warmup_steps: Natural = 0
@@ -76,15 +98,22 @@ class Optimizer(Choice):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """The training loop; lengths are in steps, and `preview_every` = 0 draws no previews.
+    """The training loop.
 
-    ema_decay, averages: decay of the averaged parameters that are sampled with, and of more averages by their names.
-    label_dropout: share of images whose class the network is not told, for classifier-free guidance.
-    microbatches: equal parts of a batch whose gradients are accumulated one after the other, to save memory.
-    steps_per_call: steps in one call of the compiled program; the lengths are multiples of it.
-    rematerialize: activation checkpointing; keep block outputs alone for the backward pass.
-    max_skipped: how many updates that are not finite may be skipped before the run stops.
-    tensorboard, wandb: log there too, beside metrics.jsonl.
+    Attributes:
+        steps: Length of the run, in steps.
+        batch_size: Images per step, on all devices together.
+        ema_decay: Decay of the exponential moving average of the parameters (EMA), per step.
+        averages: Decays of further averages of the parameters, by name.
+        label_dropout: Share of training images without their class, for classifier-free guidance.
+        log_every: Steps between two lines of metrics.
+        preview_every: Steps between two previews of samples; 0 for none.
+        microbatches: Equal parts of a batch whose gradients are accumulated in turn, which saves memory.
+        steps_per_call: Steps in one call of the compiled program; it divides the other lengths.
+        rematerialize: Keep only the outputs of blocks for the backward pass (activation checkpointing).
+        max_skipped: Number of updates that are not finite and are skipped before the run stops.
+        tensorboard: Write metrics for TensorBoard too.
+        wandb: Write metrics to Weights & Biases too.
     """
 
     steps: Count
@@ -104,10 +133,13 @@ class Train:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """How often the state is saved, in steps, and which checkpoints are kept.
+    """The steps at which the state is saved, and the checkpoints that are kept.
 
-    Those are the latest `keep`, every one whose step is a multiple of `keep_every` (0 for none), and with `keep_best`
-    the one with the lowest mean loss between two saves, in a directory of its own.
+    Attributes:
+        every: Steps between two checkpoints.
+        keep: Number of latest checkpoints that are kept.
+        keep_every: Checkpoints whose step is a multiple of this are kept for good; 0 for none.
+        keep_best: Keep the checkpoint with the lowest mean loss between two saves, in the folder `best`.
     """
 
     every: Count = 1000
@@ -118,10 +150,20 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Sampling: time grid, predictor, corrector and their order, initial noise times `temperature`, final denoising.
+    """The sampler: time grid, predictor, corrector, initial noise and final denoising step.
 
-    average: of the parameters: "ema" for train.ema_decay, or a name of train.averages.
-    `num_images` images are drawn in batches of `batch_size`, with `num_frames` frames in the GIF.
+    Attributes:
+        times: Time grid, from the largest to the smallest noise.
+        predictor: Step from one time of the grid to the next.
+        corrector: Langevin dynamics at one time of the grid.
+        prior: Distribution of the initial noise: N(0, sigma(t_max)^2), or uniform on [0, 1).
+        temperature: Factor of the initial noise.
+        denoise: End with the denoising step E[x_0 | x_t].
+        order: Order of corrector and predictor at each time.
+        average: Average of the parameters: "ema" for `train.ema_decay`, or a name of `train.averages`.
+        num_images: Number of images to generate.
+        batch_size: Images per batch, on all devices together.
+        num_frames: Frames of the animated GIF.
     """
 
     times: Annotated[Choice, From(GRIDS, auto=("num_levels",))]
@@ -139,14 +181,24 @@ class Sampler:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Measurements of held-out images with the averaged parameters.
+    """Measurements of held-out images.
 
-    loss: the training loss and the loss per noise level, at `draws` times per image, also of as many training images.
-    bits_per_dim: the likelihood under the probability flow ODE, `repeats` times per image.
-    split, dir: where the images come from ("test" if the dataset has splits); num_images: how many, 0 for all, in
-        batches of `batch_size`.
-    average: as in section `sampler`.
-    divergence, num_probes, rtol, atol, t_min, max_evaluations: of the ODE (likelihood.py); t_min of the SDE if None.
+    Attributes:
+        loss: Measure the training loss, and the loss per noise level.
+        bits_per_dim: Measure bits per dimension under the probability flow ODE.
+        split: Split of the dataset; "test" if None and the dataset has splits.
+        dir: Folder or file of the measured images; `data.dir` if None.
+        num_images: Number of images; 0 for all.
+        batch_size: Images per batch, on all devices together.
+        draws: Noise draws per image for the loss.
+        repeats: Measurements of bits per dimension per image, each with its own noise.
+        divergence: Distribution of the Hutchinson probes, or "exact" for the exact divergence.
+        num_probes: Hutchinson probes per image.
+        rtol: Relative error tolerance of the ODE solver.
+        atol: Absolute error tolerance of the ODE solver.
+        t_min: First time of the ODE; that of the SDE if None.
+        max_evaluations: Network evaluations per image after which the ODE solver stops.
+        average: Average of the parameters: "ema" for `train.ema_decay`, or a name of `train.averages`.
     """
 
     loss: bool = True
@@ -168,7 +220,23 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings of a run; `sampler` is None for a run that draws no images, such as a classifier's."""
+    """All settings of a run.
+
+    Attributes:
+        seed: Seed of all random numbers.
+        data: The dataset, and the map from its stored values to network inputs.
+        model: The network.
+        sde: The diffusion, defined by alpha(t) and sigma(t).
+        parameterization: Preconditioning and noise-level conditioning of the network.
+        loss: The loss, its training times and its weighting.
+        optimizer: The optimizer and its learning-rate schedule.
+        train: The training loop.
+        parallel: The distribution of training and sampling over devices.
+        checkpoint: The checkpoints that are saved and kept.
+        sampler: The sampler; None for a run without images, such as that of a classifier.
+        task: The sampling task.
+        eval: Measurements of held-out images.
+    """
 
     seed: Seed = 0
     data: Annotated[Data, From(DATASETS)]

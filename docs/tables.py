@@ -1,0 +1,83 @@
+"""Tables of the documentation that are generated from the code: settings, methods and published configs."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from configs.families import methods
+from score_sde_jax.settings import load
+from score_sde_jax.settings.reference import Entry, Key, entries
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+PARAMETERS = re.compile(r"([\d,]+) parameters")
+FID = re.compile(r"published FID ([\d.]+)")
+BITS = re.compile(r"([\d.]+) bits/dim")
+TIME = re.compile(r"(One|Several) GPUs?, (?:a )?(\w+)\.")
+
+
+def write(directory: Path) -> None:
+    """Write every table as a file of Markdown; files that do not change keep their time."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in {"settings": settings(), "methods": methods.table(), "configs": published_configs()}.items():
+        path = directory / f"{name}.md"
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def settings() -> str:
+    """Every section with its keys, and below it the entries of its registry with theirs."""
+    return "\n\n".join(_section(entry) if entry.name is None else _entry(entry) for entry in entries())
+
+
+def _section(entry: Entry) -> str:
+    heading = f"## `{entry.path}`" if entry.path else "## Top level"
+    return "\n\n".join([heading, entry.summary, *_keys(entry.keys)])
+
+
+def _entry(entry: Entry) -> str:
+    default = " (default)" if entry.is_default else ""
+    return "\n\n".join([f"### `{entry.path}.name={entry.name}`{default}", _text(entry.summary), *_keys(entry.keys)])
+
+
+def _keys(keys: Sequence[Key]) -> list[str]:
+    rows = [(f"`{key.name}`", _text(key.kind), _default(key), _text(key.meaning)) for key in keys]
+    return [table(("key", "type and range", "default", "meaning"), rows)] if rows else []
+
+
+def _default(key: Key) -> str:
+    return "required" if key.default is None else f"`{key.default}`"
+
+
+def published_configs() -> str:
+    """The configs of published models, as far as their docstrings state figures."""
+    rows = []
+    for path in sorted(CONFIGS.rglob("*.py")):
+        text = " ".join((re.match(r'"""(.*?)"""', path.read_text(), re.S) or [""])[0].split()).strip('"')
+        if "families" in path.parts or not (parameters := PARAMETERS.search(text)):
+            continue
+        config = load(str(path))
+        figures = [figure[1] if (figure := each.search(text)) else "" for each in (FID, BITS)]
+        time = TIME.search(text)
+        rows.append(
+            (
+                f"`{path.relative_to(CONFIGS).with_suffix('')}`",
+                f"`{config.model.name}`, `{config.sde.name}`, {config.data.name}",
+                parameters[1],
+                *figures,
+                f"{time[1].lower()} GPU{'s' if time[1] != 'One' else ''}, {time[2]}" if time else "",
+            )
+        )
+    return table(("config", "model, SDE, data", "parameters", "FID", "bits/dim", "estimated time"), rows)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+def _text(text: str) -> str:
+    """Plain text with code between backticks as Markdown: nothing else in it is markup."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([\\*_<>\[\]|$])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [part.replace("|", r"\|") for part in parts[1::2]]
+    return "`".join(parts)

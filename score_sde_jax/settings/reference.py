@@ -1,0 +1,109 @@
+"""What there is to set: every section, entry and key, with the type, the range, the default and the meaning."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from score_sde_jax.settings.choices import AUTO, From
+from score_sde_jax.settings.fields import Range, describe
+from score_sde_jax.settings.reading import section_types, value_hints
+
+LISTS = ("Args:", "Attributes:")
+ITEM = re.compile(r" {4}(?P<names>\w+(?:, \w+)*): (?P<text>.+)")
+
+
+class Key(NamedTuple):
+    """A key of a section, in words.
+
+    Attributes:
+        name: last part of the path.
+        kind: type and range.
+        default: value if the key is left out; None if the key must be given.
+        meaning: line of the docstring; empty if there is none.
+    """
+
+    name: str
+    kind: str
+    default: str | None
+    meaning: str
+
+
+class Entry(NamedTuple):
+    """A section, or one entry of the registry that the section picks from.
+
+    Attributes:
+        path: dotted path of the section.
+        name: name of the entry; None for the keys that the section has with every entry.
+        is_default: whether the section picks this entry if no name is given.
+        summary: first sentence of the docstring.
+        keys: keys in the order of their definition.
+    """
+
+    path: str
+    name: str | None
+    is_default: bool
+    summary: str
+    keys: tuple[Key, ...]
+
+
+def entries() -> Iterator[Entry]:
+    """Every section in the order of `Settings`, each followed by the entries of its registry."""
+    texts = dict[str, dict[str, str]]()
+    for path, section, registry in section_types():
+        parent, _, key = path.rpartition(".")
+        texts[path] = meanings(section)
+        keys = tuple(_keys(section, section, None))
+        yield Entry(path, None, False, summary(section) if not path else texts[parent].get(key, ""), keys)
+        if registry is not None:
+            yield from (_entry(path, section, registry, name) for name in registry.registry)
+
+
+def summary(documented: Any) -> str:
+    """First sentence of a docstring."""
+    paragraph = inspect.cleandoc(documented.__doc__ or "").partition("\n\n")[0]
+    return " ".join(re.split(r"(?<=[.;]) (?=[A-Z])", " ".join(paragraph.split()))[:1])
+
+
+def meanings(documented: Any) -> dict[str, str]:
+    """Meaning of each name in the lists `Args:` and `Attributes:` of a docstring, those of base classes included."""
+    found: dict[str, str] = {}
+    for owner in reversed(getattr(documented, "__mro__", (documented,))):
+        names: list[str] = []
+        inside = False
+        for line in inspect.cleandoc(owner.__doc__ or "").splitlines():
+            if line and not line.startswith(" "):
+                inside, names = line in LISTS, []
+            elif inside and (item := ITEM.fullmatch(line)):
+                names = item["names"].split(", ")
+                found |= dict.fromkeys(names, item["text"])
+            elif inside and line.strip():
+                found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found
+
+
+def _entry(path: str, section: Any, registry: From, name: str) -> Entry:
+    picked = registry.pick(section, name, path)
+    keys = tuple(_keys(picked, picked.entry, picked.own))
+    return Entry(path, name, name == registry.default, summary(picked.entry), keys)
+
+
+def _keys(section: Any, documented: Any, names: tuple[str, ...] | None) -> Iterator[Key]:
+    """Values of a section's class, or those with these names, with the meanings in a docstring."""
+    texts, fields = meanings(documented), {field.name: field for field in dataclasses.fields(section)}
+    for key, (kind, marks) in value_hints(section).items():
+        if names is None or key in names:
+            yield Key(key, _in_words(kind, marks), _default(fields[key]), texts.get(key, ""))
+
+
+def _in_words(kind: Any, marks: list[Any]) -> str:
+    """Type and range of a value."""
+    ranges = [str(mark).removeprefix("must be ") for mark in marks if isinstance(mark, Range)]
+    return ", ".join([describe(kind) + (" or auto" if AUTO in marks else ""), *ranges])
+
+
+def _default(field: dataclasses.Field) -> str | None:
+    if field.default_factory is not dataclasses.MISSING:
+        return repr(field.default_factory())
+    return None if field.default is dataclasses.MISSING else repr(field.default)
