@@ -10,6 +10,7 @@ from score_sde_jax.diffusion.sdes import DDPM, EDM, SDE, SDES, VE, VP, SubVP
 from score_sde_jax.errors import RunError, StoppedError, UserError
 from score_sde_jax.networks import MODELS
 from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS, Sampler
+from score_sde_jax.version import __version__
 
 __all__ = [
     "CONDITIONS",
@@ -36,6 +37,7 @@ __all__ = [
     "StoppedError",
     "SubVP",
     "UserError",
+    "__version__",
     "keys",
     "samplers",
     "score_matching_loss",

@@ -7,7 +7,7 @@ The file is a list of such tables:
 [[mutant]]
 id = "heun-at-one-time"  # a short name of its own
 kind = "formula"  # "wiring": something is lost or mixed up on its way; "formula": the mathematics or a network is wrong
-old = '''velocity(x + (s - t) * v, s)'''  # occurs once in score_sde_jax/ and main.py taken together, in whichever file
+old = '''velocity(x + (s - t) * v, s)'''  # occurs once in score_sde_jax/, in whichever file
 new = '''velocity(x + (s - t) * v, t)'''  # takes its place
 tests = ["tests/samplers/test_predictors.py"]  # files or folders of tests that should notice
 
@@ -97,7 +97,7 @@ def tested(copy: pathlib.Path, tests: list[str]) -> tuple[str, str]:
 
 def examined(copy: pathlib.Path, mutant: dict, whole: bool) -> tuple[str, str]:
     """Verdict of one mutant, and what it rests on; the copy is afterwards what it was."""
-    files = [copy / "main.py", *sorted((copy / PACKAGE).rglob("*.py"))]
+    files = sorted((copy / PACKAGE).rglob("*.py"))
     texts = {file: text for file in files if mutant["old"] in (text := file.read_text())}
     if (times := sum(text.count(mutant["old"]) for text in texts.values())) != 1:
         return "stale", f"its old text occurs {times} times"

@@ -3,7 +3,6 @@ restored onto any devices.
 """
 
 import dataclasses
-import importlib.metadata
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 
 from score_sde_jax.devices.processes import is_first, wait_for_all
 from score_sde_jax.errors import RunError, UserError
+from score_sde_jax.version import __version__
 
 STATE, CHECKSUMS = "state", "checksums"
 OPTIMIZER = "opt_state/"
@@ -25,7 +25,6 @@ OPTIMIZER = "opt_state/"
 AVERAGES = "averages/"
 DAMAGED = ".damaged"
 """Added to the name of a checkpoint that cannot be read, which is kept for whoever wants to look."""
-VERSION = importlib.metadata.version("score-sde-jax")
 
 
 Optimizer = Callable[[PyTree], PyTree]
@@ -55,7 +54,7 @@ class Checkpoints:
         self, directory: epath.PathLike, retention: Retention | None = None, about: dict[str, Any] | None = None
     ) -> None:
         self.directory = epath.Path(directory).absolute()
-        self.about = {"version": VERSION, **(about or {})}
+        self.about = {"version": __version__, **(about or {})}
         policies = ocp.training.preservation_policies
         kept: list[Any] = [policies.LatestN(retention.keep if retention else 1)]
         if retention and retention.keep_every:
@@ -126,7 +125,7 @@ class Checkpoints:
             if name.startswith(AVERAGES):
                 kept = ", ".join(("ema", *(saved.get("averages") or {})))
                 raise UserError(f"checkpoint {path} has the averages {kept}, not {name.split('/')[1]}")
-            written = "" if version == VERSION else f"; written by version {version}, this is {VERSION}"
+            written = "" if version == __version__ else f"; written by version {version}, this is {__version__}"
             raise UserError(f"checkpoint {path} holds another model: {difference}{written}")
         if optimizer is None:
             return self._load(step, abstract)

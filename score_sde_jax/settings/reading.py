@@ -18,38 +18,45 @@ from score_sde_jax.settings.rules import check
 from score_sde_jax.settings.sections import Settings
 
 CONFIGS = "configs"
-"""Folder that holds the config files of a project, some in folders of their own."""
+"""Name of a folder of config files, some in folders of their own."""
+_PACKAGE = Path(__file__).parents[1]
+_SHARE = _PACKAGE / "share"
+PACKAGED = _SHARE if (_SHARE / CONFIGS).is_dir() else _PACKAGE.parent
+"""Directory with the folder `configs` of the project: inside an installed wheel, or the clone."""
 
 
 # ------------------------------------------------------------------------- config files
 
 
 def load(argument: str) -> ConfigDict:
-    """Config of `path/to/file.py` or `path/to/file.py:variant`, as the file's `get_config(variant)` returns it.
+    """Return the config of `NAME` or `path/to/file.py`, either with `:variant`, by the file's `get_config(variant)`.
 
-    The file may lie in a folder below `configs`, and may import `configs.families`, wherever the command is run from.
-    Raises UserError for a file that is missing, not a config or fails, and for an unknown variant.
+    A name is the path of a packaged config below `configs` without its suffix, such as `digits` or
+    `ve/cifar10_ncsnpp_continuous`. A file may import `configs.families` from any directory. If it lies in or below a
+    folder `configs` of its own, it may import that folder too.
+
+    Raises:
+        UserError: The file is missing, defines no config or fails, or the variant is unknown.
     """
-    path, _, variant = argument.partition(":")
-    file = Path(path)
-    if not file.is_file():
-        others = sorted(str(other) for other in file.parent.rglob("*.py"))
-        raise UserError(f"--config={path}: no such file{_suggest(path, others)}")
+    name, _, variant = argument.partition(":")
+    file = _config_file(name)
     spec = importlib.util.spec_from_file_location("experiment_config", file)
     if spec is None or spec.loader is None:
-        raise UserError(f"--config={path}: not a Python file")
+        raise UserError(f"--config={name}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     folders = file.resolve().parents
-    root = str(next((folder.parent for folder in folders if folder.name == CONFIGS), folders[0].parent))
-    sys.path.insert(0, root)
+    roots = [str(next((folder.parent for folder in folders if folder.name == CONFIGS), folders[0].parent))]
+    roots += [str(PACKAGED)]
+    sys.path[:0] = roots
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a user's file may raise
-        raise UserError(f"--config={path}: {type(error).__name__}: {error}") from error
+        raise UserError(f"--config={name}: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(root)
+        for root in roots:
+            sys.path.remove(root)
     if not hasattr(module, "get_config"):
-        raise UserError(f"--config={path}: the file defines no get_config(variant)")
+        raise UserError(f"--config={name}: the file defines no get_config(variant)")
     try:
         return module.get_config(variant)
     except ValueError as error:
@@ -57,10 +64,24 @@ def load(argument: str) -> ConfigDict:
 
 
 def run_name(argument: str) -> str:
-    """Name of the run of a config file: its path below the folder `configs`, or its own name, without the suffix."""
-    file = Path(argument.partition(":")[0])
+    """Return the name of a config's run: its path below `configs` or its own name, without suffix, and the variant."""
+    name, _, variant = argument.partition(":")
+    file = Path(name) if Path(name).is_file() else Path(CONFIGS, f"{name}.py")
     above = [folder for folder in file.parents if folder.name == CONFIGS]
-    return (file.relative_to(above[0]) if above else Path(file.name)).with_suffix("").as_posix()
+    run = (file.relative_to(above[0]) if above else Path(file.name)).with_suffix("").as_posix()
+    return f"{run}-{variant}" if variant else run
+
+
+def _config_file(name: str) -> Path:
+    """The file of this path, or of the packaged config of this name; UserError if there is neither."""
+    packaged = PACKAGED / CONFIGS
+    for file in (Path(name), packaged / f"{name}.py"):
+        if file.is_file():
+            return file
+    files = [str(file) for file in Path(name).parent.rglob("*.py")] if name.endswith(".py") else []
+    names = [file.relative_to(packaged).with_suffix("").as_posix() for file in packaged.rglob("*.py")]
+    names = [other for other in names if not other.startswith("families/")]
+    raise UserError(f"--config={name}: no such file or packaged config{_suggest(name, sorted(files) + sorted(names))}")
 
 
 def from_config(config: ConfigDict, assignments: Sequence[str] = ()) -> Settings:

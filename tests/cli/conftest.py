@@ -1,4 +1,4 @@
-"""main.py in this process."""
+"""The command line in this process."""
 
 import sys
 
@@ -8,10 +8,10 @@ from typed import ROOT
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    """main.run() in this process and an empty directory: its exit status, standard error and output."""
+    """cli.run() in this process and an empty directory: its exit status, standard error and output."""
     from absl import flags
 
-    import main as entry
+    from score_sde_jax import cli as entry
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "cwd").mkdir()

@@ -69,7 +69,7 @@ def test_memory_comes_in_large_pages_unless_the_user_has_other_wishes(tmp_path, 
     ("arguments", "part"),
     [
         ([], "--config is missing"),
-        (["--workdir=TMP/nothing"], "/nothing: holds no run; name a config, such as --config=configs/digits.py"),
+        (["--workdir=TMP/nothing"], "/nothing: holds no run; name a config, such as --config=digits"),
         (["--config=ROOT/configs/nothing.py"], "/configs/nothing.py: no such file"),
         (["--config=ROOT/configs/digit.py"], "did you mean ROOT/configs/digits.py"),
         (["--config=ROOT/configs"], "/configs: no such file"),
@@ -115,7 +115,7 @@ def test_memory_comes_in_large_pages_unless_the_user_has_other_wishes(tmp_path, 
         ([DIGITS_HERE, "--workdir=/proc/nothing"], "--workdir=/proc/nothing: cannot be written"),
         ([DIGITS_HERE, "--workdir=file/run"], "--workdir=file/run: cannot be written"),
         ([DIGITS_HERE, "--mode=sample", "--workdir=/nonexistent"], "train first, with --mode=train"),
-        ([DIGITS_HERE, "--mode=eval"], "--workdir=runs/digits: holds no checkpoint; train first"),
+        ([DIGITS_HERE, "--mode=eval"], "--workdir=runs/digits-debug: holds no checkpoint; train first"),
         (
             [DIGITS_HERE, "--mode=eval", "--checkpoint=last"],
             "--checkpoint=last: give the step of a checkpoint, or best",
@@ -135,7 +135,7 @@ def test_memory_comes_in_large_pages_unless_the_user_has_other_wishes(tmp_path, 
             ["--config=ROOT/configs/digits_classifier.py", "--config.eval.bits_per_dim=True"],
             "config.eval.bits_per_dim=True: a classifier",
         ),
-        ([DIGITS_HERE, "--mode=sample"], "--workdir=runs/digits: holds no checkpoint; train first"),
+        ([DIGITS_HERE, "--mode=sample"], "--workdir=runs/digits-debug: holds no checkpoint; train first"),
         ([DIGITS_HERE, "--config.task.name=inpainting"], "config.task.name=inpainting: only --mode=sample has tasks"),
         ([DIGITS_HERE, "--config.task.name=painting"], "config.task.name=painting: choose one of none, inpainting,"),
         ([DIGITS_HERE, "--neighbours=few"], "--neighbours=few"),
@@ -150,7 +150,7 @@ def test_a_mistake_ends_in_one_line_and_status_2(run, arguments, part, tmp_path)
     part = part.replace("EMPTY", str(tmp_path / "empty")).replace("ROOT", str(ROOT))
     assert code == 2 and out == ""
     assert err.startswith("error: ") and err.count("\n") == 1 and part in err, err
-    assert sorted(tmp_path.rglob("*")) == before  # no runs/digits either
+    assert sorted(tmp_path.rglob("*")) == before  # no runs/ either
 
 
 def test_a_broken_record_of_a_run(run, tmp_path):
@@ -169,7 +169,7 @@ def test_ctrl_c_is_told_in_one_line(run, monkeypatch):
 
     monkeypatch.setattr(score_sde_jax.runs.train, "train", interrupted)
     code, err, _ = run(DIGITS_HERE)
-    assert code == 130 and err == "interrupted; the same command goes on from the last checkpoint\n"
+    assert code == 130 and err == "interrupted; the same command resumes from the last checkpoint\n"
 
 
 @pytest.mark.parametrize(

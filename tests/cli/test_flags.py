@@ -38,10 +38,10 @@ def called(run, monkeypatch):
 
 def test_every_mode_has_its_driver_and_the_default_workdir_is_that_of_the_config(called):
     for mode in DRIVERS:
-        assert called(DIGITS_HERE, f"--mode={mode}")[::2] == (mode, pathlib.Path("runs/digits"))
+        assert called(DIGITS_HERE, f"--mode={mode}")[::2] == (mode, pathlib.Path("runs/digits-debug"))
     assert called(DIGITS_HERE)[0] == "train"
     nested = called("--config=ROOT/configs/vp/cifar10_ddpmpp.py:debug")
-    assert nested[2] == pathlib.Path("runs/vp/cifar10_ddpmpp")
+    assert nested[2] == pathlib.Path("runs/vp/cifar10_ddpmpp-debug")
 
 
 def test_overrides_may_be_written_with_an_equals_sign_or_a_space(called):
@@ -88,7 +88,7 @@ def test_a_flag_reaches_its_drivers_and_changes_nothing_else(called, flag):
         here, there = (settings.flatten(settings.plain(each)) for each in (config, plain))
         differences = {key: value for key, value in here.items() if there[key] != value}
         assert differences == (change if isinstance(change, dict) and "." in next(iter(change)) else {})
-        assert directory == (change if isinstance(change, pathlib.Path) else pathlib.Path("runs/digits"))
+        assert directory == (change if isinstance(change, pathlib.Path) else pathlib.Path("runs/digits-debug"))
         if mode == "sample":
             (request,), (other,) = args, plain_args
             typed = ["python", "main.py", *(part.replace("ROOT", str(ROOT)) for part in command)]
@@ -107,7 +107,7 @@ def test_every_flag_of_ours_is_followed():
     """Those of several processes are followed in tests/test_processes.py."""
     from absl import flags
 
-    import main as entry
+    from score_sde_jax import cli as entry
 
     ours = {flag.name for flag in flags.FLAGS.get_flags_for_module(entry)}
     followed = {flag.partition("=")[0].lstrip("-") for flag in FLAGS} | {"config", "mode"}

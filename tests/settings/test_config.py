@@ -1,6 +1,7 @@
 """Configs: every published field, overrides, completion, and one clear line for every mistake."""
 
 import json
+import sys
 
 import pytest
 from experiments import CONFIGS, NAMES
@@ -152,13 +153,49 @@ def test_a_value_out_of_range_is_told_before_any_work(assignments, parts):
 
 
 def test_files_that_are_no_configs(tmp_path):
-    with pytest.raises(UserError, match=r"digit\.py: no such file; did you mean .*digits\.py"):
+    with pytest.raises(UserError, match=r"digit\.py: no such file or packaged config; did you mean .*digits\.py"):
         settings.load(str(CONFIGS / "digit.py"))
     with pytest.raises(UserError, match="unknown variant 'tiny'; the only one is debug"):
         settings.load(str(CONFIGS / "digits.py:tiny"))
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UserError, match=r"empty\.py: the file defines no get_config"):
         settings.load(str(tmp_path / "empty.py"))
+
+
+@pytest.mark.parametrize("name", ["digits", "digits:debug", "ve/cifar10_ncsnpp_continuous"])
+def test_load_of_a_packaged_name_equals_load_of_its_file(tmp_path, monkeypatch, name):
+    file, _, variant = name.partition(":")
+    monkeypatch.chdir(tmp_path)
+    by_name, by_file = settings.load(name), settings.load(str(CONFIGS / f"{file}.py:{variant}"))
+    assert by_name.to_json() == by_file.to_json()
+
+
+def test_load_of_a_user_file_may_import_its_own_folder_and_the_packaged_families(tmp_path):
+    folder = tmp_path / "configs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "base.py").write_text("STEPS = 7\n")
+    text = "from configs import digits\nfrom configs.mine.base import STEPS\n\n\ndef get_config(name=''):\n"
+    text += "    config = digits.get_config(name)\n    config.train.steps = STEPS\n    return config\n"
+    (folder / "run.py").write_text(text)
+    config, digits = settings.load(f"{folder / 'run.py'}:debug"), settings.load("digits:debug")
+    digits.train.steps = 7
+    assert config.to_json() == digits.to_json()
+    assert not {str(tmp_path), str(CONFIGS.parent / "share")} & set(sys.path)
+
+
+@pytest.mark.parametrize(
+    ("argument", "name"),
+    [
+        ("digits", "digits"),
+        ("digits:debug", "digits-debug"),
+        ("ve/cifar10_ncsnpp", "ve/cifar10_ncsnpp"),
+        (f"{CONFIGS}/digits.py", "digits"),
+        (f"{CONFIGS}/vp/ddpm/cifar10.py:debug", "vp/ddpm/cifar10-debug"),
+        (f"{__file__}:debug", "test_config-debug"),
+    ],
+)
+def test_run_name_of_a_config_and_a_variant(argument, name):
+    assert settings.run_name(argument) == name
 
 
 @pytest.mark.parametrize("name", METHODS)

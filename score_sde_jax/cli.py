@@ -1,0 +1,193 @@
+"""Train, sample, evaluate or describe a score-based generative model.
+
+score-sde-jax --config=digits --mode=train|sample|eval|info [--workdir=DIR] [--config.section.key=value ...]
+python main.py --config=configs/digits.py ...   the same command, in a clone of the repository
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from absl import app, flags, logging
+
+from score_sde_jax.errors import RunError, StoppedError, UserError
+
+if TYPE_CHECKING:
+    from score_sde_jax.settings import Settings
+
+MODES = ("train", "sample", "eval", "info")
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "config",
+    None,
+    "Name of a packaged config, or a file, either with :variant; by default the settings saved in --workdir. "
+    "--config.section.key=value overrides a value.",
+)
+flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.")
+flags.DEFINE_string("workdir", None, "Directory of the run, by default runs/NAME for configs/NAME.py.")
+flags.DEFINE_integer("num_images", None, "sample, eval: number of images (sampler.num_images, eval.num_images).")
+flags.DEFINE_integer("seed", None, "sample, eval: seed of the images or of the noise, by default that of the config.")
+flags.DEFINE_string("checkpoint", None, "sample, eval: step of the checkpoint, or best; by default the latest.")
+flags.DEFINE_string("output", None, "sample: directory of the images, by default WORKDIR/samples/STEP.")
+flags.DEFINE_bool("files", False, "sample: also write every image as a PNG file.")
+flags.DEFINE_integer("neighbours", None, "sample: number of nearest training images to find for every image.")
+flags.DEFINE_string("profile", "", "train: FIRST:LAST, the steps whose trace is written into WORKDIR/profile.")
+flags.DEFINE_string(
+    "distributed", "auto", "Several processes: on, off, or auto (TPU pods, Slurm, --coordinator_address)."
+)
+flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, the same in every process.")
+flags.DEFINE_integer("num_processes", None, "Number of processes.")
+flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+
+
+def main(argv: list[str]) -> None:
+    """Run the mode that the flags ask for."""
+    from score_sde_jax.devices import processes
+    from score_sde_jax.runs import workdir
+
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs every part of every save
+    assignments = _assignments(argv[1:])
+    if FLAGS.mode not in MODES:
+        raise UserError(f"--mode={FLAGS.mode}: choose one of {', '.join(MODES)}")
+    if FLAGS.num_images is not None:
+        assignments.append(f"{'eval' if FLAGS.mode == 'eval' else 'sampler'}.num_images={FLAGS.num_images}")
+    if FLAGS.seed is not None and not 0 <= FLAGS.seed < 2**32:
+        raise UserError(f"--seed={FLAGS.seed}: must be >= 0 and < 2^32")
+    checkpoint = _checkpoint(FLAGS.checkpoint)
+    settings, directory = _settings(assignments)
+    if FLAGS.mode != "sample" and settings.task.name != "none":
+        raise UserError(f"--config.task.name={settings.task.name}: only --mode=sample has tasks, not {FLAGS.mode}")
+    processes.start(FLAGS.distributed, FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
+    say = _say if processes.is_first() else _discard
+    if FLAGS.mode == "train":
+        from score_sde_jax.runs.train import train
+
+        train(settings, directory, say, FLAGS.profile)
+    elif FLAGS.mode == "sample":
+        from score_sde_jax.runs.sample import SampleRequest, sample
+
+        request = SampleRequest(
+            checkpoint=checkpoint,
+            seed=FLAGS.seed,
+            output=workdir.locate(FLAGS.output, "--output") if FLAGS.output else None,
+            files=FLAGS.files,
+            neighbours=FLAGS.neighbours,
+            command=shlex.join([*_program(), *sys.argv[1:]]),
+        )
+        sample(settings, directory, request, say)
+    elif FLAGS.mode == "eval":
+        from score_sde_jax.runs.evaluate import evaluate
+
+        evaluate(settings, directory, checkpoint, FLAGS.seed, say)
+    else:
+        from score_sde_jax.runs.info import info
+
+        info(settings, directory, say)
+
+
+def _settings(assignments: list[str]) -> tuple["Settings", Path]:
+    """Settings of the config file, or of the run in the workdir if no file is named; and that directory."""
+    from score_sde_jax import settings
+    from score_sde_jax.runs import workdir
+
+    if FLAGS.config is not None:
+        directory = workdir.locate(FLAGS.workdir or f"runs/{settings.run_name(FLAGS.config)}")
+        return settings.from_config(settings.load(FLAGS.config), assignments), directory
+    if FLAGS.workdir is None:
+        raise UserError(
+            "--config is missing: name a config, such as --config=digits, or a trained run by --workdir=DIR"
+        )
+    directory = workdir.locate(FLAGS.workdir)
+    saved = workdir.saved_settings(directory, assignments)
+    if saved is None:
+        raise UserError(f"--workdir={FLAGS.workdir}: holds no run; name a config, such as --config=digits")
+    return saved, directory
+
+
+def _checkpoint(text: str | None) -> int | Literal["best"] | None:
+    """Step of a checkpoint, "best", or None for the latest."""
+    if text is None:
+        return None
+    if text == "best":
+        return "best"
+    if not text.isdigit():
+        raise UserError(f"--checkpoint={text}: give the step of a checkpoint, or best")
+    return int(text)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _discard(line: str) -> None:
+    del line  # process 0 prints it
+
+
+def _program() -> list[str]:
+    """The words that start this program: score-sde-jax, or python main.py."""
+    name = sys.argv[0]
+    return ["python", name] if name.endswith(".py") else [Path(name).name]
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parse our flags and leave --config.section.key=value to `_assignments`; UserError for a wrong flag."""
+    if {"--help", "-help", "-h"} & set(argv[1:]):
+        print(f"{__doc__}\n{FLAGS.module_help(__name__)}")
+        sys.exit(0)
+    try:
+        return FLAGS(argv, known_only=True)
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+
+
+def _assignments(arguments: list[str]) -> list[str]:
+    """`section.key=value` of every override; UserError for anything else that is left over."""
+    assignments, rest = [], iter(arguments)
+    for argument in rest:
+        path = argument.lstrip("-").removeprefix("config.")
+        if not argument.startswith(("--config.", "-config.")):
+            raise UserError(f"{argument}: unknown flag or argument; see {shlex.join(_program())} --help")
+        if "=" not in path:
+            value = next(rest, None)
+            if value is None:
+                raise UserError(f"{argument}: a value is missing; write {argument}=VALUE")
+            path = f"{path}={value}"
+        assignments.append(path)
+    return assignments
+
+
+def run() -> None:
+    """Run the command of `sys.argv`; every error becomes one line and an exit status.
+
+    2 is a user's mistake, 1 a fault of the machine, 128 + N a signal.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    status = 0
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except (UserError, RunError, StoppedError) as error:
+        prefix = "" if isinstance(error, StoppedError) else "error: "
+        print(f"{prefix}{error}", file=sys.stderr)
+        status = error.status
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        status = 130
+    if status:
+        from score_sde_jax.devices.processes import finish
+
+        finish(status)
+
+
+def start() -> None:
+    """Start the process again with large memory pages, then run the command: the entry point of every installation.
+
+    XLA on a CPU allocates its workspace anew at every call, and the kernel clears it page by page. With pages of 2 MB
+    a large network is a tenth faster. Only a new process can ask glibc for them (docs/design.md).
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, sys.orig_argv)
+    run()
