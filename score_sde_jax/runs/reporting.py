@@ -4,12 +4,15 @@ import contextlib
 import importlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import numpy as np
+from PIL import Image
 
 from score_sde_jax.errors import UserError
 
@@ -80,10 +83,10 @@ class Stopwatch:
 
 
 class MetricsLog:
-    """metrics.jsonl, one JSON object a line and every step once, and other loggers beside it.
+    """metrics.jsonl, with one JSON object a line for every logged step, and the other loggers of a run.
 
-    A run that resumes from an earlier step drops the lines that it is about to write again. Where files cannot be
-    appended to, as in a bucket, the whole file is written each time.
+    A resumed run drops the lines that it is about to write again. A bucket has no files to append to, so the whole file
+    is written each time.
     """
 
     def __init__(self, workdir: Path, resumed_step: int, loggers: Sequence["Logger"] = ()) -> None:
@@ -104,6 +107,11 @@ class MetricsLog:
         for logger in self.loggers:
             logger.write(step, values)
 
+    def write_image(self, step: int, name: str, image: Image.Image) -> None:
+        """Hand an image of one step to the other loggers; metrics.jsonl has numbers only."""
+        for logger in self.loggers:
+            logger.write_image(step, name, image)
+
     def close(self) -> None:
         """Flush the other loggers."""
         for logger in self.loggers:
@@ -122,23 +130,26 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class Logger(Protocol):
-    """Somewhere else that metrics go to."""
+    """A further destination of metrics and sample grids."""
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Write the numbers of one step."""
+
+    def write_image(self, step: int, name: str, image: Image.Image) -> None:
+        """Write an image of one step."""
 
     def close(self) -> None:
         """Flush."""
 
 
 def check_loggers(workdir: Path, *, tensorboard: bool, wandb: bool) -> None:
-    """Raise UserError for a logger whose package is not installed, or that cannot write to the workdir."""
-    for wanted, name, package in ((tensorboard, "tensorboard", "tensorboardX"), (wandb, "wandb", "wandb")):
+    """Raise UserError if the package of a logger is missing, or if a logger cannot write to the workdir."""
+    for enabled, name, package in ((tensorboard, "tensorboard", "tensorboardX"), (wandb, "wandb", "wandb")):
         try:
-            if wanted:
+            if enabled:
                 importlib.import_module(package)
         except ImportError as error:
-            raise UserError(f"--config.train.{name}=True: needs pip install 'score-sde-jax[{name}]'") from error
+            raise UserError(f"--config.train.{name}=True: needs pip install {package}") from error
     if tensorboard and not is_local(workdir):
         raise UserError(f"--config.train.tensorboard=True: needs a --workdir on this machine, not {workdir}")
 
@@ -156,26 +167,40 @@ class TensorBoard:
         for name, value in _numbers(values):
             self._writer.add_scalar(name, value, step)
 
+    def write_image(self, step: int, name: str, image: Image.Image) -> None:
+        """Write an image of one step."""
+        self._writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
     def close(self) -> None:
         """Flush."""
         self._writer.close()
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases, the same one after a resume; its project is $WANDB_PROJECT."""
+    """A run of Weights & Biases, which a resumed run continues; its project is $WANDB_PROJECT.
+
+    The id of the run is kept in workdir/wandb_run. Its local files are in $WANDB_DIR, by default in workdir/wandb.
+    """
 
     def __init__(self, workdir: Path, resumed_step: int) -> None:
-        del resumed_step  # W&B ignores steps that it has
+        del resumed_step  # W&B ignores steps that it already has
         import wandb
 
         record = workdir / "wandb_run"
         if not record.exists():
-            record.write_text(wandb.util.generate_id())
-        self._run = wandb.init(id=record.read_text(), resume="allow", name=workdir.name, dir=str(workdir))
+            write_atomically(record, secrets.token_hex(4))
+        folder = None if "WANDB_DIR" in os.environ or not is_local(workdir) else str(workdir)
+        self._run = wandb.init(id=record.read_text(), resume="allow", name=workdir.name, dir=folder)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Write the numbers of one step."""
         self._run.log(dict(_numbers(values)), step=step)
+
+    def write_image(self, step: int, name: str, image: Image.Image) -> None:
+        """Write an image of one step."""
+        import wandb
+
+        self._run.log({name: wandb.Image(image)}, step=step)
 
     def close(self) -> None:
         """Flush."""

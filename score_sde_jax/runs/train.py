@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import PyTree
+from PIL import Image
 
 from score_sde_jax import keys as prng
 from score_sde_jax.data import Dataset, training_batches
@@ -87,6 +88,7 @@ class _Run:
         self.lowest_loss = math.inf
         self.checkpoints: Checkpoints | None = None
         self.best: Checkpoints | None = None
+        self.log: MetricsLog | None = None
 
     def open(self, data: Dataset, profile: str) -> None:
         """Read the latest checkpoint and check all that a run can be refused for; write nothing."""
@@ -138,16 +140,26 @@ class _Run:
         if state is None:
             state = self.parallel.init(self.experiment.init, prng.root(self.settings.seed, "init"))
         try:
+            state = self._train_from(state)
+            self._final_set(state)
+        finally:
+            if self.log:
+                self.log.close()
+
+    def _train_from(self, state: TrainState) -> TrainState:
+        """State after the last step; saves under way are finished, whatever stops the loop."""
+        try:
             with stopping() as stop:
-                state = self._loop(state, self.window, _stacked(self.batches, self.options.steps_per_call), stop)
+                return self._loop(state, self.window, _stacked(self.batches, self.options.steps_per_call), stop)
         except jax.errors.JaxRuntimeError as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise RunError(f"{self.directory}: a device or another process failed ({reason})") from error
         finally:
-            self._close()
-        self._final_set(state)
+            for checkpoints in (self.checkpoints, self.best):
+                if checkpoints:
+                    checkpoints.close()
 
-    def _begin_to_write(self, start: int) -> MetricsLog | None:
+    def _begin_to_write(self, start: int) -> None:
         """Once nothing can be refused any more: settings, checkpoints and metrics of the run from here on.
 
         Checkpoints that could not be read are renamed.
@@ -167,7 +179,7 @@ class _Run:
                 logging.warning("%s; the next one takes its place", error)
         if is_first():
             workdir.record(self.directory, self.settings, self.image_shape)
-        return self._metrics_log(start)
+            self.log = self._metrics_log(start)
 
     def _say_resuming(self) -> None:
         """From where the run goes on, and which of its settings are others now."""
@@ -181,12 +193,6 @@ class _Run:
         if "train.batch_size" in [path for path, *_ in changes]:
             self.say(f"with the new batch size the data go on at image {self.start * self.options.batch_size:,}")
 
-    def _close(self) -> None:
-        """Wait for saves under way, whatever stopped the loop."""
-        for checkpoints in (self.checkpoints, self.best):
-            if checkpoints:
-                checkpoints.close()
-
     def _loop(self, state: TrainState, window: Window, batches: Iterator[Any], stop: Stop) -> TrainState:
         """The steps from that of the state to train.steps, several in each call."""
         options, tracing = self.options, self.tracing
@@ -197,7 +203,7 @@ class _Run:
         compiled = self.parallel.compiled(self.experiment.steps, state, first, key)
         self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
         sharded = itertools.chain([first], sharded)
-        log = self._begin_to_write(start)
+        self._begin_to_write(start)
         stop.patient = True  # from here on there is something to save
         progress, votes = Progress(start, options.steps), deque[jax.Array]()
         for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
@@ -214,24 +220,20 @@ class _Run:
             last = step == options.steps
             stopped = stopped or (last and any(map(bool, votes)))
             if step % options.log_every == 0 or last:
-                self._report(log, progress, step, window)
+                self._report(progress, step, window)
             pause = time.monotonic()
             if step % self.saving.every == 0 or last or stopped:
                 with self.stopwatch.timed("save"):
-                    self._save(step, state, window, log)
+                    self._save(step, state, window)
             if stopped:
                 raise stop.error(step)
             if self.sampler and options.preview_every and step % options.preview_every == 0 and not last:
                 self._preview(self.sampler, step, state)
             progress.exclude(time.monotonic() - pause)
         tracing.close()
-        if log:
-            log.close()
         return state
 
-    def _metrics_log(self, start: int) -> MetricsLog | None:
-        if not is_first():
-            return None
+    def _metrics_log(self, start: int) -> MetricsLog:
         loggers: list[Logger] = []
         if self.options.tensorboard:
             loggers.append(TensorBoard(self.directory, start))
@@ -239,11 +241,11 @@ class _Run:
             loggers.append(WeightsAndBiases(self.directory, start))
         return MetricsLog(self.directory, start, loggers)
 
-    def _report(self, log: MetricsLog | None, progress: Progress, step: int, window: Window) -> None:
+    def _report(self, progress: Progress, step: int, window: Window) -> None:
         options, means = self.options, window.report(self.options.max_skipped)
         steps_per_second, left = progress.report(step)
         split = self.stopwatch.report()
-        if log is None:
+        if self.log is None:
             return
         speed = steps_per_second * options.batch_size
         values = {
@@ -254,13 +256,13 @@ class _Run:
             **{f"seconds_{part}": seconds for part, seconds in split.items()},
             **costs.device_use(self.flops_per_image * speed / num_devices()),
         }
-        log.write(step, values)
+        self.log.write(step, values)
         self.say(
             f"step {step:,}/{options.steps:,}  loss {means['loss']:.4g}  grad norm {means['grad_norm']:.3g}  "
             f"lr {values['learning_rate']:.2e}  {speed:,.0f} images/s  {left} left"
         )
 
-    def _save(self, step: int, state: TrainState, window: Window, log: MetricsLog | None) -> None:
+    def _save(self, step: int, state: TrainState, window: Window) -> None:
         window.require_finite(self.options.max_skipped)
         loss = window.loss_since_save() if step % self.saving.every == 0 else None
         about = {"loss": loss, "window": window.to_json()}
@@ -269,16 +271,17 @@ class _Run:
         if self.best and loss is not None and loss < self.lowest_loss:
             self.best.save(step, state, **about)
             self.lowest_loss = loss
-        if log:
-            pictures.save_png(self.directory / "loss.png", pictures.loss_curve(read_metrics(log.path)))
+        if self.log:
+            pictures.save_png(self.directory / "loss.png", pictures.loss_curve(read_metrics(self.log.path)))
 
     def _preview(self, sampler: BatchSampler, step: int, state: TrainState) -> None:
         began = time.monotonic()
         stored = sampler.draw(self._average(state), prng.root(self.settings.seed, "sample"), 0)[0]
-        if is_first():
-            path = self.directory / "samples" / str(step) / "grid.png"
+        if self.log:
+            path, picture = self.directory / "samples" / str(step) / "grid.png", sampler.picture(stored)
             path.parent.mkdir(parents=True, exist_ok=True)
-            pictures.save_png(path, sampler.picture(stored))
+            pictures.save_png(path, picture)
+            self.log.write_image(step, "samples", picture)
             self.say(f"preview {path} in {duration(time.monotonic() - began)}")
 
     def _average(self, state: TrainState) -> PyTree:
@@ -301,6 +304,9 @@ class _Run:
         self.say(f"drawing {section.num_images:,} images")
         params, seed = self._average(state), self.settings.seed
         batch_sampler.draw_set(samples, self.sampler, params, seed, section.num_images, {}, self.say)
+        if self.log:
+            with (samples.directory / "grid.png").open("rb") as file:
+                self.log.write_image(step, "samples", Image.open(file))
         self.say(
             f"look at {samples.directory / 'grid.png'}, annealing.gif beside it, and {self.directory / 'loss.png'}"
         )

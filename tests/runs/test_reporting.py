@@ -12,8 +12,6 @@ from score_sde_jax.runs.reporting import (
     Profile,
     Progress,
     Stopwatch,
-    TensorBoard,
-    WeightsAndBiases,
     check_loggers,
     duration,
     read_metrics,
@@ -75,71 +73,13 @@ def test_no_metrics_yet(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
-def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match=r"--config\.train\.tensorboard=True: needs pip install"):
-        check_loggers(tmp_path, tensorboard=True, wandb=False)
-    check_loggers(tmp_path, tensorboard=False, wandb=False)
-
-
-def test_tensorboard_gets_every_value(tmp_path, monkeypatch):
-    written = []
-
-    class SummaryWriter:
-        def __init__(self, directory, purge_step):
-            written.append((directory, purge_step))
-
-        def add_scalar(self, name, value, step):
-            written.append((name, value, step))
-
-        def close(self):
-            written.append("closed")
-
-    module = type(sys)("tensorboardX")
-    module.SummaryWriter = SummaryWriter
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    log = MetricsLog(tmp_path, 6, [TensorBoard(tmp_path, 6)])
-    log.write(7, {"loss": 1.5, "level_loss": [0.5, None, 2.0]})
-    log.close()
-    directory = str(tmp_path / "tensorboard")
-    assert written == [(directory, 7), ("loss", 1.5, 7), ("level_loss/0", 0.5, 7), ("level_loss/2", 2.0, 7), "closed"]
-
-
-def test_weights_and_biases_is_one_run_after_a_resume(tmp_path, monkeypatch):
-    calls = []
-
-    class Run:
-        def log(self, values, step):
-            calls.append((values, step))
-
-        def finish(self):
-            calls.append("finished")
-
-    def init(**keywords):
-        calls.append(keywords)
-        return Run()
-
-    module = type(sys)("wandb")
-    module.util = type(sys)("wandb.util")
-    module.util.generate_id = iter("ab").__next__
-    module.init = init
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    for step in (0, 3):
-        logger = WeightsAndBiases(tmp_path, step)
-        logger.write(step + 1, {"loss": 2.0, "level_loss": [None, 1.0]})
-        logger.close()
-    started = dict(id="a", resume="allow", name=tmp_path.name, dir=str(tmp_path))
-    assert calls == [
-        started,
-        ({"loss": 2.0, "level_loss/1": 1.0}, 1),
-        "finished",
-        started,
-        ({"loss": 2.0, "level_loss/1": 1.0}, 4),
-        "finished",
-    ]
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"--config\.train\.wandb=True: needs pip install"):
-        check_loggers(tmp_path, tensorboard=False, wandb=True)
+@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
+def test_check_loggers_without_the_package_names_it(tmp_path, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    chosen = dict(tensorboard=False, wandb=False)
+    check_loggers(tmp_path, **chosen)
+    with pytest.raises(UserError, match=rf"^--config\.train\.{name}=True: needs pip install {package}$"):
+        check_loggers(tmp_path, **chosen | {name: True})
 
 
 def test_a_stopwatch_splits_the_time(monkeypatch):

@@ -106,6 +106,9 @@ class Listener:
     def write(self, step, values):
         self.seen.calls.append((self.name, step, sorted(values)))
 
+    def write_image(self, step, name, image):
+        self.seen.calls.append((self.name, step, name))
+
     def close(self):
         self.seen.calls.append((self.name, "closed"))
 
