@@ -1,7 +1,8 @@
-"""What is known of an image enters through its noise prediction, so that every sampler draws what is unknown.
+"""Conditional generation: noise predictions that are conditioned on an observation or on a class.
 
-Two ways. A linear observation y = P x_0, with P an orthogonal projector, is obeyed exactly (`Known`); a class is made
-likely by the gradient of a classifier of noisy images (`guided`). Equations: docs/theory.md.
+`LinearObservation` solves linear inverse problems y = P x_0 with an orthogonal projector P. `classifier_guidance` and
+`classifier_free_guidance` condition on a class. Each of them maps a noise prediction to a noise prediction, so every
+sampler runs with them. Equation numbers refer to docs/theory.md.
 """
 
 import dataclasses
@@ -19,22 +20,29 @@ Mask = Float[Array, "#batch height width 1"]
 Keys = Key[Array, " batch"]
 Projector = Callable[[Images], Images]
 
+# ------------------------------------------------------------------------- orthogonal projectors
 
-# ------------------------------------------------------------------------- orthogonal projectors on what is known
 
+def pixel_mask(known: Mask) -> Projector:
+    """Return the projector on the observed pixels, for inpainting.
 
-def masked(known: Mask) -> Projector:
-    """The pixels where a mask is 1."""
+    Args:
+        known: 1 where a pixel is observed, 0 elsewhere.
+    """
     return lambda x: known * x
 
 
-def grey(x: Images) -> Images:
-    """The mean of the colours of each pixel: the direction (1, 1, 1) of RGB."""
+def channel_mean(x: Images) -> Images:
+    """Project every pixel on the mean of its channels, the gray direction (1, 1, 1) of RGB, for colorization."""
     return jnp.broadcast_to(jnp.mean(x, axis=-1, keepdims=True), x.shape)
 
 
-def block_means(factor: int) -> Projector:
-    """The mean of each square of factor by factor pixels, which the image of a coarser camera would hold."""
+def block_mean(factor: int) -> Projector:
+    """Return the projector on the means of square blocks of pixels, for super-resolution.
+
+    Args:
+        factor: Side of a block in pixels; it divides the height and the width of the images.
+    """
 
     def project(x: Images) -> Images:
         batch, height, width, channels = x.shape
@@ -45,16 +53,22 @@ def block_means(factor: int) -> Projector:
     return project
 
 
-# ------------------------------------------------------------------------- the two ways
+# ------------------------------------------------------------------------- inverse problems
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
-    """The part P x_0 = y of clean images: `project` is P, an orthogonal projector, and `y` lies in its range.
+class LinearObservation:
+    """Noise-free linear observation y = P x_0 of clean images.
 
-    With `noise_fn` in place of the network's every sampler of the SDE, random or not, draws images whose known part
-    is y up to the last noise; `start` puts the known part where it belongs at the first time, and `finish` makes it
-    exact (arXiv 2011.13456, Appendix I, which overwrites it after every step instead).
+    A sampler that uses `noise_fn` in place of the network's noise prediction ends at images whose observed part is y
+    up to the last noise. The paper instead overwrites the observed part of x_t after every step.
+
+    Attributes:
+        sde: Diffusion.
+        project: Orthogonal projector P.
+        y: Observed part of the images, in the range of P.
+
+    Reference: arXiv 2011.13456, Appendix I; theory.md eq. (32).
     """
 
     sde: SDE
@@ -62,7 +76,13 @@ class Known:
     y: Images
 
     def noise_fn(self, noise_fn: NoiseFn) -> NoiseFn:
-        """The noise prediction whose known part is that of data with the known part y, eq. (32)."""
+        """Return the noise prediction of `noise_fn` with the exact prediction in the range of P.
+
+        Args:
+            noise_fn: Unconditional noise prediction (x, t) -> eps_hat.
+
+        Reference: theory.md eq. (32).
+        """
 
         def conditional(x: Images, t: Time) -> Images:
             eps = noise_fn(x, t)
@@ -71,38 +91,64 @@ class Known:
 
         return conditional
 
-    def start(self, keys: Keys, x: Images, t: Time) -> Images:
-        """`x` with its known part drawn from the distribution of noisy images at time t, eq. (2)."""
+    def initialize(self, keys: Keys, x: Images, t: Time) -> Images:
+        """Return x with its observed part drawn from that of the noisy images at time t.
+
+        Args:
+            keys: One PRNG key per image.
+            x: Images at time t, such as a draw from the prior.
+            t: First time of the sampler.
+
+        Reference: theory.md eq. (2).
+        """
         noisy, _ = self.sde.perturb(keys, self.y, t)
         return x - self.project(x) + self.project(noisy)
 
-    def finish(self, x: Images) -> Images:
-        """`x` with its known part exact."""
+    def enforce(self, x: Images) -> Images:
+        """Return the clean images x with the observed part set to y."""
         return x - self.project(x) + self.y
 
 
-def guided(
+# ------------------------------------------------------------------------- classes
+
+
+def classifier_guidance(
     noise_fn: NoiseFn, sde: SDE, log_probabilities: LogProbabilities, labels: Int[Array, " batch"], scale: float = 1.0
 ) -> NoiseFn:
-    """The noise prediction given the class, by the gradient of a classifier of noisy images, eq. (33).
+    """Return the noise prediction guided by the gradient of a classifier of noisy images.
 
-    (arXiv 2011.13456, eq. 14; `scale` as in arXiv 2105.05233, Section 4: above 1 images are more typical of the class.)
+    Args:
+        noise_fn: Unconditional noise prediction (x, t) -> eps_hat.
+        sde: Diffusion.
+        log_probabilities: Classifier (x, t) -> log p(class | x_t = x) of every class.
+        labels: Class of each image.
+        scale: Guidance scale; 0 is unconditional, 1 conditional, above 1 trades diversity for typicality.
+
+    Reference: arXiv 2011.13456, eq. 14; arXiv 2105.05233, Section 4; theory.md eq. (33).
     """
 
     def conditional(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:
-        def chosen(x: Float[Array, "batch *shape"]) -> Float[Array, ""]:
-            logs = log_probabilities(x, t)
-            return jnp.sum(jax.nn.one_hot(labels, logs.shape[1], dtype=logs.dtype) * logs)  # images do not mix
+        def log_probability(x: Float[Array, "batch *shape"]) -> Float[Array, ""]:
+            log_probs = log_probabilities(x, t)
+            # No term depends on two images, so the gradient of the sum over the batch is that of each image.
+            return jnp.sum(jax.nn.one_hot(labels, log_probs.shape[1], dtype=log_probs.dtype) * log_probs)
 
-        return noise_fn(x, t) - scale * sde.sigma(t) * jax.grad(chosen)(x)
+        return noise_fn(x, t) - scale * sde.sigma(t) * jax.grad(log_probability)(x)
 
     return conditional
 
 
-def classifier_free(conditional: NoiseFn, unconditional: NoiseFn, scale: float) -> NoiseFn:
-    """The noise prediction of classifier-free guidance, eq. (36) (arXiv 2207.12598).
+def classifier_free_guidance(conditional: NoiseFn, unconditional: NoiseFn, scale: float) -> NoiseFn:
+    """Return the noise prediction of classifier-free guidance, which calls the network twice.
 
-    `scale` as in `guided`, of which this is the same with exact predictions: 1 for the distribution given the class.
+    For exact predictions it equals `classifier_guidance`.
+
+    Args:
+        conditional: Noise prediction given the class, (x, t) -> eps_hat.
+        unconditional: Noise prediction without a class.
+        scale: Guidance scale, as in `classifier_guidance`. The paper's w is scale - 1.
+
+    Reference: arXiv 2207.12598, eq. 6; theory.md eq. (36).
     """
 
     def noise_fn(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:

@@ -18,7 +18,7 @@ Images = Float[Array, "batch *shape"]
 Numbers = Float[Array, " batch"]
 Divergence = Literal["rademacher", "gaussian", "exact"]
 
-DIRECTIONS = 16
+PROBES_PER_PASS = 16
 """Directions whose derivatives are computed at once; more take turns, so that memory does not grow with them."""
 
 
@@ -34,7 +34,7 @@ class Likelihood(NamedTuple):
     log_likelihood: Numbers
     standard_error: Numbers
     latent: Images
-    evaluations: Int[Array, " batch"]
+    nfe: Int[Array, " batch"]
     converged: Bool[Array, " batch"]
 
 
@@ -136,7 +136,7 @@ def _quadratic_forms(
 
 def _in_turns(num: int, directions: Callable[[Array], Array]) -> Callable[..., tuple[Array, Array]]:
     """Function (eps of x, x) -> eps and v' J v of all `num` directions, some of them at a time."""
-    turns = -(-num // DIRECTIONS)
+    turns = -(-num // PROBES_PER_PASS)
     some = -(-num // turns)
 
     def forms(function: Callable[[Images], Images], x: Images) -> tuple[Images, Float[Array, "num batch"]]:

@@ -77,8 +77,8 @@ def likelihood(sde: SDE, t: Time) -> Time:
 
 def likelihood_importance(sde: SDE, t: Time) -> Time:
     """The constant that makes the loss at `importance` times that of `likelihood` at uniform times, eq. (30)."""
-    low, high = (sde.log_ratio(jnp.asarray(end, t.dtype)) for end in (sde.t_min, sde.t_max))
-    return jnp.full_like(t, 2 * (high - low) / (sde.t_max - sde.t_min))
+    at_t_min, at_t_max = (sde.half_log_snr(jnp.asarray(end, t.dtype)) for end in (sde.t_min, sde.t_max))
+    return jnp.full_like(t, 2 * (at_t_min - at_t_max) / (sde.t_max - sde.t_min))
 
 
 def edm(sde: SDE, t: Time, *, sigma_data: float = 0.5) -> Time:
@@ -169,7 +169,7 @@ def classification_loss(
     return reduction(-jnp.reshape(weight(sde, t), (-1, 1)) * chosen)
 
 
-def classified(
+def correctly_classified(
     log_probabilities: LogProbabilities,
     sde: SDE,
     keys: Key[Array, " batch"],
@@ -182,9 +182,9 @@ def classified(
     return jnp.argmax(log_probabilities(x_t, t), axis=1) == labels
 
 
-def noise_level(sde: SDE, keys: Key[Array, " batch"], *, times: TrainingTimes) -> Float[Array, " batch"]:
+def normalized_log_nsr(sde: SDE, keys: Key[Array, " batch"], *, times: TrainingTimes) -> Float[Array, " batch"]:
     """Where a loss looks with these keys: 0 at the smallest noise, 1 at the largest, even in log sigma / alpha."""
-    return sde.noise_level(times(sde, _keys(keys)[0]))
+    return sde.normalized_log_nsr(times(sde, _keys(keys)[0]))
 
 
 def _keys(keys: Key[Array, " batch"]) -> tuple[Key[Array, " batch"], ...]:

@@ -32,7 +32,7 @@ STAGES = np.array(
     ]
 )  # the last stage is the result of order 5, whose slope begins the next step
 FOURTH_ORDER = np.array([5179 / 57600, 0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40])
-PER_STEP, AT_START = 6, 2
+NFE_PER_STEP, NFE_AT_START = 6, 2
 """Evaluations of a step, accepted or not, and those that find the first slope and step size."""
 
 
@@ -40,7 +40,7 @@ class Solution(NamedTuple):
     """State at the end, built as that at the start, evaluations for every image, and whether it got to the end."""
 
     state: Any
-    evaluations: Int[Array, " batch"]
+    nfe: Int[Array, " batch"]
     converged: Flags
 
 
@@ -51,7 +51,7 @@ class _Way(NamedTuple):
     state: State
     slope: State
     size: Numbers
-    evaluations: Int[Array, " batch"]
+    nfe: Int[Array, " batch"]
     rejected: Flags
     lost: Flags
 
@@ -84,7 +84,7 @@ def dormand_prince(
     slope, size = _start(velocity, state, start, end, norm)
 
     def going(way: _Way) -> Flags:
-        return (way.t != end) & ~way.lost & (way.evaluations + PER_STEP <= max_evaluations)
+        return (way.t != end) & ~way.lost & (way.nfe + NFE_PER_STEP <= max_evaluations)
 
     def step(way: _Way) -> _Way:
         active = going(way)
@@ -92,7 +92,7 @@ def dormand_prince(
         left, size = jnp.abs(end - way.t), jnp.maximum(way.size, smallest)
         last = size >= left
         size = jnp.where(active, jnp.minimum(size, left), 0)
-        moved, slope, error = step_of_size(velocity, way.state, way.slope, way.t, jnp.sign(end - way.t) * size)
+        moved, slope, error = dormand_prince_step(velocity, way.state, way.slope, way.t, jnp.sign(end - way.t) * size)
         error = norm(error, way.state, moved)
         good = error < 1  # not where the error is not a number
         factor = 0.9 * jnp.maximum(error, 1e-10) ** -0.2
@@ -104,18 +104,18 @@ def dormand_prince(
             state=_where(accepted, moved, way.state),
             slope=_where(accepted, slope, way.slope),
             size=jnp.where(active, size * jnp.where(good, grown, shrunk), way.size),
-            evaluations=way.evaluations + PER_STEP * active,
+            nfe=way.nfe + NFE_PER_STEP * active,
             rejected=jnp.where(active, ~good, way.rejected),
             lost=way.lost | (active & ~good & (size <= smallest)),
         )
 
     never = jnp.zeros(len(start), bool)
-    way = _Way(start, state, slope, size, jnp.full(len(start), AT_START, jnp.int32), never, never)
+    way = _Way(start, state, slope, size, jnp.full(len(start), NFE_AT_START, jnp.int32), never, never)
     way = jax.lax.while_loop(lambda way: jnp.any(going(way)), step, way)
-    return Solution(way.state, way.evaluations, way.t == end)
+    return Solution(way.state, way.nfe, way.t == end)
 
 
-def step_of_size(
+def dormand_prince_step(
     velocity: Velocity, state: State, slope: State, t: Numbers, size: Numbers
 ) -> tuple[State, State, State]:
     """One step of a size that every image gives (below 0 for backwards): the state after it by the method of order 5,
@@ -142,8 +142,10 @@ def check_options(*, rtol: float, atol: float, max_evaluations: int) -> None:
     """Raise ValueError for options that `dormand_prince` cannot take."""
     if not (rtol > 0 and atol > 0):
         raise ValueError(f"rtol={rtol} and atol={atol} must be above 0")
-    if max_evaluations < AT_START + PER_STEP:
-        raise ValueError(f"max_evaluations={max_evaluations}: at least {AT_START + PER_STEP}, those of one step")
+    if max_evaluations < NFE_AT_START + NFE_PER_STEP:
+        raise ValueError(
+            f"max_evaluations={max_evaluations}: at least {NFE_AT_START + NFE_PER_STEP}, those of one step"
+        )
 
 
 def _start(

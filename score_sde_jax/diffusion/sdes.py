@@ -66,28 +66,33 @@ class SDE(abc.ABC):
         """Squared diffusion coefficient g(t)^2, eq. (3)."""
         return _ddt(lambda t: self.sigma(t) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
 
-    def log_ratio(self, t: Time) -> Time:
-        """Log sigma / alpha, minus half the log of the signal-to-noise ratio; it rises with t in every diffusion."""
-        return jnp.log(self.sigma(t) / self.alpha(t))
+    def half_log_snr(self, t: Time) -> Time:
+        """Half the log signal-to-noise ratio, lambda = log(alpha / sigma); it falls with t in every diffusion."""
+        return -jnp.log(self.sigma(t) / self.alpha(t))
 
-    def noise_level(self, t: Time) -> Time:
-        """Where t lies between t_min and t_max in log sigma / alpha, from 0 to 1."""
-        low, high = (self.log_ratio(jnp.asarray(end, t.dtype)) for end in (self.t_min, self.t_max))
-        return (self.log_ratio(t) - low) / (high - low)
+    def normalized_log_nsr(self, t: Time) -> Time:
+        """Log noise-to-signal ratio log(sigma / alpha), scaled linearly to 0 at t_min and 1 at t_max."""
+        at_t_min, at_t_max = self._half_log_snr_range(t)
+        return (at_t_min - self.half_log_snr(t)) / (at_t_min - at_t_max)
 
-    def time_at(self, noise_level: Time) -> Time:
-        """Inverse of `noise_level`, by bisection."""
-        low, high = (self.log_ratio(jnp.asarray(end, noise_level.dtype)) for end in (self.t_min, self.t_max))
-        wanted = low + (high - low) * noise_level
+    def time_at(self, normalized_log_nsr: Time) -> Time:
+        """Time at each normalized log noise-to-signal ratio, by bisection."""
+        at_t_min, at_t_max = self._half_log_snr_range(normalized_log_nsr)
+        target = at_t_min - (at_t_min - at_t_max) * normalized_log_nsr
 
-        def halve(_: Array, ends: tuple[Time, Time]) -> tuple[Time, Time]:
-            below, above = ends
-            middle = 0.5 * (below + above)
-            less = self.log_ratio(middle) < wanted
-            return jnp.where(less, middle, below), jnp.where(less, above, middle)
+        def bisect(_: Array, bracket: tuple[Time, Time]) -> tuple[Time, Time]:
+            lower, upper = bracket
+            middle = 0.5 * (lower + upper)
+            is_below = self.half_log_snr(middle) > target
+            return jnp.where(is_below, middle, lower), jnp.where(is_below, upper, middle)
 
-        ends = jnp.full_like(noise_level, self.t_min), jnp.full_like(noise_level, self.t_max)
-        return jax.lax.fori_loop(0, BISECTIONS, halve, ends)[1]
+        bracket = jnp.full_like(target, self.t_min), jnp.full_like(target, self.t_max)
+        return jax.lax.fori_loop(0, BISECTIONS, bisect, bracket)[1]
+
+    def _half_log_snr_range(self, like: Time) -> tuple[Time, Time]:
+        """Half log signal-to-noise ratios at t_min and t_max, of the type of `like`."""
+        at_t_min, at_t_max = (self.half_log_snr(jnp.asarray(t, like.dtype)) for t in (self.t_min, self.t_max))
+        return at_t_min, at_t_max
 
     def prior(self, keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
         """Start of sampling, N(0, sigma(t_max)^2), of the shape and type of `like`."""

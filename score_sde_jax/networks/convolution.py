@@ -42,7 +42,7 @@ def convolve(
 
     On a CPU, a 1x1 convolution of NHWC images at stride 1 is a matrix product, and a 3x3 one,
     dilated or not, with at least `MIN_CHANNELS` channels in and out goes to `winograd`, or to
-    `product_of_patches` where the images are few and small. Everything else, and everything on
+    `im2col` where the images are few and small. Everything else, and everything on
     another platform, is XLA's.
     """
     native = functools.partial(
@@ -71,8 +71,8 @@ def convolve(
         pads = tuple((before, after) for before, after in padding)
         size = [n + sum(p) - 2 * d for n, p, d in zip(lhs.shape[1:3], pads, dilation, strict=True)]
         tiles = lhs.shape[0] * math.prod(d * -(-n // (TILE * d)) for n, d in zip(size, dilation, strict=True))
-        algorithm = winograd if tiles >= MIN_TILES else product_of_patches
-        fast = functools.partial(checkpointed, algorithm=algorithm, pads=pads, dilation=dilation)
+        algorithm = winograd if tiles >= MIN_TILES else im2col
+        fast = functools.partial(rematerialized, algorithm=algorithm, pads=pads, dilation=dilation)
         return lax.platform_dependent(lhs, rhs, cpu=fast, default=native)
     return native(lhs, rhs)
 
@@ -88,7 +88,7 @@ def pointwise(
 
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "pads", "dilation"))
-def checkpointed(
+def rematerialized(
     x: Float[Array, "batch height width in"],
     w: Float[Array, "3 3 in out"],
     algorithm: Callable[..., Float[Array, "batch out_height out_width out"]],
@@ -102,7 +102,7 @@ def checkpointed(
     return jax.checkpoint(functools.partial(algorithm, pads=pads, dilation=dilation), prevent_cse=False)(x, w)
 
 
-def product_of_patches(
+def im2col(
     x: Float[Array, "batch height width in"],
     w: Float[Array, "3 3 in out"],
     pads: Pads,

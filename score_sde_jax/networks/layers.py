@@ -28,10 +28,10 @@ BLOCK_OUTPUT = "block_output"
 
 def block_output(x: Image) -> Image:
     """`x`, marked as the output of a block."""
-    return checkpoint_name(computed_once(x) if on_cpu() else x, BLOCK_OUTPUT)
+    return checkpoint_name(compute_once(x) if on_cpu() else x, BLOCK_OUTPUT)
 
 
-def computed_once(x: Image) -> Image:
+def compute_once(x: Image) -> Image:
     """`x`, in a form that XLA on a CPU computes once for all who read it, and its gradient as well.
 
     XLA merges cheap operations into each of their readers. In a residual network `x` is a sum over all blocks before it
@@ -92,7 +92,7 @@ def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
     return init
 
 
-def near_one(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
+def normal_around_one(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
     """Draw N(1, 0.02^2), the start of the scales of InstanceNorm++."""
     return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
@@ -130,8 +130,8 @@ class InstanceNormPlus(nn.Module):
     def __call__(self, x: Image, condition: LevelIndex = None) -> Image:
         """Normalise `x`."""
         shape = (x.shape[-1],)
-        gamma = self.param("gamma", near_one, shape)
-        alpha = self.param("alpha", near_one, shape)
+        gamma = self.param("gamma", normal_around_one, shape)
+        alpha = self.param("alpha", normal_around_one, shape)
         beta = self.param("beta", nn.initializers.zeros, shape)
         return instance_norm_plus(x, gamma[None], alpha[None], beta[None])
 
@@ -147,7 +147,7 @@ class ConditionalInstanceNormPlus(nn.Module):
         channels = x.shape[-1]
 
         def init(key: Array, shape: tuple[int, int]) -> Array:
-            return near_one(key, shape).at[:, 2 * channels :].set(0)
+            return normal_around_one(key, shape).at[:, 2 * channels :].set(0)
 
         embed = self.param("embed", init, (self.num_levels, 3 * channels))
         # A matrix product with the indicator: the gradient of a gather would be a scatter.

@@ -32,7 +32,7 @@ def fir_down(x: Image) -> Image:
     """Halve the resolution: filter with (1, 3, 3, 1) / 8 along both axes, the taps centred on each pair of pixels."""
     for axis in (HEIGHT, WIDTH):
         even, odd = _pairs(x, axis)
-        x = (_moved(odd, 1, axis) + 3 * even + 3 * odd + _moved(even, -1, axis)) * 0.125
+        x = (_shift(odd, 1, axis) + 3 * even + 3 * odd + _shift(even, -1, axis)) * 0.125
     return x
 
 
@@ -43,9 +43,9 @@ def fir_up(x: Image, border: int = 0) -> Image:
     side, where the filter still reaches the image.
     """
     for axis in (HEIGHT, WIDTH):
-        even = (_moved(x, 1, axis) + 3 * x) * 0.25
-        odd = (3 * x + _moved(x, -1, axis)) * 0.25
-        y = _interleaved(even, odd, axis)
+        even = (_shift(x, 1, axis) + 3 * x) * 0.25
+        odd = (3 * x + _shift(x, -1, axis)) * 0.25
+        y = _interleave(even, odd, axis)
         if border:
             first, last = (lax.slice_in_dim(x, i, i + 1, axis=axis) * 0.25 for i in (0, x.shape[axis] - 1))
             y = jnp.concatenate([first, y, last], axis)
@@ -59,7 +59,7 @@ def fir_blur(x: Image) -> Image:
     A 3x3 convolution without padding at stride 2 then halves the resolution.
     """
     for axis in (HEIGHT, WIDTH):
-        padded = _padded(x, axis, 2, 2)
+        padded = _pad(x, axis, 2, 2)
         size = x.shape[axis] + 1
         a, b, c, d = (lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(TAPS))
         x = (a + 3 * b + 3 * c + d) * 0.125
@@ -73,18 +73,18 @@ def _pairs(x: Image, axis: int) -> tuple[Image, Image]:
     return lax.squeeze(even, (axis + 1,)), lax.squeeze(odd, (axis + 1,))
 
 
-def _interleaved(even: Image, odd: Image, axis: int) -> Image:
+def _interleave(even: Image, odd: Image, axis: int) -> Image:
     """Inverse of `_pairs`."""
     shape = (*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :])
     return jnp.stack([even, odd], axis + 1).reshape(shape)
 
 
-def _moved(x: Image, steps: int, axis: int) -> Image:
+def _shift(x: Image, steps: int, axis: int) -> Image:
     """Pixel i of the result is pixel i - steps of `x` along `axis`, or zero beyond the border."""
-    return _padded(x, axis, steps, -steps)
+    return _pad(x, axis, steps, -steps)
 
 
-def _padded(x: Image, axis: int, before: int, after: int) -> Image:
+def _pad(x: Image, axis: int, before: int, after: int) -> Image:
     """Zeros along `axis`; negative numbers cut pixels off."""
     config = [(before, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
     return lax.pad(x, jnp.zeros((), x.dtype), config)

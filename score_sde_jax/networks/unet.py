@@ -27,7 +27,7 @@ from score_sde_jax.networks.unet_blocks import (
     Upsample,
     conv3x3,
     fan_average,
-    joined,
+    residual_sum,
 )
 
 Residual = Callable[..., Image]
@@ -147,7 +147,7 @@ class UNet(nn.Module):
                     h = Combine(self.combine, self.dtype)(image, h)
                 if self.progressive_input == "residual":
                     image = Downsample(h.shape[-1], self.fir, self.dtype)(image)
-                    image = h = joined(image, h, self.skip_rescale)
+                    image = h = residual_sum(image, h, self.skip_rescale)
                 skips.append(h)
             for _ in range(self.num_blocks):
                 h = self._attend(residual(h, multiplier * self.width))
@@ -171,7 +171,7 @@ class UNet(nn.Module):
                     image = self._head(h, h.shape[-1])
                 else:
                     image = Upsample(h.shape[-1], self.fir, self.dtype)(image)
-                    image = h = joined(image, h, self.skip_rescale)
+                    image = h = residual_sum(image, h, self.skip_rescale)
             if i and self.block == "ddpm":
                 h = Upsample(h.shape[-1], self.fir, self.dtype)(h)
             elif i:

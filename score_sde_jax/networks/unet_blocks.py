@@ -117,7 +117,7 @@ class ResidualBlock(nn.Module):
         if dropout_keys is not None and self.dropout:
             h = dropout(h, self.dropout, dropout_keys)
         h = conv(name="conv1", scale=NEARLY_ZERO)(h)
-        return block_output(joined(self._shortcut(x), h, self.skip_rescale))
+        return block_output(residual_sum(self._shortcut(x), h, self.skip_rescale))
 
     def _shortcut(self, x: Image) -> Image:
         if self.block == "biggan" and (self.resample or x.shape[-1] != self.features):
@@ -148,7 +148,7 @@ class Attention(nn.Module):
         wide = jnp.promote_types(logits.dtype, jnp.float32)
         weights = nn.softmax(logits.astype(wide)).astype(logits.dtype)
         h = dense("out", NEARLY_ZERO)(jnp.einsum("bqk,bkc->bqc", weights, value))
-        return block_output(joined(x, h.reshape(x.shape), self.skip_rescale))
+        return block_output(residual_sum(x, h.reshape(x.shape), self.skip_rescale))
 
 
 class Downsample(nn.Module):
@@ -204,6 +204,6 @@ class Combine(nn.Module):
         return image + h if self.method == "sum" else jnp.concatenate([image, h], axis=-1)
 
 
-def joined(x: Image, h: Image, skip_rescale: bool) -> Image:
+def residual_sum(x: Image, h: Image, skip_rescale: bool) -> Image:
     """The sum of two branches, with `skip_rescale` divided by sqrt(2) so that its variance is that of one."""
     return (x + h) * math.sqrt(0.5) if skip_rescale else x + h

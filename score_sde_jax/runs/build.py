@@ -83,15 +83,15 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
         input_scale=settings.parameterization.input_scale,
     )
     loss_fn, held_out_loss = _losses(settings, sde, network, parameterization)
-    optimizer, noise_level = (
+    optimizer, normalized_log_nsr = (
         settings.optimizer(schedule),
-        partial(losses.noise_level, sde, times=settings.loss.times.bind()),
+        partial(losses.normalized_log_nsr, sde, times=settings.loss.times.bind()),
     )
     step = training_step(
         loss_fn,
         optimizer,
         train.ema_decay,
-        noise_level,
+        normalized_log_nsr,
         microbatches=train.microbatches,
         averages=train.averages,
     )
@@ -103,14 +103,14 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
         held_out_loss=held_out_loss,
         pixels=pixels(settings),
         num_classes=known_classes(settings),
-        noise_level=noise_level,
+        normalized_log_nsr=normalized_log_nsr,
         optimizer=optimizer,
         schedule=schedule,
         sampler=_sampler(settings, sde) if settings.sampler else None,
         image_shape=image_shape,
         steps=several_steps(step),
         averages=tuple(train.averages),
-        relative_step_size=settings.sampler.corrector.get("step_size") if settings.sampler else None,
+        langevin_step_size=settings.sampler.corrector.get("step_size") if settings.sampler else None,
     )
 
 

@@ -41,7 +41,7 @@ class Experiment:
     parameterization: Parameterization
     loss_fn: LossFn
     held_out_loss: Callable[..., Array]
-    noise_level: NoiseLevel
+    normalized_log_nsr: NoiseLevel
     pixels: Pixels
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
@@ -49,7 +49,7 @@ class Experiment:
     image_shape: tuple[int, ...]
     steps: Callable[..., Any]
     averages: tuple[str, ...]
-    relative_step_size: float | None
+    langevin_step_size: float | None
     num_classes: int = 0
     task: Task = UNCONDITIONAL
     classifier: "Experiment | None" = None
@@ -103,7 +103,7 @@ class Experiment:
 
     def step_sizes(self, sigmas: np.ndarray) -> np.ndarray | None:
         """Langevin step size at each noise level, or None where it depends on the images or there is none."""
-        return None if self.relative_step_size is None else self.relative_step_size * sigmas**2
+        return None if self.langevin_step_size is None else self.langevin_step_size * sigmas**2
 
 
 def training_flops(experiment: Experiment) -> float:

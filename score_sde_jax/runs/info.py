@@ -104,5 +104,5 @@ def _say_noise(experiment: Experiment, sampler: Sampler, say: Say) -> None:
     steps = experiment.step_sizes(sigmas)
     if steps is not None:
         say(f"Langevin step sizes: {steps[0]:.4g} at the first level to {steps[-1]:.4g} at the last")
-    evaluations = sampler.evaluations()
+    evaluations = sampler.nfe()
     say(f"network evaluations per image (NFE): {'the images decide' if evaluations is None else evaluations}")

@@ -61,22 +61,24 @@ def training_step(
     loss_fn: LossFn,
     optimizer: optax.GradientTransformation,
     ema_decay: float,
-    noise_level: NoiseLevel | None = None,
+    normalized_log_nsr: NoiseLevel | None = None,
     microbatches: int = 1,
     averages: Mapping[str, float] | None = None,
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
     """(state, batch, root key[, replica]) -> (next state, metrics), a pure function over the global batch.
 
     A batch is any tree of arrays with one row for every example. `loss_fn(params, keys, batch)` gives the loss of each
-    example and `noise_level(keys)` where between the smallest (0) and the largest noise (1) it was taken. Row i of the
-    batch of step n always has the same key. The gradient is that of the mean over the batch, summed over `microbatches`
+    example and `normalized_log_nsr(keys)` its log noise-to-signal ratio, 0 at t_min and 1 at t_max. Row i of the batch
+    of step n always has the same key. The gradient is that of the mean over the batch, summed over `microbatches`
     equal parts of it. An update that is not finite is left out and counted. `averages` are decays of more averages of
     the parameters, by their names in the state.
     """
 
     def objective(params: PyTree, keys: Any, batch: PyTree) -> tuple[Array, tuple[Array, Array]]:
         losses = loss_fn(params, keys, batch)
-        return jnp.mean(losses), _per_level(losses, noise_level(keys) if noise_level else jnp.zeros(len(losses)))
+        return jnp.mean(losses), _per_level(
+            losses, normalized_log_nsr(keys) if normalized_log_nsr else jnp.zeros(len(losses))
+        )
 
     def step(state: TrainState, batch: PyTree, key: Any, replica: Replica = ALONE) -> tuple[TrainState, StepMetrics]:
         length = len(jax.tree.leaves(batch)[0])

@@ -41,7 +41,7 @@ def langevin_dynamics(
 
         return jax.lax.scan(body, x, jnp.arange(num_steps))[0]
 
-    return Step(move, evaluations=num_steps)
+    return Step(move, nfe=num_steps)
 
 
 def annealed_langevin(
@@ -93,7 +93,7 @@ def langevin(
 def none(sde: SDE, noise_fn: NoiseFn) -> Step:
     """No corrector."""
     del sde, noise_fn
-    return Step(lambda keys, x, t, s: x, evaluations=0)
+    return Step(lambda keys, x, t, s: x, nfe=0)
 
 
 CORRECTORS = {"annealed_langevin": annealed_langevin, "langevin": langevin, "none": none}

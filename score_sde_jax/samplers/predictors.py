@@ -30,7 +30,7 @@ def euler_maruyama(sde: SDE, noise_fn: NoiseFn) -> Step:
         x = x - (f * x - g2 * sde.score(noise_fn(x, t), t)) * dt
         return x + jnp.sqrt(g2 * dt) * prng.normal(keys, x)
 
-    return Step(move, evaluations=1)
+    return Step(move, nfe=1)
 
 
 def reverse_diffusion(sde: SDE, noise_fn: NoiseFn, *, probability_flow: bool = False) -> Step:
@@ -46,7 +46,7 @@ def reverse_diffusion(sde: SDE, noise_fn: NoiseFn, *, probability_flow: bool = F
             return (2 - scale) * x + 0.5 * change
         return (2 - scale) * x + change + jnp.sqrt(variance) * prng.normal(keys, x)
 
-    return Step(move, evaluations=1)
+    return Step(move, nfe=1)
 
 
 def ancestral(sde: SDE, noise_fn: NoiseFn, *, variance: Literal["posterior", "transition"] = "posterior") -> Step:
@@ -66,7 +66,7 @@ def ancestral(sde: SDE, noise_fn: NoiseFn, *, variance: Literal["posterior", "tr
             std = std * sde.sigma(s) / sde.sigma(t)
         return mean + std * prng.normal(keys, x)
 
-    return Step(move, evaluations=1)
+    return Step(move, nfe=1)
 
 
 def ddim(sde: SDE, noise_fn: NoiseFn) -> Step:
@@ -80,7 +80,7 @@ def ddim(sde: SDE, noise_fn: NoiseFn) -> Step:
         eps = noise_fn(x, t)
         return sde.alpha(s) * sde.denoised(x, eps, t) + sde.sigma(s) * eps
 
-    return Step(move, evaluations=1)
+    return Step(move, nfe=1)
 
 
 def euler(sde: SDE, noise_fn: NoiseFn) -> Step:
@@ -90,7 +90,7 @@ def euler(sde: SDE, noise_fn: NoiseFn) -> Step:
         del keys
         return x + (s - t) * sde.velocity(x, noise_fn(x, t), t)
 
-    return Step(move, evaluations=1)
+    return Step(move, nfe=1)
 
 
 def heun(sde: SDE, noise_fn: NoiseFn) -> Step:
@@ -104,14 +104,14 @@ def heun(sde: SDE, noise_fn: NoiseFn) -> Step:
         v = velocity(x, t)
         return x + 0.5 * (s - t) * (v + velocity(x + (s - t) * v, s))
 
-    return Step(move, evaluations=2)
+    return Step(move, nfe=2)
 
 
 class Denoised(NamedTuple):
     """The denoised images of the step before, and log sigma / alpha at its time."""
 
     images: Images
-    log_ratio: Scalar
+    half_log_snr: Scalar
 
 
 def dpmpp_2m(sde: SDE, noise_fn: NoiseFn) -> Step:
@@ -121,16 +121,18 @@ def dpmpp_2m(sde: SDE, noise_fn: NoiseFn) -> Step:
     """
 
     def init(x: Images) -> Denoised:
-        return Denoised(jnp.zeros_like(x), jnp.asarray(jnp.inf, x.dtype))  # infinitely long ago: no share of it is left
+        return Denoised(
+            jnp.zeros_like(x), jnp.asarray(-jnp.inf, x.dtype)
+        )  # infinitely long ago: no share of it is left
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar, before: Denoised) -> tuple[Images, Denoised]:
         del keys
-        now = Denoised(sde.denoised(x, noise_fn(x, t), t), sde.log_ratio(t))
-        h, h_before = now.log_ratio - sde.log_ratio(s), before.log_ratio - now.log_ratio
+        now = Denoised(sde.denoised(x, noise_fn(x, t), t), sde.half_log_snr(t))
+        h, h_before = sde.half_log_snr(s) - now.half_log_snr, now.half_log_snr - before.half_log_snr
         x0 = now.images + h / (2 * h_before) * (now.images - before.images)
         return sde.sigma(s) / sde.sigma(t) * x - sde.alpha(s) * jnp.expm1(-h) * x0, now
 
-    return Step(move, evaluations=1, init=init)
+    return Step(move, nfe=1, init=init)
 
 
 def dormand_prince(
@@ -148,15 +150,15 @@ def dormand_prince(
         del keys
         found = solve(sde, noise_fn, x, t, s, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
         # What the solver left on its way is no image of time s: let nobody take it for one.
-        return jnp.where(prng.bcast(found.converged, x), found.state, jnp.nan), found.evaluations
+        return jnp.where(prng.bcast(found.converged, x), found.state, jnp.nan), found.nfe
 
-    return Step(move, evaluations=None)
+    return Step(move, nfe=None)
 
 
 def none(sde: SDE, noise_fn: NoiseFn) -> Step:
     """Stay where you are: annealed Langevin dynamics has no predictor."""
     del sde, noise_fn
-    return Step(lambda keys, x, t, s: x, evaluations=0)
+    return Step(lambda keys, x, t, s: x, nfe=0)
 
 
 PREDICTORS = {

@@ -19,7 +19,7 @@ class Samples(NamedTuple):
 
     images: Images
     frames: Float[Array, "frames batch *shape"]
-    evaluations: Counts
+    nfe: Counts
 
 
 def run(step: Step, times: Float[Array, " points"], keys: Keys, x: Images, *, num_frames: int = 0) -> Samples:
@@ -77,19 +77,19 @@ class Sampler:
     num_frames: int = 0
     temperature: float = 1.0
 
-    def __call__(self, noise_fn: NoiseFn, keys: Keys, like: Images, start: Images | None = None) -> Samples:
+    def __call__(self, noise_fn: NoiseFn, keys: Keys, like: Images, initial_noise: Images | None = None) -> Samples:
         """Images of the shape and type of `like`, one for each key, and num_frames frames of their way.
 
-        `start` holds the images at the first time, such as latents, instead of the prior's draw.
+        `initial_noise` holds the images at the first time, such as latents, instead of the prior's draw.
         """
         key_prior, key_run = prng.split(keys, 2)
-        x = self.temperature * self.prior(self.sde, key_prior, like) if start is None else start
+        x = self.temperature * self.prior(self.sde, key_prior, like) if initial_noise is None else initial_noise
         x, frames, evaluations = run(self.step(self.sde, noise_fn), self.times, key_run, x, num_frames=self.num_frames)
         if self.denoise:
             x = denoise(self.sde, noise_fn, x, self.times[-1])
         return Samples(x, frames, evaluations + self.denoise)
 
-    def evaluations(self) -> int | None:
+    def nfe(self) -> int | None:
         """Network evaluations for every image (NFE), or None where the images decide."""
         step = self.step(self.sde, lambda x, t: x)  # counted by the step, whatever the network
-        return None if step.evaluations is None else (len(self.times) - 1) * step.evaluations + self.denoise
+        return None if step.nfe is None else (len(self.times) - 1) * step.nfe + self.denoise

@@ -25,14 +25,14 @@ class Step:
     """
 
     move: Callable[..., Any]
-    evaluations: int | None
+    nfe: int | None
     init: Callable[[Images], PyTree] | None = None
 
     def __call__(self, keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
         """Move the images x from time t to time s, remembering nothing."""
-        return self.counted(keys, x, t, s)[0]
+        return self.call_with_nfe(keys, x, t, s)[0]
 
-    def counted(self, keys: Keys, x: Images, t: Scalar, s: Scalar) -> tuple[Images, Counts]:
+    def call_with_nfe(self, keys: Keys, x: Images, t: Scalar, s: Scalar) -> tuple[Images, Counts]:
         """The same, and how often the network was evaluated for each image."""
         return self.apply(keys, x, t, s, self.memory(x))[:2]
 
@@ -46,13 +46,13 @@ class Step:
             moved = self.move(keys, x, t, s)
         else:
             moved, memory = self.move(keys, x, t, s, memory)
-        x, counts = moved if self.evaluations is None else (moved, jnp.full(len(x), self.evaluations, jnp.int32))
+        x, counts = moved if self.nfe is None else (moved, jnp.full(len(x), self.nfe, jnp.int32))
         return x, counts, memory
 
 
 def chain(*steps: Step) -> Step:
     """One step made of several, each with keys of its own; a corrector and a predictor make predictor-corrector."""
-    numbers = [step.evaluations for step in steps]
+    numbers = [step.nfe for step in steps]
     total = None if None in numbers else sum(n for n in numbers if n is not None)
 
     def init(x: Images) -> PyTree:

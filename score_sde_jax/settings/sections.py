@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from score_sde_jax.data import DATASETS
 from score_sde_jax.devices.parallel import PARALLEL
 from score_sde_jax.diffusion.losses import LOSSES, TIMES, WEIGHTS
-from score_sde_jax.diffusion.ode import AT_START, PER_STEP
+from score_sde_jax.diffusion.ode import NFE_AT_START, NFE_PER_STEP
 from score_sde_jax.diffusion.parameterization import CONDITIONS, PARAMETERIZATIONS
 from score_sde_jax.diffusion.sdes import SDES
 from score_sde_jax.networks import MODELS
@@ -214,7 +214,7 @@ class Evaluation:
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
     t_min: float | None = None
-    max_evaluations: Annotated[int, Range(AT_START + PER_STEP)] = 10_000
+    max_evaluations: Annotated[int, Range(NFE_AT_START + NFE_PER_STEP)] = 10_000
     average: str = EMA
 
 

@@ -75,7 +75,7 @@ def _rows(measured: Measured, options: Mapping[str, Any]) -> Rows:
         return {
             "value": value,
             "standard_error": unit * likelihood.standard_error,
-            "evaluations": likelihood.evaluations,
+            "evaluations": likelihood.nfe,
             "converged": likelihood.converged,
         }
 

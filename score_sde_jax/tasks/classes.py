@@ -42,17 +42,19 @@ class ClassConditional(Task):
         """Images of the classes given["label"]; a pure function."""
         noise_fn, calls = self._guided(networks, sampler.sde, given["label"])
         samples = sampler(noise_fn, keys, like)
-        return samples._replace(evaluations=calls * samples.evaluations)
+        return samples._replace(nfe=calls * samples.nfe)
 
     def _guided(self, networks: Networks, sde: SDE, labels: Int[Array, " batch"]) -> tuple[NoiseFn, int]:
         """The guided noise prediction, and how often it calls the network."""
         if networks.log_probabilities is not None:
-            return guidance.guided(networks.noise_fn, sde, networks.log_probabilities, labels, self.scale), 1
+            return guidance.classifier_guidance(
+                networks.noise_fn, sde, networks.log_probabilities, labels, self.scale
+            ), 1
         assert networks.conditional is not None, "neither a classifier nor a network that knows labels"
         conditional = networks.conditional(labels)
         if self.scale in (0.0, 1.0):
             return conditional if self.scale else networks.noise_fn, 1
-        return guidance.classifier_free(conditional, networks.noise_fn, self.scale), 2
+        return guidance.classifier_free_guidance(conditional, networks.noise_fn, self.scale), 2
 
 
 class Labels(Inputs):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, Num
 
 from score_sde_jax import keys as prng
 from score_sde_jax.diffusion import guidance
-from score_sde_jax.diffusion.guidance import Images, Keys, Known, Mask
+from score_sde_jax.diffusion.guidance import Images, Keys, LinearObservation, Mask
 from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.errors import UserError
 from score_sde_jax.samplers import Sampler, Samples
@@ -49,16 +49,16 @@ class Completion(Task):
 
         def prior(sde: SDE, keys: Keys, like: Images) -> Images:
             start = sampler.temperature * sampler.prior(sde, keys, like)
-            return known.start(key_start, start, sampler.times[0])
+            return known.initialize(key_start, start, sampler.times[0])
 
         conditional = dataclasses.replace(sampler, prior=prior, temperature=1.0)
         samples = conditional(known.noise_fn(networks.noise_fn), key_run, like)
-        return samples._replace(images=known.finish(samples.images))
+        return samples._replace(images=known.enforce(samples.images))
 
-    def known(self, sde: SDE, keys: Keys, like: Images, given: Given) -> Known:
+    def known(self, sde: SDE, keys: Keys, like: Images, given: Given) -> LinearObservation:
         """What is known of the observed images."""
         project = self.projector(prng.split(keys, 3)[2], like, given)
-        return Known(sde, project, project(given["observed"][:, 0]))
+        return LinearObservation(sde, project, project(given["observed"][:, 0]))
 
 
 class Completed(Observed):
@@ -79,7 +79,7 @@ class Completed(Observed):
         observed = given["observed"][:, 0]
         gray = jnp.full_like(observed, sum(self.setup.pixels.ends) / 2)
         known = self.task.known(self.setup.sde, keys, observed, given)
-        return {"given": self.setup.pixels.stored(np.asarray(known.finish(gray)))}
+        return {"given": self.setup.pixels.stored(np.asarray(known.enforce(gray)))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class Inpainting(Completion):
     def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
         """The known pixels; a mask of a file comes as given["mask"], 1 where they are known."""
         known: Mask = given["mask"] if "mask" in given else MASKS[self.mask](keys, like, self.fraction)
-        return guidance.masked(known)
+        return guidance.pixel_mask(known)
 
 
 class Masked(Completed):
@@ -132,7 +132,7 @@ class Colorization(Completion):
 
     def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
         """The grey direction."""
-        return guidance.grey
+        return guidance.channel_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,4 +152,4 @@ class SuperResolution(Completion):
 
     def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
         """The means of the squares."""
-        return guidance.block_means(self.factor)
+        return guidance.block_mean(self.factor)

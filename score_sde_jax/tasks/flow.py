@@ -55,7 +55,7 @@ class Reconstruction(Task):
         ways.append(decode(sde, noise_fn, latents, **options))
         found = jnp.all(jnp.stack([way.converged for way in ways]), axis=0)
         images = jnp.where(prng.bcast(found, like), ways[-1].state, jnp.nan)
-        return Samples(images, images[None], jnp.sum(jnp.stack([way.evaluations for way in ways]), axis=0))
+        return Samples(images, images[None], jnp.sum(jnp.stack([way.nfe for way in ways]), axis=0))
 
 
 class Reconstructed(Observed):

@@ -65,14 +65,14 @@ def _rows(measured: Measured, draws: int) -> Rows:
             def right(t: Array) -> Array:
                 assert measured.log_probabilities is not None
                 log_probabilities = measured.log_probabilities(params)
-                return losses.classified(log_probabilities, sde, key_level, x0, batch["label"], t)
+                return losses.correctly_classified(log_probabilities, sde, key_level, x0, batch["label"], t)
 
             answers = {}
             if measured.log_probabilities is not None:
                 answers = {"level_right": right(prng.bcast(t, x0)), "right": right(jnp.asarray(sde.t_min))}
             return {
                 "loss": held_out_loss(params, key_loss, batch),
-                "level": losses.noise_level(sde, key_level, times=at_t),
+                "level": losses.normalized_log_nsr(sde, key_level, times=at_t),
                 "level_loss": held_out_loss(params, key_level, batch, at_t),
                 **answers,
             }

@@ -138,7 +138,7 @@ class Task:
 
     def sample(self, sampler: Sampler, networks: Networks, keys: Keys, like: Points, given: Given) -> Samples:
         """Images of the shape of `like`, one for each key; a pure function."""
-        return sampler(networks.noise_fn, keys, like, start=given.get("latents"))
+        return sampler(networks.noise_fn, keys, like, initial_noise=given.get("latents"))
 
 
 UNCONDITIONAL = Task()

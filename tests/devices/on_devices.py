@@ -56,7 +56,7 @@ def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: i
     expected = bytes_per_device(state, jax.device_count(), parallel.fully_sharded)
     assert sum(sizes) == expected, (sum(sizes), expected)
     params = jax.tree.map(jnp.copy, state.params)
-    step = training_step(experiment.loss_fn, optimizer, 0.5, experiment.noise_level, microbatches)
+    step = training_step(experiment.loss_fn, optimizer, 0.5, experiment.normalized_log_nsr, microbatches)
     compiled = parallel.compiled(several_steps(step), state, batches, key)
     state, metrics, vote = compiled(state, batches, key, parallel.flags(False))
     found = {"bytes": np.asarray(expected), "gradient": whole(params) - whole(state.params)}

@@ -98,7 +98,7 @@ def test_every_way_is_the_same_on_one_device(alone):
 def test_microbatches_are_the_same_as_the_whole_batch(alone):
     parts = of(alone, "microbatches")
     assert set(parts) >= {"gradient", "loss", "level_loss"}
-    agree(parts, of(alone, "jit", "images", "frames", "evaluations", "given"))
+    agree(parts, of(alone, "jit", "images", "frames", "nfe", "given"))
 
 
 @pytest.mark.parametrize("way", WAYS)

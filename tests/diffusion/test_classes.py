@@ -50,7 +50,9 @@ def test_guidance_of_scale_1_gives_the_prediction_of_the_class(name, x64):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 2, 1)))
     labels = jnp.asarray([0, 1, 0, 0, 1, 1])
     for time in (jnp.asarray(t), jnp.full((6, 1, 1, 1), t)):
-        guided = [guidance.guided(noise_fn, sde, log_probabilities, labels, scale) for scale in (0.0, 1.0, 3.0)]
+        guided = [
+            guidance.classifier_guidance(noise_fn, sde, log_probabilities, labels, scale) for scale in (0.0, 1.0, 3.0)
+        ]
         unguided, found, more = (predict(x, time) for predict in guided)
         alpha, sigma = sde.alpha(jnp.asarray(t)), sde.sigma(jnp.asarray(t))
         mean, std = (np.asarray(part)[np.asarray(labels)].reshape(-1, 1, 1, 1) for part in (MEANS, STDS))
@@ -68,8 +70,8 @@ def test_classifier_free_guidance_is_classifier_guidance_of_exact_predictions(na
     noise_fn, log_probabilities = exact(sde)
     x, t = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 2, 1))), jnp.asarray(t)
     labels = jnp.asarray([0, 1, 0, 0, 1, 1])
-    by_classifier = guidance.guided(noise_fn, sde, log_probabilities, labels, scale)
-    by_network = guidance.classifier_free(of_class(sde)(labels), noise_fn, scale)
+    by_classifier = guidance.classifier_guidance(noise_fn, sde, log_probabilities, labels, scale)
+    by_network = guidance.classifier_free_guidance(of_class(sde)(labels), noise_fn, scale)
     np.testing.assert_allclose(by_network(x, t), by_classifier(x, t), rtol=1e-9, atol=1e-9)
 
 
@@ -135,7 +137,7 @@ def test_the_minimum_of_the_classification_loss_is_the_exact_classifier():
     entropy = -(np.exp(logs) * logs).sum(1)
     assert abs((best - entropy).mean()) < 4 * (best - entropy).std() / np.sqrt(num)
     np.testing.assert_allclose(loss(right, weight=lambda sde, t: 2 * t), 2 * np.ravel(t) * best, rtol=1e-5)
-    hits = np.asarray(losses.classified(right, sde, key_eps, x0, labels, jnp.asarray(0.4)))
+    hits = np.asarray(losses.correctly_classified(right, sde, key_eps, x0, labels, jnp.asarray(0.4)))
     x_t, _ = sde.perturb(key_eps, x0, jnp.asarray(0.4))
     joint = np.asarray(log_joint(sde)(x_t, jnp.asarray(0.4)))
     np.testing.assert_array_equal(hits, (joint[:, 1] > joint[:, 0]) == np.asarray(labels))

@@ -13,7 +13,7 @@ from draws import ANNEALED, SAMPLERS, sampler
 from score_sde_jax import keys as prng
 from score_sde_jax import tasks
 from score_sde_jax.diffusion import guidance
-from score_sde_jax.diffusion.guidance import Known
+from score_sde_jax.diffusion.guidance import LinearObservation
 from score_sde_jax.diffusion.sdes import VE, VP
 from score_sde_jax.samplers import GRIDS, PRIORS, Sampler, Step
 
@@ -50,7 +50,7 @@ def test_of_gaussian_pixels_with_known_means_the_rest_has_its_own_variance(name)
     samples = jax.jit(lambda x: task.sample(draw, networks, keys, jnp.zeros_like(x), {"observed": x[:, None]}))(
         observed
     )
-    project = guidance.block_means(2)
+    project = guidance.block_mean(2)
     np.testing.assert_allclose(project(samples.images), project(observed), atol=1e-5)
     rest = dataclasses.replace(GAUSSIAN, means=(0.0,), stds=(GAUSSIAN.std() * 0.75**0.5,))
     assert_moments(samples.images - project(samples.images), rest, bias=bias, errors=6.0)  # three of four are free
@@ -87,7 +87,7 @@ def test_the_start_is_at_the_marginal_of_the_first_time(sde, prior):
     still = Sampler(
         sde=sde,
         prior=PRIORS[prior],
-        step=lambda sde, noise_fn: Step(lambda keys, x, t, s: x, evaluations=0),
+        step=lambda sde, noise_fn: Step(lambda keys, x, t, s: x, nfe=0),
         times=GRIDS["uniform"](sde, num_steps=1),
         denoise=False,
         num_frames=1,
@@ -136,11 +136,11 @@ def test_the_known_part_of_the_prediction_is_exact(name, x64):
     rng = np.random.default_rng(0)
     y, z, eps = (jnp.asarray(rng.normal(size=(2, 4, 4, 3))) for _ in range(3))
     for time in (jnp.asarray(t), jnp.full((2, 1, 1, 1), t)):
-        known = Known(sde, guidance.grey, guidance.grey(y))
+        known = LinearObservation(sde, guidance.channel_mean, guidance.channel_mean(y))
         x = sde.alpha(time) * y + sde.sigma(time) * z
         found = known.noise_fn(lambda x, t: eps)(x, time)
-        np.testing.assert_allclose(guidance.grey(found), guidance.grey(z), atol=1e-6)
-        np.testing.assert_allclose(found - guidance.grey(found), eps - guidance.grey(eps), atol=1e-12)
+        np.testing.assert_allclose(guidance.channel_mean(found), guidance.channel_mean(z), atol=1e-6)
+        np.testing.assert_allclose(found - guidance.channel_mean(found), eps - guidance.channel_mean(eps), atol=1e-12)
         np.testing.assert_allclose(
-            guidance.grey(sde.denoised(x, found, time)), guidance.grey(y), atol=1e-6
+            guidance.channel_mean(sde.denoised(x, found, time)), guidance.channel_mean(y), atol=1e-6
         )  # so the last denoising step ends on y

@@ -126,7 +126,7 @@ def test_directions_in_turns_are_directions_at_once(monkeypatch, x64):
     time, x = jnp.full((2, 1), 0.4), jnp.asarray(TEMPLATES.mean(axis=0) + 0.1 * TEMPLATES)  # between the two images
     noise_fn = functools.partial(template_noise_fn(VP()), t=time)
     traces = [likelihood._exact(x), likelihood._estimated(image_keys(2), x, "gaussian", 5)]
-    monkeypatch.setattr(likelihood, "DIRECTIONS", 4)
+    monkeypatch.setattr(likelihood, "PROBES_PER_PASS", 4)
     in_turns = [likelihood._exact(x), likelihood._estimated(image_keys(2), x, "gaussian", 5)]
     for at_once, some in zip(traces, in_turns, strict=True):
         for found, want in zip(some(noise_fn, x), at_once(noise_fn, x), strict=True):
@@ -155,7 +155,7 @@ def test_an_image_that_gives_up_has_no_value_and_a_single_probe_no_error():
 
     with jax.disable_jit():
         found = log_likelihood(VP(), noise_fn, image_keys(1), jnp.ones((1, 2)), max_evaluations=14)
-    assert len(calls) == int(found.evaluations[0]) == 14
+    assert len(calls) == int(found.nfe[0]) == 14
     assert not found.converged.any()
     assert np.isnan(found.log_likelihood).all() and np.isnan(found.standard_error).all()
 

@@ -204,7 +204,7 @@ def test_noise_level_is_where_the_loss_looked(name):
 
     x0 = jax.random.normal(jax.random.key(4), SHAPE)
     score_matching_loss(recording, sde, batch_keys(), x0, times=losses.uniform)
-    found = losses.noise_level(sde, batch_keys(), times=losses.uniform)
+    found = losses.normalized_log_nsr(sde, batch_keys(), times=losses.uniform)
     ratio = [np.log(sde.sigma(t) / sde.alpha(t)) for t in map(jnp.asarray, (sde.t_min, seen[0], sde.t_max))]
     np.testing.assert_allclose(found, (ratio[1] - ratio[0]) / (ratio[2] - ratio[0]), rtol=1e-4, atol=1e-5)
     assert found.min() >= -1e-5 and found.max() <= 1 + 1e-5 and np.ptp(found) > 0.1

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from score_sde_jax.diffusion.ode import AT_START, FOURTH_ORDER, NODES, PER_STEP, STAGES, dormand_prince, step_of_size
+from score_sde_jax.diffusion.ode import (
+    FOURTH_ORDER,
+    NFE_AT_START,
+    NFE_PER_STEP,
+    NODES,
+    STAGES,
+    dormand_prince,
+    dormand_prince_step,
+)
 
 # One equation for every image of a batch: a spring whose stiffness grows with time, from soft to hard.
 STIFFNESS = np.array([0.3, 2.0, 30.0, 400.0])
@@ -48,10 +56,10 @@ def test_every_image_takes_the_steps_of_scipy(end, tolerance, x64):
     assert found.converged.all()
     for i in range(len(STIFFNESS)):
         want = on_the_host(i, 0.3, end, rtol=tolerance, atol=tolerance)
-        assert int(found.evaluations[i]) == want.nfev
+        assert int(found.nfe[i]) == want.nfev
         got = [found.state["x"][i, 0], found.state["v"][i, 0]]
         np.testing.assert_allclose(got, want.y[:, -1], rtol=1e-6)
-    assert len(set(np.asarray(found.evaluations))) == len(STIFFNESS)
+    assert len(set(np.asarray(found.nfe))) == len(STIFFNESS)
 
 
 def test_steps_at_a_jump_are_those_of_scipy(x64):
@@ -65,8 +73,8 @@ def test_steps_at_a_jump_are_those_of_scipy(x64):
 
     want = solve_ivp(host, (0.0, 1.0), [0.0], method="RK45", rtol=1e-6, atol=1e-6)
     found = dormand_prince(jump, jnp.zeros((1, 1)), 0.0, 1.0, rtol=1e-6, atol=1e-6)
-    assert int(found.evaluations[0]) == want.nfev
-    assert PER_STEP * (len(want.t) - 1) + AT_START < want.nfev  # some were rejected
+    assert int(found.nfe[0]) == want.nfev
+    assert NFE_PER_STEP * (len(want.t) - 1) + NFE_AT_START < want.nfev  # some were rejected
     np.testing.assert_allclose(found.state[0], want.y[:, -1], rtol=1e-6)
 
 
@@ -75,7 +83,7 @@ def test_an_image_does_not_depend_on_the_others():
     for i in (0, 1):  # soft ones, which wait for the hard ones
         alone = dormand_prince(spring, jax.tree.map(lambda y, i=i: y[: i + 1], begin()), 0.0, 2.0)
         np.testing.assert_allclose(alone.state["x"][i], together.state["x"][i], rtol=1e-6)
-        assert alone.evaluations[i] == together.evaluations[i]
+        assert alone.nfe[i] == together.nfe[i]
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -112,11 +120,11 @@ def test_steps_of_one_size_converge_with_order_5_and_know_their_error(x64):
         t, y, size = jnp.zeros(1), jnp.ones((1, 1)), jnp.full(1, 3.0 / steps)
         slope = velocity(y, t)
         for _ in range(steps):
-            y, slope, _ = step_of_size(velocity, y, slope, t, size)
+            y, slope, _ = dormand_prince_step(velocity, y, slope, t, size)
             t = t + size
             np.testing.assert_allclose(slope, velocity(y, t), rtol=1e-12)
         global_errors.append(abs(float(y[0, 0]) - np.exp(np.sin(3.0))))
-        first = step_of_size(velocity, jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1), size)
+        first = dormand_prince_step(velocity, jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1), size)
         local_errors.append(abs(float(first[2][0, 0])))
     assert np.log2(global_errors[0] / global_errors[1]) == pytest.approx(5, abs=0.3)
     assert np.log2(local_errors[0] / local_errors[1]) == pytest.approx(5, abs=0.3)  # of order 4, in one step
@@ -131,15 +139,15 @@ def test_evaluations_are_the_calls_of_the_velocity():
 
     with jax.disable_jit():
         found = dormand_prince(velocity, jnp.ones((1, 2)), 0.0, 1.0)
-    assert len(calls) == int(found.evaluations[0]) and (len(calls) - AT_START) % PER_STEP == 0
+    assert len(calls) == int(found.nfe[0]) and (len(calls) - NFE_AT_START) % NFE_PER_STEP == 0
 
 
 def test_images_that_run_out_of_evaluations_say_so():
     full = dormand_prince(spring, begin(), 0.0, 2.0)
-    limit = int(full.evaluations[1])
+    limit = int(full.nfe[1])
     cut = dormand_prince(spring, begin(), 0.0, 2.0, max_evaluations=limit)
     np.testing.assert_array_equal(cut.converged, [True, True, False, False])
-    assert np.all(cut.evaluations <= limit) and np.all(cut.evaluations[2:] > limit - PER_STEP)
+    assert np.all(cut.nfe <= limit) and np.all(cut.nfe[2:] > limit - NFE_PER_STEP)
     np.testing.assert_array_equal(cut.state["x"][:2], full.state["x"][:2])
 
 
@@ -151,12 +159,12 @@ def test_a_velocity_that_is_not_finite_ends_its_own_image_alone():
     np.testing.assert_array_equal(found.converged, [True, False, True])
     np.testing.assert_allclose(found.state[::2], np.exp(-1), rtol=1e-4)
     np.testing.assert_array_equal(found.state[1], 1)  # where it was
-    assert found.evaluations[1] < 100
+    assert found.nfe[1] < 100
 
 
 def test_no_time_is_no_step():
     found = dormand_prince(spring, begin(), 0.5, 0.5)
-    assert found.converged.all() and np.all(found.evaluations == AT_START)
+    assert found.converged.all() and np.all(found.nfe == NFE_AT_START)
     np.testing.assert_array_equal(found.state["x"], begin()["x"])
 
 

@@ -14,10 +14,10 @@ KEYS = prng.per_image(jax.random.key(3), jnp.arange(SHAPE[0]))
 
 
 def projectors():
-    found = {"grey": guidance.grey, "block_means_2": guidance.block_means(2)}
-    found["block_means_4"] = guidance.block_means(4)
+    found = {"grey": guidance.channel_mean, "block_means_2": guidance.block_mean(2)}
+    found["block_means_4"] = guidance.block_mean(4)
     for name, mask in MASKS.items():
-        found[name] = lambda x, mask=mask: guidance.masked(mask(KEYS, x, 0.5))(x)
+        found[name] = lambda x, mask=mask: guidance.pixel_mask(mask(KEYS, x, 0.5))(x)
     return found
 
 
@@ -35,8 +35,8 @@ def test_every_projector_is_linear_idempotent_and_self_adjoint(name, x64):
 
 def test_projectors_are_means(x64):
     x = np.random.default_rng(0).normal(size=SHAPE)
-    np.testing.assert_allclose(guidance.grey(jnp.asarray(x))[..., 1], x.mean(-1), atol=1e-14)
-    coarse = np.asarray(guidance.block_means(4)(jnp.asarray(x)))
+    np.testing.assert_allclose(guidance.channel_mean(jnp.asarray(x))[..., 1], x.mean(-1), atol=1e-14)
+    coarse = np.asarray(guidance.block_mean(4)(jnp.asarray(x)))
     for row in range(8):
         for column in range(12):
             block = x[:, row // 4 * 4 : row // 4 * 4 + 4, column // 4 * 4 : column // 4 * 4 + 4]

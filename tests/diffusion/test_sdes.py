@@ -166,6 +166,6 @@ def test_noise_levels_are_even_in_the_log_of_the_signal_to_noise_ratio(name, x64
     sde, levels = SDES[name](), jnp.linspace(0.0, 1.0, 21)
     t = sde.time_at(levels)
     np.testing.assert_allclose(t[jnp.array([0, -1])], [sde.t_min, sde.t_max], rtol=1e-9, atol=1e-15)
-    np.testing.assert_allclose(sde.noise_level(t), levels, atol=1e-9)
+    np.testing.assert_allclose(sde.normalized_log_nsr(t), levels, atol=1e-9)
     log_snr = 2 * np.log(sde.alpha(t) / sde.sigma(t))
     np.testing.assert_allclose(np.diff(log_snr), (log_snr[-1] - log_snr[0]) / 20, rtol=1e-6)

@@ -154,7 +154,7 @@ def test_more_images_go_on_where_it_stopped(run):
         and f"images 8 to 10 of seed {loaded(name).seed}" in told
         and "repeat: python main.py" in told
     )
-    evaluations = build.experiment(_adopted(workdir, name, overrides), more.shape[1:]).sampler.evaluations()
+    evaluations = build.experiment(_adopted(workdir, name, overrides), more.shape[1:]).sampler.nfe()
     assert f"{evaluations:,.1f} network evaluations for an image" in told
     for i, image in enumerate(more if name != "toy" else ()):
         with Image.open(last / "images" / f"{i:06d}.png") as opened:

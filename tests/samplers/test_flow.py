@@ -22,7 +22,7 @@ def test_latents_of_gaussian_data_are_in_closed_form(name, x64):
     want = end.mean() + end.std() / start.std() * (x0 - start.mean())
     tolerance = 5e-3 if name == "ddpm" else 1e-3  # the drift of its table jumps at a thousand levels
     np.testing.assert_allclose(found.state, want, atol=tolerance * end.std())
-    assert found.converged.all() and found.evaluations.min() > 6
+    assert found.converged.all() and found.nfe.min() > 6
 
 
 @pytest.mark.parametrize("name", ["ve", "vp", "subvp"])

@@ -29,7 +29,7 @@ def compiled(kind: str, name: str, **more: int) -> Step:
     """A step of the registries, compiled once for all the pairs that it is in."""
     sde = DIFFUSIONS[kind]
     step = (PREDICTORS | CORRECTORS)[name](sde, SKEWED.noise_fn(sde), **OPTIONS.get(name, {}), **more)
-    return Step(jax.jit(step.counted), evaluations=None)
+    return Step(jax.jit(step.call_with_nfe), nfe=None)
 
 
 @pytest.mark.parametrize("order", ORDERS)

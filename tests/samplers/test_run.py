@@ -77,12 +77,12 @@ def test_number_of_evaluations_is_that_of_the_network(name):
     two = chain(step, step)
     with jax.disable_jit():
         x, t, s = jnp.ones((1, 2)), jnp.asarray(0.5), jnp.asarray(0.4)
-        _, (count,) = step.counted(image_keys(1), x, t, s)
-        assert len(calls) == count and step.evaluations in (None, count)
+        _, (count,) = step.call_with_nfe(image_keys(1), x, t, s)
+        assert len(calls) == count and step.nfe in (None, count)
         calls.clear()
-        _, (count,) = two.counted(image_keys(1), x, t, s)
+        _, (count,) = two.call_with_nfe(image_keys(1), x, t, s)
     assert len(calls) == count
-    assert two.evaluations == (None if step.evaluations is None else 2 * step.evaluations)
+    assert two.nfe == (None if step.nfe is None else 2 * step.nfe)
 
 
 def test_evaluations_are_summed_over_the_steps_for_every_image():
@@ -91,8 +91,8 @@ def test_evaluations_are_summed_over_the_steps_for_every_image():
     three = Step(lambda keys, x, t, s: x, 3)
     x, keys = jnp.asarray([[1.0], [5.0]]), image_keys(2)
     found = run(chain(images_decide, three), jnp.asarray(TIMES), keys, x)
-    np.testing.assert_array_equal(found.evaluations, [5 * (1 + 3), 5 * (5 + 3)])
-    np.testing.assert_array_equal(run(three, jnp.asarray(TIMES), keys, x).evaluations, 15)
+    np.testing.assert_array_equal(found.nfe, [5 * (1 + 3), 5 * (5 + 3)])
+    np.testing.assert_array_equal(run(three, jnp.asarray(TIMES), keys, x).nfe, 15)
 
 
 def test_chain_applies_its_steps_in_order_with_independent_keys():
@@ -156,7 +156,7 @@ def test_sampler_is_prior_then_run_then_denoise(denoised):
     with jax.disable_jit():
         images, frames, evaluations = sampler(noise_fn, keys, like)
     np.testing.assert_array_equal(evaluations, len(calls))
-    assert len(calls) == sampler.evaluations() == (5 if denoised else 4)
+    assert len(calls) == sampler.nfe() == (5 if denoised else 4)
     # The start has a key of its own, which no step uses again.
     start, way = prng.split(keys, 2)
     x, states, _ = run(PREDICTORS["heun"](sde, noise_fn), times, way, prng.uniform(start, like), num_frames=2)
@@ -190,8 +190,8 @@ def test_start_is_given_or_the_prior_times_the_temperature():
     prior = VP().prior(prng.split(keys, 2)[0], like)
     with jax.disable_jit():
         cold = sampler(noise_fn, keys, like).images
-        np.testing.assert_allclose(sampler(noise_fn, keys, like, start=0.5 * prior).images, cold, rtol=1e-6)
-        told = warm(noise_fn, keys, like, start=prior).images
+        np.testing.assert_allclose(sampler(noise_fn, keys, like, initial_noise=0.5 * prior).images, cold, rtol=1e-6)
+        told = warm(noise_fn, keys, like, initial_noise=prior).images
         np.testing.assert_array_equal(warm(noise_fn, keys, like).images, told)
     assert not np.allclose(told, cold)
 
@@ -200,7 +200,7 @@ def test_adaptive_sampler_leaves_the_number_of_evaluations_to_the_images():
     sampler = Sampler(
         sde=VP(), prior=PRIORS["gaussian"], step=PREDICTORS["dormand_prince"], times=jnp.asarray([1.0, 0.5, 1e-3])
     )
-    assert sampler.evaluations() is None
+    assert sampler.nfe() is None
     found = sampler(SKEWED.noise_fn(VP()), image_keys(8), jnp.zeros((8, 1)))
-    assert len(set(np.asarray(found.evaluations).tolist())) > 1
-    np.testing.assert_array_equal((found.evaluations - 1) % 6, 4)  # 2 and some 6 for each of 2 ways, and to denoise
+    assert len(set(np.asarray(found.nfe).tolist())) > 1
+    np.testing.assert_array_equal((found.nfe - 1) % 6, 4)  # 2 and some 6 for each of 2 ways, and to denoise

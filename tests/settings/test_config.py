@@ -72,7 +72,7 @@ def test_more_published_fields(name):
     evaluations, image_size, ema_decay, eps, flip, dequantize, width = MORE[name]
     c = finished(f"{name}.py")
     shape = (image_size or 32, image_size or 32, 3)
-    assert build.experiment(c, shape).sampler.evaluations() == evaluations
+    assert build.experiment(c, shape).sampler.nfe() == evaluations
     assert c.data.get("image_size") == image_size
     assert (c.train.ema_decay, c.optimizer.eps, c.optimizer.beta1, c.optimizer.beta2) == (ema_decay, eps, 0.9, 0.999)
     assert (c.optimizer.weight_decay, c.optimizer.gradient_clip) == (0.0, None)

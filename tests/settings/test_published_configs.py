@@ -113,6 +113,6 @@ def test_sampling(pair):
             theirs["sampling.n_steps_each"],
         )
     shape = dataset_spec(ours.data.name).shape(ours.data.get("image_size"), None)
-    evaluations = build.experiment(ours, shape).sampler.evaluations()
+    evaluations = build.experiment(ours, shape).sampler.nfe()
     each = 1 + (sampler.corrector.name != "none")
     assert evaluations == theirs["model.num_scales"] * each + 1

@@ -36,7 +36,7 @@ def test_reconstruction_gives_back_what_it_is_given_and_counts():
     found = tasks.Reconstruction().sample(draw, networks, keys, jnp.zeros_like(observed), given)
     np.testing.assert_allclose(found.images, observed, atol=1e-3)
     one_way = encode(sde, networks.noise_fn, observed)
-    assert (np.asarray(found.evaluations) > np.asarray(one_way.evaluations)).all()
+    assert (np.asarray(found.nfe) > np.asarray(one_way.nfe)).all()
     few = tasks.Reconstruction(max_evaluations=20).sample(draw, networks, keys, jnp.zeros_like(observed), given)
     assert np.isnan(few.images).all()
 
@@ -59,7 +59,7 @@ def test_an_image_of_which_any_way_failed_is_not_a_number(task, monkeypatch):
     samples = task.sample(sampler(VP(), "ancestral", num=1), networks, keys, observed[:, 0], given)
     assert np.isnan(samples.images).all((1, 2, 3)).tolist() == [True] * num + [False]
     np.testing.assert_array_equal(samples.images[-1], 1)
-    np.testing.assert_array_equal(samples.evaluations, 5 * num)
+    np.testing.assert_array_equal(samples.nfe, 5 * num)
 
 
 def test_interpolation_goes_from_one_image_to_the_other():

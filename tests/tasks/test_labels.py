@@ -97,7 +97,7 @@ def test_a_task_scales_the_difference_and_counts_the_calls(told, scale, calls):
     assert len(seen) == counted == calls
     keys = prng.per_image(jax.random.key(0), jnp.arange(3))
     samples = task.sample(experiment.sampler, networks, keys, jnp.zeros((3, *SHAPE)), {"label": labels})
-    assert set(np.asarray(samples.evaluations).tolist()) == {calls * experiment.sampler.evaluations()}
+    assert set(np.asarray(samples.nfe).tolist()) == {calls * experiment.sampler.nfe()}
 
 
 def test_a_small_unet_without_classes_is_what_it_was_and_with_classes_has_one_leaf_more():

@@ -72,7 +72,7 @@ def steps_by_hand():
         updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
         average = jax.tree.map(lambda old, new: 0.7 * old + 0.3 * new, average, params)
-        level = DIFFUSION.noise_level(by_hand.TIMES(DIFFUSION, prng.split(keys, 2)[0]))
+        level = DIFFUSION.normalized_log_nsr(by_hand.TIMES(DIFFUSION, prng.split(keys, 2)[0]))
         return params, average, state, losses, level, optax.tree.norm(gradient)
 
     params = average = init()
@@ -94,13 +94,13 @@ def test_losses_and_noise_levels_are_those_of_the_same_objects_by_hand():
     def built():
         training = experiment.loss_fn(params, keys, {"image": stored, "label": label})
         held_out = experiment.held_out_loss(params, keys, {"image": x0, "label": label})
-        return training, held_out, experiment.noise_level(keys)
+        return training, held_out, experiment.normalized_log_nsr(keys)
 
     @jax.jit
     def want():
         t = by_hand.TIMES(DIFFUSION, prng.split(keys, 2)[0])
         losses = (by_hand.loss(params, keys, x0, held_out=held_out) for held_out in (False, True))
-        return *losses, DIFFUSION.noise_level(t)
+        return *losses, DIFFUSION.normalized_log_nsr(t)
 
     for a, b in zip(built(), want(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)

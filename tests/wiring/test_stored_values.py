@@ -110,7 +110,7 @@ def test_errors_of_a_round_trip_are_in_gray_levels(run):
     np.testing.assert_allclose(found["errors"], errors, rtol=1e-3)
     assert f"mean absolute error of the round trip: {found['errors'].mean():.3g} of 255 gray levels" in lines
     record = json.loads((output / "samples.json").read_text())
-    assert record["network_evaluations_per_image"] == pytest.approx(np.asarray(drawn.evaluations).mean(), abs=0.06)
+    assert record["network_evaluations_per_image"] == pytest.approx(np.asarray(drawn.nfe).mean(), abs=0.06)
     strips = np.stack([found["images"], GRAYS[TEST[:3]]], axis=1)
     np.testing.assert_array_equal(picture(output / "observed.png"), np.asarray(pictures.strips(strips)))
 
@@ -131,7 +131,7 @@ def test_distances_to_training_images_are_those_of_what_is_stored(run):
 def test_a_set_that_goes_on_keeps_and_shows_what_it_has(run):
     """Rows beside the images stay with them, and the grid shows the first 64 of all."""
     task = "task.name=inpainting", "task.mask=top"
-    (evaluations,) = set(np.asarray(run[1](TASKS["none"](), 1, {}).evaluations).tolist())
+    (evaluations,) = set(np.asarray(run[1](TASKS["none"](), 1, {}).nfe).tolist())
     for num in (3, 7, 8):
         output, found, lines = asked(run, *task, f"sampler.num_images={num}", "sampler.batch_size=4")
         assert f"{evaluations:.1f} network evaluations for an image" in lines

@@ -16,7 +16,7 @@ from run_files import quiet
 from score_sde_jax import keys as prng
 from score_sde_jax import settings
 from score_sde_jax.data import all_images
-from score_sde_jax.diffusion.losses import noise_level
+from score_sde_jax.diffusion.losses import normalized_log_nsr
 from score_sde_jax.diffusion.sdes import SDES, VP
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks import MODELS
@@ -116,7 +116,9 @@ def test_the_loss_is_the_expected_one_at_every_noise_level(runs):
     workdir, kind, overrides, _ = runs("digits")
     output = evaluate.evaluate(finished(kind, *overrides, "eval.draws=30"), workdir, say=quiet)
     sde, grid = VP(), jnp.linspace(VP().t_min, VP().t_max, 20_001)
-    levels = np.asarray(noise_level(sde, prng.per_image(jax.random.key(0), jnp.arange(20_001)), times=lambda *_: grid))
+    levels = np.asarray(
+        normalized_log_nsr(sde, prng.per_image(jax.random.key(0), jnp.arange(20_001)), times=lambda *_: grid)
+    )
     for name, split, num in (("loss", "test", 359), ("training_loss", "train", 359)):
         found = metrics(output)[name]
         x0 = all_images(build.dataset(finished(kind, f"data.split={split}")))[:num] / 16
@@ -184,7 +186,7 @@ def test_times_visit_the_noise_levels_alike(kind):
     sde, wanted = SDES[kind](), jnp.linspace(0, 0.999, 101)
     t = times_of_levels(sde, wanted, None)
     keys = prng.per_image(jax.random.key(0), jnp.arange(101))
-    np.testing.assert_allclose(noise_level(sde, keys, times=lambda *_: t), wanted, atol=1e-4)
+    np.testing.assert_allclose(normalized_log_nsr(sde, keys, times=lambda *_: t), wanted, atol=1e-4)
     ladder = times_of_levels(sde, jnp.linspace(0, 0.999, 100), 5)
     steps, counts = np.unique(np.asarray(ladder), return_counts=True)
     np.testing.assert_allclose(steps, np.linspace(sde.t_min, sde.t_max, 5), rtol=1e-6)
