@@ -41,7 +41,7 @@ def block_mean(factor: int) -> Projector:
     """Return the projector on the means of square blocks of pixels, for super-resolution.
 
     Args:
-        factor: Side of a block in pixels; it divides the height and the width of the images.
+        factor: side of a block in pixels; it divides the height and the width of the images.
     """
 
     def project(x: Images) -> Images:
@@ -64,9 +64,9 @@ class LinearObservation:
     up to the last noise. The paper instead overwrites the observed part of x_t after every step.
 
     Attributes:
-        sde: Diffusion.
-        project: Orthogonal projector P.
-        y: Observed part of the images, in the range of P.
+        sde: diffusion.
+        project: orthogonal projector P.
+        y: observed part of the images, in the range of P.
 
     Reference: arXiv 2011.13456, Appendix I; theory.md eq. (32).
     """
@@ -118,11 +118,11 @@ def classifier_guidance(
     """Return the noise prediction guided by the gradient of a classifier of noisy images.
 
     Args:
-        noise_fn: Unconditional noise prediction (x, t) -> eps_hat.
-        sde: Diffusion.
-        log_probabilities: Classifier (x, t) -> log p(class | x_t = x) of every class.
-        labels: Class of each image.
-        scale: Guidance scale; 0 is unconditional, 1 conditional, above 1 trades diversity for typicality.
+        noise_fn: unconditional noise prediction (x, t) -> eps_hat.
+        sde: diffusion.
+        log_probabilities: classifier (x, t) -> log p(class | x_t = x) of every class.
+        labels: class of each image.
+        scale: guidance scale; 0 is unconditional, 1 conditional, above 1 trades diversity for typicality.
 
     Reference: arXiv 2011.13456, eq. 14; arXiv 2105.05233, Section 4; theory.md eq. (33).
     """
@@ -144,9 +144,9 @@ def classifier_free_guidance(conditional: NoiseFn, unconditional: NoiseFn, scale
     For exact predictions it equals `classifier_guidance`.
 
     Args:
-        conditional: Noise prediction given the class, (x, t) -> eps_hat.
-        unconditional: Noise prediction without a class.
-        scale: Guidance scale, as in `classifier_guidance`. The paper's w is scale - 1.
+        conditional: noise prediction given the class, (x, t) -> eps_hat.
+        unconditional: noise prediction without a class.
+        scale: guidance scale, as in `classifier_guidance`. The paper's w is scale - 1.
 
     Reference: arXiv 2207.12598, eq. 6; theory.md eq. (36).
     """
