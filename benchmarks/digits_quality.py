@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
 from score_sde_jax.data import DATASETS, all_images
-from score_sde_jax.tasks.neighbours import nearest_distances
+from score_sde_jax.tasks.neighbors import nearest_distances
 
 CONFIDENT = 0.9
 

@@ -22,7 +22,7 @@ from score_sde_jax.runs.experiment import Experiment
 from score_sde_jax.runs.numbered import NFE, RECORD, SHOWN, SampleSet, batches
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings
-from score_sde_jax.tasks import Inputs
+from score_sde_jax.tasks import TaskInputs
 
 SAVE_SECONDS = 30.0
 """Samples drawn so far are saved at least this often."""
@@ -55,7 +55,7 @@ class BatchSampler:
     """
 
     def __init__(
-        self, settings: Settings, experiment: Experiment, parallel: Parallel, inputs: Inputs | None = None
+        self, settings: Settings, experiment: Experiment, parallel: Parallel, inputs: TaskInputs | None = None
     ) -> None:
         assert settings.sampler is not None
         self.experiment, self.inputs = experiment, inputs

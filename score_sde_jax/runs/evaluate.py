@@ -23,7 +23,7 @@ from score_sde_jax.runs.experiment import Experiment, abstract_average, average_
 from score_sde_jax.runs.numbered import Rows, batches
 from score_sde_jax.runs.reporting import Say, write_atomically
 from score_sde_jax.settings import Settings, identity, plain, with_values
-from score_sde_jax.tasks import MEASURES, Measure, Measured
+from score_sde_jax.tasks import MEASURES, Measure, MeasureSetup
 
 
 def evaluate(
@@ -75,7 +75,7 @@ def evaluate(
 
 def _measures(settings: Settings, experiment: Experiment, data: Dataset) -> list[Measure]:
     """The measures that section `eval` asks for, with the keys of it that each takes."""
-    measured = Measured(
+    measured = MeasureSetup(
         sde=experiment.sde,
         pixels=experiment.pixels,
         noise_fn=experiment.noise_fn,
@@ -89,7 +89,7 @@ def _measures(settings: Settings, experiment: Experiment, data: Dataset) -> list
     return [
         make(
             measured,
-            **{key: getattr(settings.eval, key) for key in inspect.signature(make).parameters if key != "measured"},
+            **{key: getattr(settings.eval, key) for key in inspect.signature(make).parameters if key != "setup"},
         )
         for name, make in MEASURES.items()
         if getattr(settings.eval, name)

@@ -12,7 +12,7 @@ from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import pictures
 from score_sde_jax.runs.reporting import Say, write_atomically
-from score_sde_jax.tasks.neighbours import nearest_neighbours
+from score_sde_jax.tasks.neighbors import nearest_neighbors
 
 BLOCK = 1000
 """Training images that are compared at once."""
@@ -45,7 +45,7 @@ def leave_neighbours(
             indices = np.arange(first, min(first + BLOCK, len(dataset)))
             yield pixels.gray(dataset.gather(indices)[0]).reshape(len(indices), -1) / 255
 
-    indices, distances = nearest_neighbours(stored.reshape(len(stored), -1) / 255, references(), num)
+    indices, distances = nearest_neighbors(stored.reshape(len(stored), -1) / 255, references(), num)
     packed = io.BytesIO()
     np.savez_compressed(packed, indices=indices, distances=distances)
     write_atomically(directory / "neighbours.npz", packed.getvalue())

@@ -19,7 +19,7 @@ from score_sde_jax.runs.numbered import SampleSet
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings, flatten, from_saved, identity, plain, with_values
 from score_sde_jax.settings.sections import EMA
-from score_sde_jax.tasks import Inputs, Setup
+from score_sde_jax.tasks import TaskInputs, TaskSetup
 
 LEFT = (".png", ".gif", ".npz")
 """Files that are named when all is drawn."""
@@ -78,7 +78,7 @@ def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say
 def _say_what_is_left(
     samples: SampleSet,
     experiment: Experiment,
-    inputs: Inputs,
+    inputs: TaskInputs,
     training: Dataset | None,
     request: SampleRequest,
     say: Say,
@@ -106,7 +106,7 @@ def _training_images(settings: Settings, num_neighbours: int, image_shape: tuple
 
 def _with_task(
     settings: Settings, experiment: Experiment, parallel: Parallel
-) -> tuple[Experiment, Inputs, list[PyTree]]:
+) -> tuple[Experiment, TaskInputs, list[PyTree]]:
     """The experiment for section `task`, what is given to its images, and the parameters that it has in addition."""
     task = build.task(settings, experiment.image_shape)
     classifier, params, more, num_classes = None, [], dict[str, Any](), experiment.num_classes
@@ -114,7 +114,7 @@ def _with_task(
         directory = workdir.locate(folder, "--config.task.classifier")
         classifier, classifier_params, step, num_classes = _classifier(settings, directory, experiment, parallel)
         params, more = [classifier_params], {"classifier_step": step}
-    setup = Setup(
+    setup = TaskSetup(
         image_shape=experiment.image_shape,
         pixels=experiment.pixels,
         sde=experiment.sde,

@@ -1,4 +1,4 @@
-"""What is asked of a trained network: images to be drawn, or numbers to be measured, in one file each."""
+"""Tasks draw images from a trained network; measures evaluate held-out images. Each has a file of its own."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from score_sde_jax.tasks.classes import ClassConditional
 from score_sde_jax.tasks.completion import Colorization, Completion, Inpainting, SuperResolution
 from score_sde_jax.tasks.flow import Interpolation, Reconstruction
 from score_sde_jax.tasks.loss import held_out_loss
-from score_sde_jax.tasks.task import UNCONDITIONAL, Inputs, Measure, Measured, Networks, Setup, Task
+from score_sde_jax.tasks.task import UNCONDITIONAL, Measure, MeasureSetup, Networks, Task, TaskInputs, TaskSetup
 
 __all__ = [
     "MEASURES",
@@ -17,15 +17,15 @@ __all__ = [
     "Colorization",
     "Completion",
     "Inpainting",
-    "Inputs",
     "Interpolation",
     "Measure",
-    "Measured",
+    "MeasureSetup",
     "Networks",
     "Reconstruction",
-    "Setup",
     "SuperResolution",
     "Task",
+    "TaskInputs",
+    "TaskSetup",
 ]
 
 TASKS = {
@@ -38,4 +38,4 @@ TASKS = {
     "reconstruction": Reconstruction,
 }
 MEASURES: dict[str, Callable[..., Measure]] = {"loss": held_out_loss, "bits_per_dim": bits_per_dim}
-"""By the keys of section `eval` that ask for them; their keyword arguments are other keys of it."""
+"""Measures by the keys of section `eval` that switch them on; their keyword arguments are further keys of `eval`."""

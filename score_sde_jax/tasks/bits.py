@@ -12,16 +12,16 @@ from score_sde_jax import keys as prng
 from score_sde_jax.diffusion.likelihood import Divergence, log_likelihood
 from score_sde_jax.diffusion.likelihood import bits_per_dim as bits
 from score_sde_jax.tasks.loss import floats, number_or_none
-from score_sde_jax.tasks.task import Given, Histogram, Measure, Measured, Picture, Rows, plus_minus
+from score_sde_jax.tasks.task import Histogram, InputArrays, Measure, MeasureSetup, Picture, Rows, plus_minus
 
 BITS, NATS = "bits_per_dim", "nats_per_dim"
-"""Names of the measure; nats, of the density itself, for continuous data."""
+"""Names of the measure for images and for continuous data; nats are of the density itself."""
 MANY_DIMENSIONS = 256
-"""An exact divergence of more dimensions than this is worth a warning."""
+"""Dimensions above which an exact divergence gets a note."""
 
 
 def bits_per_dim(
-    measured: Measured,
+    setup: MeasureSetup,
     *,
     divergence: Divergence,
     num_probes: int,
@@ -31,12 +31,24 @@ def bits_per_dim(
     max_evaluations: int,
     repeats: int,
 ) -> Measure:
-    """Bits per dimension of each image, or nats for continuous data, `repeats` times; see `log_likelihood`.
+    """Return the measure of bits per dimension of uniformly dequantized images, or nats for continuous data.
 
-    Columns: the value, the standard error of its estimate, NFE, and whether the solver converged. The noise of an image
-    is a function of key, repeat and index alone.
+    The columns are the value, the standard error of its estimate, the NFE, and whether the solver converged. The noise
+    of an image depends on key, repeat and index alone.
+
+    Args:
+        setup: The run.
+        divergence: "rademacher" or "gaussian" Hutchinson probes, or "exact".
+        num_probes: Hutchinson probes per image, >= 1.
+        rtol: Relative tolerance of the adaptive solver, > 0.
+        atol: Absolute tolerance of the adaptive solver, > 0.
+        t_min: Time at which the ODE ends at the data; None for t_min of the SDE.
+        max_evaluations: Limit of the network evaluations per image.
+        repeats: Measurements per image, >= 1.
+
+    Reference: arXiv 2011.13456, Section 4.3; `log_likelihood`.
     """
-    continuous = measured.pixels.levels is None
+    continuous = setup.pixels.levels is None
     options = dict(divergence=divergence, num_probes=num_probes, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
     name, label = (NATS, "nats/dim") if continuous else (BITS, "bits/dim")
 
@@ -48,25 +60,25 @@ def bits_per_dim(
 
     return Measure(
         name=name,
-        rows=_rows(measured, {**options, "t_start": t_min}),
+        rows=_rows(setup, {**options, "t_start": t_min}),
         summary=likelihood_summary,
         lines=lambda summary, num_images: _lines(summary, num_images, label),
         pictures=pictures,
         purpose=0,
         repeats=repeats,
-        notes=tuple(_notes(measured, divergence)),
+        notes=tuple(_notes(setup, divergence)),
     )
 
 
-def _rows(measured: Measured, options: Mapping[str, Any]) -> Rows:
-    pixels = measured.pixels
+def _rows(setup: MeasureSetup, options: Mapping[str, Any]) -> Rows:
+    pixels = setup.pixels
 
-    def rows(params: PyTree, indices: Array, key: Array, given: Given) -> dict[str, Array]:
-        keys = jax.vmap(jax.random.fold_in)(prng.per_image(key, indices), given["repeat"])
+    def rows(params: PyTree, indices: Array, key: Array, inputs: InputArrays) -> dict[str, Array]:
+        keys = jax.vmap(jax.random.fold_in)(prng.per_image(key, indices), inputs["repeat"])
         key_noise, key_probes = prng.split(keys, 2)
-        x0 = given["image"] if pixels.levels is None else pixels.dequantized(key_noise, given["image"])
-        with jax.default_matmul_precision("highest"):  # accelerators round the factors of a product otherwise
-            likelihood = log_likelihood(measured.sde, measured.noise_fn(params), key_probes, x0, **options)
+        x0 = inputs["image"] if pixels.levels is None else pixels.dequantized(key_noise, inputs["image"])
+        with jax.default_matmul_precision("highest"):  # by default, accelerators round the factors of a product
+            likelihood = log_likelihood(setup.sde, setup.noise_fn(params), key_probes, x0, **options)
         dim = math.prod(x0.shape[1:])
         value, unit = -likelihood.log_likelihood / dim, 1 / dim
         if pixels.levels is not None:
@@ -82,43 +94,49 @@ def _rows(measured: Measured, options: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def _notes(measured: Measured, divergence: Divergence) -> list[str]:
-    dim, notes = math.prod(measured.image_shape), []
-    if measured.pixels.levels is None:
-        notes.append(f"note: {measured.name} are continuous, so this is -log p / {dim} in nats, without dequantization")
-    if measured.level_index:
+def _notes(setup: MeasureSetup, divergence: Divergence) -> list[str]:
+    dim, notes = math.prod(setup.image_shape), []
+    if setup.pixels.levels is None:
+        notes.append(f"note: {setup.name} has continuous values, so this is -log p / {dim} in nats, not dequantized")
+    if setup.level_index:
         notes.append(
-            "note: the network is conditioned on the nearest noise level, so the flow jumps, and takes many evaluations"
+            "note: the network is conditioned on the nearest noise level, so the ODE is discontinuous; its NFE is high"
         )
     if divergence == "exact" and dim > MANY_DIMENSIONS:
         notes.append(
-            f"note: an exact divergence takes {dim:,} derivatives at every evaluation of the network; "
-            "--config.eval.divergence=rademacher takes --config.eval.num_probes"
+            f"note: an exact divergence needs {dim:,} derivatives per network evaluation; "
+            "--config.eval.divergence=rademacher needs --config.eval.num_probes"
         )
     return notes
 
 
 def _lines(summary: Mapping[str, Any], num_images: int, label: str) -> list[str]:
-    said = [
+    text = [
         f"{label} {plus_minus(summary)} over {num_images:,} images, {summary['repeats']} times; NFE "
         f"{summary['evaluations_mean']:,.1f} on average, {summary['evaluations_max']:,} at most"
     ]
     if summary["not_converged"]:
-        named = ", ".join(f"{image} (repeat {repeat})" for repeat, image in summary["not_converged_images"][:10])
-        said.append(
-            f"warning: the solver failed on {summary['not_converged']} of {num_images * summary['repeats']:,}, which "
-            f"are left out: images {named}; look at --config.eval.max_evaluations, rtol and atol"
+        images = ", ".join(f"{image} (repeat {repeat})" for repeat, image in summary["not_converged_images"][:10])
+        text.append(
+            f"warning: the solver failed in {summary['not_converged']} of {num_images * summary['repeats']:,} "
+            f"measurements, which are left out: images {images}; raise --config.eval.max_evaluations, rtol or atol"
         )
-    return said
+    return text
 
 
 def likelihood_summary(columns: Mapping[str, list], num_images: int) -> dict[str, Any]:
-    """Mean over the images, with standard errors, of the column "value" of whole repeats over them.
+    """Summarize the rows of `bits_per_dim`.
 
-    standard_error: of the mean, from the spread over images, whatever it comes from; standard_error_noise: the part of
-    it that dequantization and probes have, from the spread over repeats; standard_error_probes: the part of the probes
-    alone, from their own spread. None if nothing tells. Images whose solver failed are counted, named as [repeat,
-    image], and left out.
+    Args:
+        columns: Columns of the rows, ordered by repeat and then by image.
+        num_images: Images per repeat.
+
+    Returns:
+        mean: Mean of the values over images and repeats.
+        standard_error: Standard error of the mean, from the spread over images.
+        standard_error_noise: Its part from dequantization and probes, from the spread over repeats; None for one.
+        standard_error_probes: Its part from the probes, from their spread; None if it is not known.
+        not_converged_images: [repeat, image] of each failed solution, which the other values leave out.
     """
     by_image = floats(columns["value"]).reshape(-1, num_images)
     values = np.ma.masked_invalid(by_image)

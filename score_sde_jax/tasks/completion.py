@@ -1,4 +1,4 @@
-"""Tasks that are given a part P x_0 of an image: inpainting, colorization, super-resolution."""
+"""Linear inverse problems: images given an observation y = P x_0, for inpainting, colorization and super-resolution."""
 
 import dataclasses
 from typing import ClassVar
@@ -14,16 +14,21 @@ from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.errors import UserError
 from score_sde_jax.samplers import Sampler, Samples
 from score_sde_jax.tasks.masks import MASKS
-from score_sde_jax.tasks.observed import Observed, open_mask
-from score_sde_jax.tasks.task import Given, Indices, Networks, Setup, Task
+from score_sde_jax.tasks.observed import ObservedInputs, open_mask
+from score_sde_jax.tasks.task import Indices, InputArrays, Networks, Task, TaskSetup
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Completion(Task):
-    """A part P x_0 of an image is given, the rest is drawn.
+    """Sampling given an observation y = P x_0; subclasses define the orthogonal projector P.
 
-    source: the images that are observed: a file, a folder or an npz (the test split of the run's data); image number i
-    completes image i div samples_per_image of them, and begins again after the last.
+    Attributes:
+        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
+            data.
+        samples_per_image: Samples per observed image, >= 1: image i is given observed image i // samples_per_image, and
+            the first follows the last.
+
+    Reference: arXiv 2011.13456, Appendix I; theory.md eq. (32).
     """
 
     observations: ClassVar[int] = 1
@@ -32,62 +37,83 @@ class Completion(Task):
 
     def __post_init__(self) -> None:
         if self.samples_per_image < 1:
-            raise ValueError(f"samples_per_image={self.samples_per_image} must be at least 1")
+            raise ValueError(f"samples_per_image must be >= 1, got {self.samples_per_image}")
 
-    def inputs(self, setup: Setup) -> "Completed":
-        """The observed images."""
-        return Completed(self, setup)
+    def inputs(self, setup: TaskSetup) -> "CompletionInputs":
+        """Return the observed images."""
+        return CompletionInputs(self, setup)
 
-    def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
-        """The orthogonal projector on what is known."""
+    def projector(self, keys: Keys, like: Images, inputs: InputArrays) -> guidance.Projector:
+        """Return the orthogonal projector P.
+
+        Args:
+            keys: One key per image.
+            like: Array of the shape and dtype of the images.
+            inputs: Input arrays, one row per image.
+        """
         raise NotImplementedError
 
-    def sample(self, sampler: Sampler, networks: Networks, keys: Keys, like: Images, given: Given) -> Samples:
-        """Images of the shape of `like`, one for each key; a pure function of the known part of what is observed."""
+    def sample(self, sampler: Sampler, networks: Networks, keys: Keys, like: Images, inputs: InputArrays) -> Samples:
+        """Draw images with the observed part of inputs["observed"]; a pure function, see `Task.sample`."""
         key_start, key_run = prng.split(keys, 2)
-        known = self.known(sampler.sde, keys, like, given)
+        observation = self.observation(sampler.sde, keys, like, inputs)
 
         def prior(sde: SDE, keys: Keys, like: Images) -> Images:
             start = sampler.temperature * sampler.prior(sde, keys, like)
-            return known.initialize(key_start, start, sampler.times[0])
+            return observation.initialize(key_start, start, sampler.times[0])
 
         conditional = dataclasses.replace(sampler, prior=prior, temperature=1.0)
-        samples = conditional(known.noise_fn(networks.noise_fn), key_run, like)
-        return samples._replace(images=known.enforce(samples.images))
+        samples = conditional(observation.noise_fn(networks.noise_fn), key_run, like)
+        return samples._replace(images=observation.enforce(samples.images))
 
-    def known(self, sde: SDE, keys: Keys, like: Images, given: Given) -> LinearObservation:
-        """What is known of the observed images."""
-        project = self.projector(prng.split(keys, 3)[2], like, given)
-        return LinearObservation(sde, project, project(given["observed"][:, 0]))
+    def observation(self, sde: SDE, keys: Keys, like: Images, inputs: InputArrays) -> LinearObservation:
+        """Return the observation y = P x_0 of the images inputs["observed"].
+
+        Args:
+            sde: Forward diffusion.
+            keys: One key per image.
+            like: Array of the shape and dtype of the images.
+            inputs: Input arrays, one row per image.
+        """
+        project = self.projector(prng.split(keys, 3)[2], like, inputs)
+        return LinearObservation(sde, project, project(inputs["observed"][:, 0]))
 
 
-class Completed(Observed):
-    """Observed images of which a part is given, and beside the images what was given: gray where nothing is known."""
+class CompletionInputs(ObservedInputs):
+    """Observed images; their observation is saved as `given`, gray in its null space."""
 
-    def __init__(self, task: Completion, setup: Setup) -> None:
+    def __init__(self, task: Completion, setup: TaskSetup) -> None:
         super().__init__(setup, task.source)
         self.task, self.samples_per_image = task, task.samples_per_image
 
-    def numbers(self, indices: Indices) -> Int[np.ndarray, "batch 1"]:
-        """Image number i completes image i div samples_per_image."""
+    def source_indices(self, indices: Indices) -> Int[np.ndarray, "batch 1"]:
+        """Return indices // samples_per_image."""
         return indices[:, None] // self.samples_per_image
 
     def extras(self, indices: Indices, images: Num[np.ndarray, "batch ..."], key: Array) -> dict[str, np.ndarray]:
-        """The known part as `given`, uint8."""
+        """Return the observations as `given`, uint8."""
         keys = prng.per_image(key, jnp.asarray(indices))
-        given = {name: jnp.asarray(rows) for name, rows in self(indices).items()}
-        observed = given["observed"][:, 0]
+        inputs = {name: jnp.asarray(rows) for name, rows in self(indices).items()}
+        observed = inputs["observed"][:, 0]
         gray = jnp.full_like(observed, sum(self.setup.pixels.ends) / 2)
-        known = self.task.known(self.setup.sde, keys, observed, given)
-        return {"given": self.setup.pixels.stored(np.asarray(known.enforce(gray)))}
+        observation = self.task.observation(self.setup.sde, keys, observed, inputs)
+        return {"given": self.setup.pixels.stored(np.asarray(observation.enforce(gray)))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inpainting(Completion):
-    """The pixels outside a mask are given.
+    """Inpainting: the pixels outside a mask are observed.
 
-    mask: what is hidden, `fraction` of the image: left, right, top, bottom, box, random, or a file: an image, white
-    where it hides, or an npy array, nonzero where it hides.
+    Attributes:
+        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
+            data.
+        samples_per_image: Samples per observed image, >= 1: image i is given observed image i // samples_per_image, and
+            the first follows the last.
+        mask: Hidden pixels: left, right, top, bottom, box, random, or the path of an image (hidden where white) or npy
+            array (hidden where nonzero).
+        fraction: Hidden fraction of the image, > 0 and < 1; not used with a mask from a file.
+
+    Reference: arXiv 2011.13456, Appendix I; theory.md eq. (32).
     """
 
     mask: str = "right"
@@ -96,60 +122,79 @@ class Inpainting(Completion):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.fraction < 1:
-            raise ValueError(f"fraction={self.fraction} must lie between 0 and 1")
+            raise ValueError(f"fraction must be > 0 and < 1, got {self.fraction}")
 
-    def inputs(self, setup: Setup) -> Completed:
-        """The observed images, and the mask of a file."""
-        return Masked(self, setup) if self.mask not in MASKS else Completed(self, setup)
+    def inputs(self, setup: TaskSetup) -> CompletionInputs:
+        """Return the observed images, and the mask if it is a file."""
+        return MaskedInputs(self, setup) if self.mask not in MASKS else CompletionInputs(self, setup)
 
-    def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
-        """The known pixels; a mask of a file comes as given["mask"], 1 where they are known."""
-        known: Mask = given["mask"] if "mask" in given else MASKS[self.mask](keys, like, self.fraction)
-        return guidance.pixel_mask(known)
+    def projector(self, keys: Keys, like: Images, inputs: InputArrays) -> guidance.Projector:
+        """Return the projector on the known pixels; inputs["mask"] is a mask from a file."""
+        mask: Mask = inputs["mask"] if "mask" in inputs else MASKS[self.mask](keys, like, self.fraction)
+        return guidance.pixel_mask(mask)
 
 
-class Masked(Completed):
-    """With the mask of a file: "mask" (batch, height, width, 1), 1 where pixels are known."""
+class MaskedInputs(CompletionInputs):
+    """Further input "mask" (batch, height, width, 1), from a file: 1 for known pixels."""
 
-    def __init__(self, task: Inpainting, setup: Setup) -> None:
+    def __init__(self, task: Inpainting, setup: TaskSetup) -> None:
         super().__init__(task, setup)
         self.mask, self.description["mask"] = open_mask(task.mask, setup.image_shape)
 
     def __call__(self, indices: Indices) -> dict[str, np.ndarray]:
-        """Arrays with one row for each of the images number `indices`."""
+        """Return the observed images and masks of the images with these indices."""
         return super().__call__(indices) | {"mask": np.broadcast_to(self.mask, (len(indices), *self.mask.shape))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Colorization(Completion):
-    """The mean over the colors of each pixel is given."""
+    """Colorization: the mean of the three channels of each pixel is observed.
+
+    Attributes:
+        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
+            data.
+        samples_per_image: Samples per observed image, >= 1: image i is given observed image i // samples_per_image, and
+            the first follows the last.
+
+    Reference: arXiv 2011.13456, Appendix I; theory.md eq. (32).
+    """
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """Raise UserError for images without colors."""
+        """Raise UserError if the images are not RGB."""
         super().check(image_shape)
         if image_shape[2] != 3:
-            raise UserError(f"--config.task.name=colorization needs images of 3 channels, not {image_shape[2]}")
+            raise UserError(f"--config.task.name=colorization: needs images of 3 channels, not {image_shape[2]}")
 
-    def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
-        """The grey direction."""
+    def projector(self, keys: Keys, like: Images, inputs: InputArrays) -> guidance.Projector:
+        """Return the projector on gray images."""
         return guidance.channel_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SuperResolution(Completion):
-    """The means over squares of factor by factor pixels are given."""
+    """Super-resolution: the means of blocks of factor x factor pixels are observed.
+
+    Attributes:
+        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
+            data.
+        samples_per_image: Samples per observed image, >= 1: image i is given observed image i // samples_per_image, and
+            the first follows the last.
+        factor: Height and width of a block, in pixels, >= 2; it divides height and width of the image.
+
+    Reference: theory.md eq. (32).
+    """
 
     factor: int = 2
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """Raise UserError for images that the squares do not fill."""
+        """Raise UserError if the factor does not divide the image size."""
         super().check(image_shape)
         if self.factor < 2 or any(size % self.factor for size in image_shape[:2]):
             raise UserError(
-                f"--config.task.factor={self.factor}: at least 2, and a divisor of the {image_shape[0]} by "
+                f"--config.task.factor={self.factor}: must be >= 2 and divide the image size, {image_shape[0]} x "
                 f"{image_shape[1]} pixels"
             )
 
-    def projector(self, keys: Keys, like: Images, given: Given) -> guidance.Projector:
-        """The means of the squares."""
+    def projector(self, keys: Keys, like: Images, inputs: InputArrays) -> guidance.Projector:
+        """Return the projector on images with constant blocks."""
         return guidance.block_mean(self.factor)

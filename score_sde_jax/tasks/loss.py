@@ -1,4 +1,4 @@
-"""The loss of held-out images: at the times of training, and at every noise level."""
+"""Loss of held-out images: at training times, and per noise level."""
 
 import math
 from collections.abc import Mapping
@@ -13,30 +13,34 @@ from score_sde_jax import keys as prng
 from score_sde_jax.diffusion import losses
 from score_sde_jax.diffusion.losses import NUM_BINS
 from score_sde_jax.diffusion.sdes import SDE
-from score_sde_jax.tasks.task import Given, LevelCurves, Measure, Measured, Picture, Rows, plus_minus
+from score_sde_jax.tasks.task import InputArrays, LevelCurves, Measure, MeasureSetup, Picture, Rows, plus_minus
 
 GOLDEN = 2654435769
-"""2^32 over the golden ratio: its multiples, modulo 2^32, spread evenly."""
+"""2^32 over the golden ratio: its multiples, modulo 2^32, are evenly spread."""
 
 
-def held_out_loss(measured: Measured, *, draws: int) -> Measure:
-    """The loss of each image at `draws` times as in training, and at as many noise levels that visit all alike.
+def held_out_loss(setup: MeasureSetup, *, draws: int) -> Measure:
+    """Return the measure of the loss at random training times and at evenly spread noise levels.
 
-    Of a classifier also whether it is right at each level, and at the smallest noise. The noise of an image is a
-    function of key and index alone.
+    For a classifier it measures the accuracy too, at the same noise levels and at the smallest noise. The noise of an
+    image depends on key and index alone.
+
+    Args:
+        setup: The run.
+        draws: Training times, and noise levels, per image, >= 1.
     """
-    accuracy = measured.log_probabilities is not None
+    accuracy = setup.log_probabilities is not None
 
     def lines(summary: Mapping[str, Any], num_images: int) -> list[str]:
-        said = [f"{plus_minus(summary)} over {num_images:,} images, {draws} draws"]
+        text = [f"{plus_minus(summary)} over {num_images:,} images, {draws} draws"]
         if accuracy:
             shares = [plus_minus(summary[key]) for key in ("accuracy", "accuracy_all_levels")]
-            said.append(f"accuracy {shares[0]} at the smallest noise, {shares[1]} over all noise levels alike")
-        return said
+            text.append(f"accuracy {shares[0]} at the smallest noise, {shares[1]} over evenly spread noise levels")
+        return text
 
     return Measure(
         name="loss",
-        rows=_rows(measured, draws),
+        rows=_rows(setup, draws),
         summary=lambda columns, num_images: loss_summary(columns),
         lines=lines,
         pictures=_pictures,
@@ -45,31 +49,31 @@ def held_out_loss(measured: Measured, *, draws: int) -> Measure:
     )
 
 
-def _rows(measured: Measured, draws: int) -> Rows:
-    sde, pixels, held_out_loss = measured.sde, measured.pixels, measured.held_out_loss
+def _rows(setup: MeasureSetup, draws: int) -> Rows:
+    sde, pixels, held_out_loss = setup.sde, setup.pixels, setup.held_out_loss
 
-    def rows(params: PyTree, indices: Array, key: Array, given: Given) -> dict[str, Array]:
+    def rows(params: PyTree, indices: Array, key: Array, inputs: InputArrays) -> dict[str, Array]:
         keys, offset = prng.per_image(key, indices), _spread(indices)
 
         def draw(number: Array) -> dict[str, Array]:
             key_noise, key_loss, key_level = prng.split(prng.fold_in(keys, number), 3)
-            stored = given["image"]
+            stored = inputs["image"]
             x0 = pixels.dequantized(key_noise, stored) if pixels.dequantize else pixels.scaled(stored)
-            batch = {**given, "image": x0}
-            t = times_of_levels(sde, (number + offset) / draws, measured.num_levels)
+            batch = {**inputs, "image": x0}
+            t = times_of_levels(sde, (number + offset) / draws, setup.num_levels)
 
             def at_t(sde: SDE, keys: Array) -> Array:
                 del sde, keys
                 return t
 
-            def right(t: Array) -> Array:
-                assert measured.log_probabilities is not None
-                log_probabilities = measured.log_probabilities(params)
+            def correct(t: Array) -> Array:
+                assert setup.log_probabilities is not None
+                log_probabilities = setup.log_probabilities(params)
                 return losses.correctly_classified(log_probabilities, sde, key_level, x0, batch["label"], t)
 
             answers = {}
-            if measured.log_probabilities is not None:
-                answers = {"level_right": right(prng.bcast(t, x0)), "right": right(jnp.asarray(sde.t_min))}
+            if setup.log_probabilities is not None:
+                answers = {"level_right": correct(prng.bcast(t, x0)), "right": correct(jnp.asarray(sde.t_min))}
             return {
                 "loss": held_out_loss(params, key_loss, batch),
                 "level": losses.normalized_log_nsr(sde, key_level, times=at_t),
@@ -83,25 +87,36 @@ def _rows(measured: Measured, draws: int) -> Rows:
 
 
 def _spread(indices: Array) -> Float[Array, " batch"]:
-    """A number in [0, 1) for each index, evenly spread over any range of indices."""
+    """Return a number in [0, 1) per index, evenly spread over any range of indices."""
     return (indices.astype(jnp.uint32) * jnp.uint32(GOLDEN) >> 8).astype(jnp.float32) / 2**24
 
 
 def times_of_levels(sde: SDE, levels: Float[Array, " batch"], num_levels: int | None) -> Float[Array, " batch"]:
-    """Times of noise levels from 0 to below 1, even in log sigma / alpha; with `num_levels`, of the ladder's steps."""
+    """Return the times of noise levels.
+
+    Args:
+        sde: Forward diffusion.
+        levels: Noise levels in [0, 1), uniform in log(sigma / alpha) from the smallest to the largest noise.
+        num_levels: Number of discrete noise levels, to which `levels` are rounded down; None for continuous time.
+    """
     if num_levels is not None:
         return sde.t_min + (sde.t_max - sde.t_min) * jnp.floor(levels * num_levels) / (num_levels - 1)
     return sde.time_at(levels)
 
 
-# ------------------------------------------------------------------------- what it amounts to
+# ------------------------------------------------------------------------- summary
 
 
 def loss_summary(columns: Mapping[str, list], num_bins: int = NUM_BINS) -> dict[str, Any]:
-    """Mean loss at the times of training, and in each bin of noise levels from the smallest to the largest noise.
+    """Summarize the rows of `held_out_loss`.
 
-    With standard errors; None in a bin that no level of a ladder is in. Of a classifier also the shares that it gets
-    right: at the smallest noise, at all levels alike, and at the levels of each bin.
+    Args:
+        columns: Columns of the rows.
+        num_bins: Bins of noise levels, from the smallest to the largest noise.
+
+    Returns:
+        Mean loss at training times and per bin, with standard errors; None for a bin without a level. For a classifier
+        also the accuracy at the smallest noise, over all levels, and per bin.
     """
     loss = floats(columns["loss"])
     bins = np.clip(np.floor(floats(columns["level"]) * num_bins).astype(int), 0, num_bins - 1)
@@ -137,12 +152,12 @@ def _mean(values: np.ndarray) -> dict[str, float | None]:
 
 
 def floats(values: list) -> np.ndarray:
-    """An array in which None is nan."""
+    """Return an array with NaN for None."""
     return np.array(values, float)
 
 
 def number_or_none(value: Any) -> float | None:
-    """A float, or None for what is masked, missing or not finite."""
+    """Return a float; None for a masked, missing or non-finite value."""
     if value is None or np.ma.is_masked(value) or not math.isfinite(value):
         return None
     return float(value)

@@ -1,4 +1,4 @@
-"""Masks of images: 1 where pixels are known, 0 where they are hidden."""
+"""Masks of images: 1 for known pixels, 0 for hidden pixels."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from score_sde_jax.diffusion.guidance import Images, Keys, Mask
 
 
 def right(keys: Keys, like: Images, fraction: float) -> Mask:
-    """Hide this share of the columns, from the right."""
+    """Hide a fraction of the columns, at the right."""
     del keys
     columns = like.shape[2]
     known = np.arange(columns) < columns - round(fraction * columns)
@@ -18,22 +18,22 @@ def right(keys: Keys, like: Images, fraction: float) -> Mask:
 
 
 def left(keys: Keys, like: Images, fraction: float) -> Mask:
-    """Hide this share of the columns, from the left."""
+    """Hide a fraction of the columns, at the left."""
     return right(keys, like, fraction)[:, :, ::-1]
 
 
 def bottom(keys: Keys, like: Images, fraction: float) -> Mask:
-    """Hide this share of the rows, from below."""
+    """Hide a fraction of the rows, at the bottom."""
     return jnp.swapaxes(right(keys, jnp.swapaxes(like, 1, 2), fraction), 1, 2)
 
 
 def top(keys: Keys, like: Images, fraction: float) -> Mask:
-    """Hide this share of the rows, from above."""
+    """Hide a fraction of the rows, at the top."""
     return bottom(keys, like, fraction)[:, ::-1]
 
 
 def box(keys: Keys, like: Images, fraction: float) -> Mask:
-    """Hide a box in the middle with about this share of the pixels."""
+    """Hide a central box with about a fraction of the pixels."""
     del keys
     known = np.ones((1, *like.shape[1:3], 1))
     height, width = (max(1, round(fraction**0.5 * size)) for size in like.shape[1:3])
@@ -43,7 +43,7 @@ def box(keys: Keys, like: Images, fraction: float) -> Mask:
 
 
 def random(keys: Keys, like: Images, fraction: float) -> Mask:
-    """Hide every pixel with this probability; the mask of an image is a function of its key."""
+    """Hide each pixel with probability `fraction`; the mask of an image depends on its key alone."""
     return (prng.uniform(keys, like[..., :1]) >= fraction).astype(like.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Observed images and masks from files, and what every task that observes images leaves."""
+"""Inputs of tasks that observe images: images and masks from files."""
 
 import dataclasses
 import hashlib
@@ -17,38 +17,40 @@ from score_sde_jax.data.folder import image_folder
 from score_sde_jax.data.npz import npz
 from score_sde_jax.errors import UserError
 from score_sde_jax.tasks.masks import MASKS
-from score_sde_jax.tasks.task import Grid, Indices, Inputs, Setup, Strips
+from score_sde_jax.tasks.task import Grid, Indices, Strips, TaskInputs, TaskSetup
 
 
-class Observed(Inputs):
-    """Observed images: "observed" (batch, observations, height, width, channels), and pictures beside them.
+class ObservedInputs(TaskInputs):
+    """Input "observed" (batch, observations, height, width, channels), the observed images.
 
-    `numbers` gives the numbers of the images that are observed for each image, (batch, observations).
+    Attributes:
+        source: Dataset of the images that are observed.
+        samples_per_image: Consecutive samples that share their observed image.
     """
 
     samples_per_image = 1
 
-    def __init__(self, setup: Setup, source: str | None) -> None:
+    def __init__(self, setup: TaskSetup, source: str | None) -> None:
         super().__init__(setup)
         self.source, self.description["source"] = open_source(source, setup)
 
-    def numbers(self, indices: Indices) -> Int[np.ndarray, "batch observations"]:
-        """Numbers of the images that are observed for images number `indices`."""
+    def source_indices(self, indices: Indices) -> Int[np.ndarray, "batch observations"]:
+        """Return the indices of the observed images, modulo the length of the source."""
         raise NotImplementedError
 
     def __call__(self, indices: Indices) -> dict[str, np.ndarray]:
-        """Arrays with one row for each of the images number `indices`."""
+        """Return the observed images of the images with these indices."""
         return {"observed": self.observed(indices)}
 
     def observed(self, indices: Indices) -> Float[np.ndarray, "batch observations ..."]:
-        """The observed images, in the value range."""
-        numbers = self.numbers(indices) % len(self.source)
-        pixels = dataclasses.replace(self.setup.pixels, levels=self.source.levels)  # files have levels of their own
+        """Return x_0 of the observed images."""
+        numbers = self.source_indices(indices) % len(self.source)
+        pixels = dataclasses.replace(self.setup.pixels, levels=self.source.levels)  # a file may have other levels
         x0 = pixels.known(self.source.gather(numbers.ravel())[0])
         return x0.reshape(*numbers.shape, *x0.shape[1:])
 
     def pictures(self, stored: np.ndarray, extras: Mapping[str, np.ndarray]) -> dict[str, Grid | Strips]:
-        """Strips of what is given, what became of it, and the observed image."""
+        """Return strips of the observation, its samples, and the observed image."""
         each = self.samples_per_image
         stored = stored[: max(each, len(stored) // each * each)]
         first = np.arange(0, len(stored), each)
@@ -59,7 +61,12 @@ class Observed(Inputs):
 
 
 def in_rows(images: np.ndarray, length: int) -> np.ndarray:
-    """Rows of so many images; what does not fill the last one is blank."""
+    """Arrange images in rows; the last row is filled up with white.
+
+    Args:
+        images: Images in reading order.
+        length: Images per row.
+    """
     num = math.ceil(len(images) / length)
     padded = np.full((num * length, *images.shape[1:]), 255, images.dtype)
     padded[: len(images)] = images
@@ -69,15 +76,28 @@ def in_rows(images: np.ndarray, length: int) -> np.ndarray:
 # ------------------------------------------------------------------------- files
 
 
-def open_source(path: str | None, setup: Setup) -> tuple[Dataset, Any]:
-    """The images that are observed, of the run's shape, and what identifies them; UserError if they cannot be read."""
+def open_source(path: str | None, setup: TaskSetup) -> tuple[Dataset, Any]:
+    """Open observed images; those of files are cropped and resized to the run's shape.
+
+    Args:
+        path: An image, folder, zip or npz file; None for the held-out images of the run.
+        setup: The run.
+
+    Returns:
+        The images and their identity, for samples.json.
+
+    Raises:
+        UserError: The file is missing or not readable, or the images of the run are not square.
+    """
     if path is None:
         return setup.held_out(), dict(setup.about_held_out)
     place, (size, width, channels) = Path(path).expanduser(), setup.image_shape
     if not place.exists():
         raise UserError(f"--config.task.source={path}: no such file or folder")
     if size != width:
-        raise UserError(f"--config.task.source={path}: images of {size} by {width} pixels are not square; leave it out")
+        raise UserError(
+            f"--config.task.source={path}: the images of the run are {size} x {width} pixels, not square; leave it out"
+        )
     if place.is_dir() or place.suffix == ".zip":
         return image_folder(dir=path, image_size=size, channels=channels), {"folder": str(place.resolve())}
     if place.suffix == ".npz":
@@ -86,29 +106,42 @@ def open_source(path: str | None, setup: Setup) -> tuple[Dataset, Any]:
     else:
         try:
             stored = files.decode(str(place), channels)[None]
-        except Exception as error:  # broken files make Pillow raise nearly anything
-            raise UserError(f"--config.task.source={path}: not an image that can be read ({error})") from error
+        except Exception as error:  # Pillow raises many types for corrupted files
+            raise UserError(f"--config.task.source={path}: not a readable image ({error})") from error
     resized = np.stack([files.resize(files.center_crop(image), size) for image in stored])
     return ArrayDataset(place.name, resized, labels=None), {"file": digest(place)}
 
 
 def open_mask(path: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
-    """A mask of a file, 1 where pixels are known, and what identifies it; UserError if it cannot be read or used."""
+    """Read a mask from a file.
+
+    Args:
+        path: An image, hidden where white, or an npy array, hidden where nonzero.
+        image_shape: Shape of an image.
+
+    Returns:
+        The mask (height, width, 1), 1 for known pixels, and its identity, for samples.json.
+
+    Raises:
+        UserError: The file is missing or not readable, or the mask has another shape or hides all or no pixels.
+    """
     place = Path(path).expanduser()
     if not place.is_file():
-        raise UserError(f"--config.task.mask={path}: no such file, and none of {', '.join(MASKS)}")
+        raise UserError(f"--config.task.mask={path}: no such file; choose one of {', '.join(MASKS)}, or a file")
     try:
         hidden = np.load(place) if place.suffix == ".npy" else files.decode(str(place), 1)[..., 0] > 127
-    except Exception as error:  # broken files make Pillow raise nearly anything
-        raise UserError(f"--config.task.mask={path}: not a mask that can be read ({error})") from error
+    except Exception as error:  # Pillow raises many types for corrupted files
+        raise UserError(f"--config.task.mask={path}: not a readable mask ({error})") from error
     hidden = np.asarray(hidden).squeeze() != 0
     if hidden.shape != image_shape[:2]:
-        raise UserError(f"--config.task.mask={path}: of shape {hidden.shape}; the images are {image_shape[:2]}")
+        raise UserError(
+            f"--config.task.mask={path}: has shape {hidden.shape}, must have that of the images, {image_shape[:2]}"
+        )
     if hidden.all() or not hidden.any():
-        raise UserError(f"--config.task.mask={path}: hides {'all' if hidden.all() else 'none'} of the pixels")
+        raise UserError(f"--config.task.mask={path}: hides {'all' if hidden.all() else 'no'} pixels; choose another")
     return (~hidden)[..., None].astype(np.float32), digest(place)
 
 
 def digest(path: Path) -> str:
-    """What identifies the content of a file."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,8 +1,8 @@
-"""What is asked of a trained network, image by image: images to draw, or numbers to measure.
+"""Interfaces of tasks, which draw images, and of measures, which evaluate images.
 
-Either is one pure function (params, indices, key, given) -> rows, with one row for every index; `Parallel.per_example`
-runs it, and `runs/numbered.py` continues it where an earlier call stopped. Each file of this wing holds one task or
-measure with all that belongs to it: the arrays it is given, the function, what it leaves beside the rows, its pictures.
+Both are a pure function (params, indices, key, inputs) -> rows, with one row per index. `Parallel.per_example` runs it
+on all devices, and `runs/numbered.py` resumes it. The file of a task or measure has its options, input arrays,
+function, further results and pictures.
 """
 
 import dataclasses
@@ -19,38 +19,59 @@ from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.errors import UserError
 from score_sde_jax.samplers import Sampler, Samples
 
-Given = Mapping[str, Array]
+InputArrays = Mapping[str, Array]
+"""Arrays with one row per image, such as "observed", "mask" and "label"."""
 Indices = Int[np.ndarray, " batch"]
 Points = Float[Array, "batch *shape"]
-Rows = Callable[[PyTree, Array, Array, Given], dict[str, Array]]
-"""(params, indices, key, given) -> columns with one row for every index."""
+Rows = Callable[[PyTree, Array, Array, InputArrays], dict[str, Array]]
+"""(params, indices, key, inputs) -> columns with one row per index."""
 
 # ------------------------------------------------------------------------- pictures, drawn by runs/pictures.py
 
 
 class Grid(NamedTuple):
-    """Images in rows of so many columns."""
+    """A grid of images.
+
+    Attributes:
+        images: Images in reading order.
+        columns: Images per row; by default the grid is nearly square.
+    """
 
     images: UInt8[np.ndarray, "num height width channels"]
     columns: int | None = None
 
 
 class Strips(NamedTuple):
-    """Images that belong together, side by side; strips in rows of so many columns."""
+    """A grid of strips; the images of a strip are side by side.
+
+    Attributes:
+        images: Strips in reading order.
+        columns: Strips per row; by default the grid is nearly square.
+    """
 
     images: UInt8[np.ndarray, "num length height width channels"]
     columns: int | None = None
 
 
 class Histogram(NamedTuple):
-    """How often a number has which value."""
+    """A histogram.
+
+    Attributes:
+        values: Values to count.
+        label: Label of the axis of values.
+    """
 
     values: Float[np.ndarray, " num"]
     label: str
 
 
 class LevelCurves(NamedTuple):
-    """A number for each bin of noise levels, from the smallest to the largest noise, by the name of its curve."""
+    """Curves of a value per bin of noise levels.
+
+    Attributes:
+        curves: Values by name of the curve, from the smallest to the largest noise; None for a bin without value.
+        label: Label of the axis of values.
+    """
 
     curves: Mapping[str, Sequence[float | None]]
     label: str
@@ -58,13 +79,16 @@ class LevelCurves(NamedTuple):
 
 Picture = Grid | Strips | Histogram | LevelCurves
 
-# ------------------------------------------------------------------------- images to draw
+# ------------------------------------------------------------------------- tasks
 
 
 class Networks(NamedTuple):
-    """What is trained: the noise prediction, that of given classes, and a classifier of noisy images.
+    """The trained networks, as functions of noisy images.
 
-    conditional: from labels to the noise prediction of these classes, if the network knows labels.
+    Attributes:
+        noise_fn: Unconditional noise prediction.
+        log_probabilities: Log-probabilities of the classes by a classifier of noisy images, if the task has one.
+        conditional: Function from labels to the noise prediction of these classes, if the network has classes.
     """
 
     noise_fn: NoiseFn
@@ -73,11 +97,17 @@ class Networks(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What a run hands to its task.
+class TaskSetup:
+    """The part of a run that its task depends on.
 
-    held_out: opens the images that are observed by default. about_held_out: what identifies them. num_classes: of the
-    network or the classifier, 0 for none. description: settings of the task.
+    Attributes:
+        image_shape: Shape of an image.
+        pixels: Map between stored values and x_0.
+        sde: Forward diffusion.
+        held_out: Function that opens the images that are observed by default.
+        about_held_out: Identity of these images, for samples.json.
+        num_classes: Number of classes of the network or classifier; 0 for neither.
+        description: Settings of the task.
     """
 
     image_shape: tuple[int, ...]
@@ -89,69 +119,111 @@ class Setup:
     description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class Inputs:
-    """What a task is given for each image of a run, and what it leaves beside the images: here nothing."""
+class TaskInputs:
+    """Input arrays of a task and the results that it adds to the images; unconditional sampling has none.
 
-    def __init__(self, setup: Setup) -> None:
+    Attributes:
+        setup: The run.
+        description: Settings of the task and identities of its input files, for samples.json.
+    """
+
+    def __init__(self, setup: TaskSetup) -> None:
         self.setup = setup
         self.description: dict[str, Any] = dict(setup.description)
-        """What identifies the task and all that it is given."""
 
     def __call__(self, indices: Indices) -> dict[str, np.ndarray]:
-        """Arrays with one row for each of the images number `indices`."""
+        """Return the input arrays of the images with these indices, one row per image."""
         del indices
         return {}
 
     def extras(self, indices: Indices, images: Num[np.ndarray, "batch ..."], key: Array) -> dict[str, np.ndarray]:
-        """What is kept beside the images, with one row for each."""
+        """Return arrays to save next to the images, one row per image.
+
+        Args:
+            indices: Indices of the images.
+            images: Sampled x_0.
+            key: Key of the run's samples.
+        """
         del indices, images, key
         return {}
 
     def pictures(
         self, stored: UInt8[np.ndarray, "num ..."], extras: Mapping[str, np.ndarray]
     ) -> dict[str, Grid | Strips]:
-        """Pictures of the first images and what they were given, by their file names."""
+        """Return further pictures by file name.
+
+        Args:
+            stored: First images of the set.
+            extras: Their rows of `extras`.
+        """
         del stored, extras
         return {}
 
     def lines(self, extras: Mapping[str, np.ndarray]) -> list[str]:
-        """What is said of all images of a set."""
+        """Return lines to print about a set of images.
+
+        Args:
+            extras: `extras` of all images of the set.
+        """
         del extras
         return []
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """Images of the data: unconditional sampling, from given latents if there are any."""
+    """Unconditional sampling; with input "latents", from this initial noise."""
 
     observations: ClassVar[int] = 0
-    """How many observed images are given to each image: "observed" (batch, observations, height, width, channels)."""
+    """Observed images per image, input "observed" (batch, observations, height, width, channels)."""
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """Raise UserError if the task makes no sense for images of this shape."""
+        """Raise UserError if the task is not defined for images of this shape."""
         if self.observations and len(image_shape) != 3:
-            raise UserError(f"--config.task: only images can be observed, not points of shape {image_shape}")
+            raise UserError(f"--config.task: observes images, but the data are points of shape {image_shape}")
 
-    def inputs(self, setup: Setup) -> Inputs:
-        """What the task is given; UserError for files that are missing or do not fit."""
-        return Inputs(setup)
+    def inputs(self, setup: TaskSetup) -> TaskInputs:
+        """Return the inputs of the task.
 
-    def sample(self, sampler: Sampler, networks: Networks, keys: Keys, like: Points, given: Given) -> Samples:
-        """Images of the shape of `like`, one for each key; a pure function."""
-        return sampler(networks.noise_fn, keys, like, initial_noise=given.get("latents"))
+        Args:
+            setup: The run.
+
+        Raises:
+            UserError: An input file is missing or does not fit the run.
+        """
+        return TaskInputs(setup)
+
+    def sample(self, sampler: Sampler, networks: Networks, keys: Keys, like: Points, inputs: InputArrays) -> Samples:
+        """Draw images; a pure function.
+
+        Args:
+            sampler: Sampler of the run.
+            networks: The trained networks.
+            keys: One key per image.
+            like: Array of the shape and dtype of the images.
+            inputs: Input arrays, one row per image.
+        """
+        return sampler(networks.noise_fn, keys, like, initial_noise=inputs.get("latents"))
 
 
 UNCONDITIONAL = Task()
 
-# ------------------------------------------------------------------------- numbers to measure
+# ------------------------------------------------------------------------- measures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a run hands to its measures: the networks as functions of the parameters, and the images.
+class MeasureSetup:
+    """The part of a run that its measures depend on.
 
-    held_out_loss: (params, keys, batch of x_0[, times]) -> loss of each example. num_levels: of the noise ladder, None
-    for a network that is trained at all times. name, image_shape: of the dataset.
+    Attributes:
+        sde: Forward diffusion.
+        pixels: Map between stored values and x_0.
+        noise_fn: Function from parameters to the noise prediction.
+        log_probabilities: Function from parameters to the log-probabilities of the classes, for a classifier.
+        held_out_loss: (params, keys, batch of x_0[, times]) -> loss of each example.
+        num_levels: Number of noise levels of training; None for training in continuous time.
+        level_index: Whether the network is conditioned on the index of the noise level.
+        name: Name of the dataset.
+        image_shape: Shape of an image.
     """
 
     sde: SDE
@@ -167,12 +239,18 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measure:
-    """Numbers of each image, and what they amount to.
+    """Values per image, and their summary.
 
-    rows: `given` holds the stored "image", its "label", and the "repeat" of the measurement. summary: from columns and
-    the number of images. lines: from a summary and the number of images. pictures: from the summary and the columns of
-    each set of images, by file name. training: whether as many training images are measured too. purpose: folded into
-    the key, so that measures share no noise.
+    Attributes:
+        name: Name of the measure, for files and messages.
+        rows: Pure function of a batch; its inputs are the stored "image", its "label" and the "repeat", from 0.
+        summary: (columns, number of images) -> summary of all rows.
+        lines: (summary, number of images) -> lines to print.
+        pictures: (summaries, columns), each by set of images -> pictures by file name.
+        purpose: Number folded into the key, so that measures have independent noise.
+        repeats: Measurements per image, >= 1.
+        training: Whether as many training images are measured too.
+        notes: Lines to print before the measurement.
     """
 
     name: str
@@ -187,6 +265,6 @@ class Measure:
 
 
 def plus_minus(summary: Mapping[str, Any]) -> str:
-    """A mean with its standard error."""
+    """Format the mean of a summary and its standard error."""
     mean, error = (summary[key] for key in ("mean", "standard_error"))
     return " +- ".join(f"{number:.4g}" if number is not None else "unknown" for number in (mean, error))

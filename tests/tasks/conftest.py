@@ -1,4 +1,4 @@
-"""Seconds of training on the digits, with one layer for a classifier, which compiles in a tenth of the time."""
+"""Runs of two steps on the digits; the classifier is one layer, which compiles quickly."""
 
 import pytest
 from experiments import finished

@@ -1,10 +1,10 @@
-"""--mode=sample of every task: what it leaves and continues."""
+"""--mode=sample of every task: its files, and resuming."""
 
 import json
 
 import numpy as np
 import pytest
-from drawing import TEST, archive, drawn, seen
+from drawing import TEST, archive, as_stored, drawn
 from experiments import finished
 from PIL import Image
 from run_files import contents, quiet
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 @pytest.mark.parametrize("network", [None, pytest.param("wide_resnet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["digits_classifier", "cifar10_classifier"])
-def test_classifiers_train_go_on_and_draw_nothing(name, network, tmp_path, data_dir, monkeypatch):
+def test_classifiers_train_and_resume_without_samples(name, network, tmp_path, data_dir, monkeypatch):
     if network:
         monkeypatch.setitem(MODELS, network, NETWORKS[network])
     where, lines = [] if name.startswith("digits") else [f"data.dir={data_dir}"], []
@@ -39,14 +39,14 @@ def test_classifiers_train_go_on_and_draw_nothing(name, network, tmp_path, data_
     assert "finished run of 4 steps" in lines[-1]
 
 
-def test_the_other_half_of_held_out_digits(digits):
-    """Image i completes test image i; what is known keeps its grey levels; more images go on where it stopped."""
+def test_inpainting_completes_held_out_digits_and_resumes(digits):
+    """Image i completes test image i; known pixels keep their gray levels; more images resume the set."""
     task = ["task.name=inpainting", "task.mask=left"]
     directory = drawn(digits, *task, "sampler.num_images=5")
     assert directory.parent == digits / "samples" / "2" and directory.name.startswith("inpainting-")
     first = archive(directory)
     assert set(first) == {"images", "given"}
-    want = seen(TEST[:5])
+    want = as_stored(TEST[:5])
     np.testing.assert_array_equal(first["images"][:, :, 4:], want[:, :, 4:])
     np.testing.assert_array_equal(first["given"][:, :, 4:], want[:, :, 4:])
     assert (first["given"][:, :, :4] == 128).all() and not np.array_equal(first["images"], want)
@@ -60,34 +60,34 @@ def test_the_other_half_of_held_out_digits(digits):
     more = archive(directory)
     assert len(more["images"]) == len(more["given"]) == 11
     np.testing.assert_array_equal(more["images"][:5], first["images"])
-    np.testing.assert_array_equal(more["images"][:, :, 4:], seen(TEST[:11])[:, :, 4:])
+    np.testing.assert_array_equal(more["images"][:, :, 4:], as_stored(TEST[:11])[:, :, 4:])
 
 
-def test_several_completions_of_a_digit_through_random_masks(digits):
+def test_samples_per_image_completes_a_digit_through_several_masks(digits):
     task = ["task.name=inpainting", "task.mask=random", "task.fraction=0.3", "task.samples_per_image=3"]
-    found = archive(drawn(digits, *task, "sampler.num_images=7"))
-    want = seen(TEST[np.arange(7) // 3])
-    hidden = found["given"] == 128  # or one of the few known pixels of that grey
-    np.testing.assert_array_equal(found["given"][~hidden], want[~hidden])
-    np.testing.assert_array_equal(found["images"][~hidden], want[~hidden])
+    result = archive(drawn(digits, *task, "sampler.num_images=7"))
+    want = as_stored(TEST[np.arange(7) // 3])
+    hidden = result["given"] == 128  # or one of the few known pixels of this gray
+    np.testing.assert_array_equal(result["given"][~hidden], want[~hidden])
+    np.testing.assert_array_equal(result["images"][~hidden], want[~hidden])
     assert 0.2 < hidden.mean() < 0.4 and len({mask.tobytes() for mask in hidden}) == 7
     other = archive(drawn(digits, *task, "sampler.num_images=3", "sampler.batch_size=3", request=SampleRequest(seed=1)))
-    assert not np.array_equal(other["given"], found["given"][:3])  # a mask is a function of the seed and the image
+    assert not np.array_equal(other["given"], result["given"][:3])  # a mask depends on the seed
 
 
-def test_what_is_known_keeps_its_level_where_a_run_has_learned_dequantised_values(tmp_path):
+def test_known_pixels_keep_their_level_in_a_dequantized_run(tmp_path):
     assignments = ["data.dequantize=true", "train.preview_every=0", "sampler.num_images=4"]
     train(finished("digits", "train.steps=2", *assignments), tmp_path, quiet)
-    found = archive(drawn(tmp_path, "task.name=inpainting", *assignments))
-    for array in found.values():
-        np.testing.assert_array_equal(array[:, :, :4], seen(TEST[:4])[:, :, :4])
+    result = archive(drawn(tmp_path, "task.name=inpainting", *assignments))
+    for array in result.values():
+        np.testing.assert_array_equal(array[:, :, :4], as_stored(TEST[:4])[:, :, :4])
 
 
 def test_tasks_do_not_mix_in_a_directory(digits, tmp_path):
     base = drawn(digits, "sampler.num_images=4")
     assert base == digits / "samples" / "2"
     description = json.loads((base / "samples.json").read_text())["description"]
-    assert set(description) == {"checkpoint_step", "seed", "sampler"}  # as without tasks
+    assert set(description) == {"checkpoint_step", "seed", "sampler"}  # no key for the task
     places = {
         drawn(digits, "task.name=inpainting", f"task.mask={mask}", "sampler.num_images=2") for mask in ("top", "bottom")
     }
@@ -97,7 +97,7 @@ def test_tasks_do_not_mix_in_a_directory(digits, tmp_path):
 
 
 def test_images_of_files(digits, tmp_path):
-    """An image, a folder and an npz, of another size: cropped, resized, and seen in grey."""
+    """An image, a folder and an npz of another size are cropped, resized and converted to gray."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
     (tmp_path / "folder").mkdir()
@@ -108,61 +108,61 @@ def test_images_of_files(digits, tmp_path):
         padded.save(tmp_path / "folder" / f"{i}.png")
     np.savez(tmp_path / "images.npz", images=pixels[..., :1].repeat(2, 1).repeat(2, 2))
     np.save(tmp_path / "mask.npy", np.arange(64).reshape(8, 8) % 3 == 0)
-    grey = np.stack([np.asarray(Image.fromarray(image).convert("L"))[..., None] for image in pixels])
+    gray = np.stack([np.asarray(Image.fromarray(image).convert("L"))[..., None] for image in pixels])
     hidden = np.arange(64).reshape(8, 8) % 3 == 0
-    for source, want in (("folder", grey), ("folder/1.png", grey[1:]), ("images.npz", pixels[..., :1])):
+    for source, want in (("folder", gray), ("folder/1.png", gray[1:]), ("images.npz", pixels[..., :1])):
         task = ["task.name=inpainting", f"task.mask={tmp_path / 'mask.npy'}", f"task.source={tmp_path / source}"]
-        found = archive(drawn(digits, *task, "sampler.num_images=4"))["images"]
-        want = np.resize(want, (4, 8, 8, 1))  # again from the first
-        np.testing.assert_array_equal(found[:, ~hidden], want[:, ~hidden])
-        assert not np.array_equal(found[:, hidden], want[:, hidden])
+        result = archive(drawn(digits, *task, "sampler.num_images=4"))["images"]
+        want = np.resize(want, (4, 8, 8, 1))  # the first follows the last
+        np.testing.assert_array_equal(result[:, ~hidden], want[:, ~hidden])
+        assert not np.array_equal(result[:, hidden], want[:, hidden])
     mask = Image.fromarray((255 * hidden).astype(np.uint8))
     mask.save(tmp_path / "mask.png")
     of_png = archive(drawn(digits, *task, f"task.mask={tmp_path / 'mask.png'}", "sampler.num_images=4"))["images"]
-    np.testing.assert_array_equal(of_png, found)
+    np.testing.assert_array_equal(of_png, result)
 
 
 def test_super_resolution_keeps_the_means(digits):
-    found = archive(drawn(digits, "task.name=super_resolution", "task.factor=4", "sampler.num_images=3"))
+    result = archive(drawn(digits, "task.name=super_resolution", "task.factor=4", "sampler.num_images=3"))
 
     def means(images):
         return images.reshape(3, 2, 4, 2, 4).mean((2, 4))
 
-    want = means(seen(TEST[:3])[..., 0])
-    np.testing.assert_allclose(found["given"][:, ::4, ::4, 0], want, atol=0.5)
-    values = found["images"][..., 0].astype(float)
-    inside = means((values > 0) & (values < 255)) == 1  # nothing was cut off there
+    want = means(as_stored(TEST[:3])[..., 0])
+    np.testing.assert_allclose(result["given"][:, ::4, ::4, 0], want, atol=0.5)
+    values = result["images"][..., 0].astype(float)
+    inside = means((values > 0) & (values < 255)) == 1  # blocks without clipped pixels
     np.testing.assert_allclose(means(values)[inside], want[inside], atol=0.51)
 
 
-def test_classes_are_asked_for_in_turn_and_kept_as_labels(digits, classifier):
+def test_classes_cycle_and_are_saved_as_labels(digits, classifier):
     task = ["task.name=class_conditional", f"task.classifier={classifier}", "sampler.num_images=12"]
     directory = drawn(digits, *task)
-    found = archive(directory)
-    np.testing.assert_array_equal(found["labels"], np.arange(12) % 10)
+    result = archive(directory)
+    np.testing.assert_array_equal(result["labels"], np.arange(12) % 10)
     with Image.open(directory / "classes.png") as shown:
-        np.testing.assert_array_equal(np.asarray(shown), np.asarray(pictures.grid(found["images"][:10], columns=10)))
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(pictures.grid(result["images"][:10], columns=10)))
     described = json.loads((directory / "samples.json").read_text())["description"]["task"]
     assert described["classifier_step"] == 2 and described["scale"] == 1.0
-    again = DATASETS["npz"](dir=str(directory))  # a data set with labels
+    again = DATASETS["npz"](dir=str(directory))  # a dataset with labels
     assert again.num_classes == 10
     threes = archive(drawn(digits, *task, "task.label=3"))
     assert (threes["labels"] == 3).all()
-    np.testing.assert_array_equal(threes["images"][3], found["images"][3])  # image i is of (seed, i) and its class
+    np.testing.assert_array_equal(threes["images"][3], result["images"][3])  # image i depends on seed, i and class
     unguided = archive(drawn(digits, *task, "task.scale=0.0"))["images"].astype(int)
     plain = archive(drawn(digits, "sampler.num_images=12"))["images"]
     assert np.abs(unguided - plain).max() <= 1
 
 
-def test_round_trips_and_ways_between(digits):
+def test_reconstruction_and_interpolation_save_errors_and_pictures(digits):
     loose = ["task.rtol=1e-3", "task.atol=1e-3", "task.max_evaluations=2000"]
     lines = []
     directory = drawn(digits, "task.name=reconstruction", *loose, "sampler.num_images=3", lines=lines)
-    found = archive(directory)
-    told = [line for line in lines if line.startswith("mean absolute error of the round trip")]
-    assert len(told) == 1 and found["errors"].shape == (3,) and (directory / "observed.png").exists()
-    stored = np.abs(found["images"].astype(float) - seen(TEST[:3])).mean((1, 2, 3))
-    assert (found["errors"] > 0).all() and (stored <= found["errors"] + 0.5).all()  # what is stored is cut to 0 .. 255
+    result = archive(directory)
+    error_lines = [line for line in lines if line.startswith("mean absolute error of the round trip")]
+    assert len(error_lines) == 1 and result["errors"].shape == (3,) and (directory / "observed.png").exists()
+    stored = np.abs(result["images"].astype(float) - as_stored(TEST[:3])).mean((1, 2, 3))
+    assert (result["errors"] > 0).all() and (stored <= result["errors"] + 0.5).all()  # they are clipped
     number = json.loads((directory / "samples.json").read_text())["network_evaluations_per_image"]
     assert number > 14
     directory = drawn(digits, "task.name=interpolation", "task.num_between=2", *loose, "sampler.num_images=6")
@@ -174,7 +174,7 @@ def test_round_trips_and_ways_between(digits):
         drawn(digits, "task.name=reconstruction", "task.max_evaluations=10", "sampler.num_images=3")
 
 
-def test_neighbours_of_a_set_that_is_there(digits, tmp_path):
+def test_neighbors_of_an_existing_set(digits, tmp_path):
     directory = drawn(digits, "sampler.num_images=4")
     kept = (directory / "images.npz").read_bytes()
     lines = []
@@ -183,7 +183,7 @@ def test_neighbours_of_a_set_that_is_there(digits, tmp_path):
     with np.load(directory / "neighbours.npz") as loaded:
         indices, distances = loaded["indices"], loaded["distances"]
     images = archive(directory)["images"]
-    training = seen(DATASETS["digits"](split="train").gather(np.arange(1438))[0])
+    training = as_stored(DATASETS["digits"](split="train").gather(np.arange(1438))[0])
     apart = np.linalg.norm((images[:, None].astype(float) - training).reshape(len(images), 1438, 64) / 255, axis=2)
     np.testing.assert_allclose(distances, np.sort(apart, axis=1)[:, :3], rtol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(apart, indices, axis=1), distances, rtol=1e-6)
@@ -194,4 +194,4 @@ def test_neighbours_of_a_set_that_is_there(digits, tmp_path):
     for number in (0, 1439):
         with pytest.raises(UserError, match=rf"--neighbours={number}: from 1 to the 1,438 training images"):
             drawn(digits, "sampler.num_images=40", request=SampleRequest(neighbours=number))
-    assert contents(digits) == before  # refused before any image is drawn
+    assert contents(digits) == before  # refused before an image is drawn

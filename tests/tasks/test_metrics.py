@@ -5,11 +5,11 @@ import pytest
 from scipy import linalg
 
 from score_sde_jax.tasks.frechet import frechet_distance
-from score_sde_jax.tasks.neighbours import nearest_distances, nearest_neighbours
+from score_sde_jax.tasks.neighbors import nearest_distances, nearest_neighbors
 
 
 def test_frechet_distance_of_commuting_gaussians():
-    """For diagonal covariances it is |mean difference|^2 + sum (std_a - std_b)^2."""
+    """For diagonal covariances the distance is |mean difference|^2 + sum (std_a - std_b)^2."""
     rng = np.random.default_rng(0)
     z = rng.standard_normal((500, 3))
     z = (z - z.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(z.T))).T  # exactly white
@@ -20,7 +20,7 @@ def test_frechet_distance_of_commuting_gaussians():
 
 
 def test_frechet_distance_of_gaussians_that_do_not_commute():
-    """Against the matrix square root of the paper, and for the same covariance the distance of the means alone."""
+    """Compare with the matrix square root of the paper; for equal covariances, with the distance of the means."""
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((200, 4)) @ rng.standard_normal((4, 4)) + rng.standard_normal(4) for _ in range(2))
     cov_a, cov_b = np.cov(a.T), np.cov(b.T)
@@ -38,7 +38,7 @@ def test_frechet_distance_in_one_dimension():
     assert frechet_distance(a, b) == pytest.approx(25 + (18**0.5 - 2**0.5) ** 2)
 
 
-def test_frechet_distance_is_zero_for_itself_where_the_covariance_is_singular():
+def test_frechet_distance_is_zero_for_itself_if_the_covariance_is_singular():
     x = np.random.default_rng(0).standard_normal((20, 30))
     assert frechet_distance(x, x) == pytest.approx(0.0, abs=1e-6)
 
@@ -50,21 +50,21 @@ def test_nearest_distances():
     for block in (1, 7, 25, 1000):
         np.testing.assert_allclose(nearest_distances(q, r, block=block), brute, rtol=1e-9)
     np.testing.assert_allclose(nearest_distances(r, r), 0.0, atol=1e-6)
-    grey = rng.integers(0, 256, (6, 9), np.uint8)  # squares of grey levels do not overflow
-    brute = np.linalg.norm(grey[:3, None].astype(float) - grey[None, 3:], axis=2).min(1)
-    np.testing.assert_allclose(nearest_distances(grey[:3], grey[3:]), brute, rtol=1e-9)
+    gray = rng.integers(0, 256, (6, 9), np.uint8)  # squares of gray levels do not overflow
+    brute = np.linalg.norm(gray[:3, None].astype(float) - gray[None, 3:], axis=2).min(1)
+    np.testing.assert_allclose(nearest_distances(gray[:3], gray[3:]), brute, rtol=1e-9)
 
 
 @pytest.mark.parametrize("block", [1, 7, 40])
-def test_nearest_neighbours_are_those_of_brute_force(block):
+def test_nearest_neighbors_are_those_of_brute_force(block):
     rng = np.random.default_rng(0)
     q, r = rng.integers(0, 256, (5, 9), np.uint8), rng.integers(0, 256, (40, 9), np.uint8)
-    r[30] = r[3]  # of equal ones the earlier comes first
+    r[30] = r[3]  # ties go to the smaller index
     apart = np.linalg.norm(q[:, None].astype(float) - r[None], axis=2)
-    numbers, distances = nearest_neighbours(q, (r[i : i + block] for i in range(0, 40, block)), 40)
-    np.testing.assert_array_equal(numbers, np.argsort(apart, axis=1, kind="stable"))
+    indices, distances = nearest_neighbors(q, (r[i : i + block] for i in range(0, 40, block)), 40)
+    np.testing.assert_array_equal(indices, np.argsort(apart, axis=1, kind="stable"))
     np.testing.assert_allclose(distances, np.sort(apart, axis=1), rtol=1e-9)
-    few, _ = nearest_neighbours(q, [r], 3)
-    np.testing.assert_array_equal(few, numbers[:, :3])
-    with pytest.raises(ValueError, match="41 neighbours are asked for, and there are 40"):
-        nearest_neighbours(q, [r], 41)
+    few, _ = nearest_neighbors(q, [r], 3)
+    np.testing.assert_array_equal(few, indices[:, :3])
+    with pytest.raises(ValueError, match="num must be <= 40, the number of references, got 41"):
+        nearest_neighbors(q, [r], 41)

@@ -1,4 +1,4 @@
-"""--mode=sample of every task, and classifiers: what they refuse, each mistake in one line."""
+"""Wrong options of tasks and classifiers: each is refused in one line."""
 
 import json
 import shutil
@@ -21,28 +21,31 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
     ("assignments", "part"),
     [
         (["task.name=inpaint"], "config.task.name=inpaint: choose one of none, inpainting"),
-        (["task.name=inpainting", "task.mask=rihgt"], "config.task.mask=rihgt: no such file, and none of left, right"),
-        (["task.name=inpainting", "task.mask=TMP/small.npy"], "of shape (2, 2); the images are (8, 8)"),
-        (["task.name=inpainting", "task.mask=TMP/none.npy"], "hides none of the pixels"),
-        (["task.name=inpainting", "task.mask=TMP/text.png"], "not a mask that can be read"),
-        (["task.name=inpainting", "task.fraction=1.5"], "config.task: fraction=1.5 must lie between 0 and 1"),
+        (
+            ["task.name=inpainting", "task.mask=rihgt"],
+            "config.task.mask=rihgt: no such file; choose one of left, right",
+        ),
+        (["task.name=inpainting", "task.mask=TMP/small.npy"], "has shape (2, 2), must have that of the images, (8, 8)"),
+        (["task.name=inpainting", "task.mask=TMP/none.npy"], "hides no pixels"),
+        (["task.name=inpainting", "task.mask=TMP/text.png"], "not a readable mask"),
+        (["task.name=inpainting", "task.fraction=1.5"], "config.task: fraction must be > 0 and < 1, got 1.5"),
         (["task.name=inpainting", "task.source=TMP/nothing"], "config.task.source=TMP/nothing: no such file or folder"),
-        (["task.name=inpainting", "task.source=TMP/text.png"], "not an image that can be read"),
+        (["task.name=inpainting", "task.source=TMP/text.png"], "not a readable image"),
         (["task.name=inpainting", "task.source=TMP/empty"], "no image in this folder"),
-        (["task.name=colorization"], "config.task.name=colorization needs images of 3 channels, not 1"),
-        (["task.name=super_resolution", "task.factor=3"], "config.task.factor=3: at least 2, and a divisor"),
+        (["task.name=colorization"], "config.task.name=colorization: needs images of 3 channels, not 1"),
+        (["task.name=super_resolution", "task.factor=3"], "config.task.factor=3: must be >= 2 and divide"),
         (["task.name=class_conditional"], "--config.task.classifier=None: the network knows no labels"),
         (["task.name=class_conditional", "task.classifier=TMP/nothing"], "nothing: no run there; train one"),
         (["task.name=class_conditional", "task.classifier=DIGITS"], "not a classifier, but a run of loss.name="),
         (
             ["task.name=class_conditional", "task.classifier=CLASSIFIER", "task.label=10"],
-            "config.task.label=10: the classes are 0 to 9",
+            "config.task.label=10: must be >= 0 and < 10, the number of classes",
         ),
-        (["task.name=interpolation", "task.num_between=0"], "config.task.num_between=0: at least 1"),
+        (["task.name=interpolation", "task.num_between=0"], "config.task.num_between=0: must be >= 1"),
         (["task.name=reconstruction", "task.label=3"], "config.task.label: task.name=reconstruction has no such key"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(digits, classifier, tmp_path, assignments, part):
+def test_a_wrong_option_is_refused_in_one_line(digits, classifier, tmp_path, assignments, part):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
     np.save(tmp_path / "small.npy", np.eye(2))
@@ -66,7 +69,7 @@ def test_a_mistake_is_told_in_one_line(digits, classifier, tmp_path, assignments
         (None, "image_shape", [16, 16, 1], "for images of shape (16, 16, 1), not (8, 8, 1)"),
     ],
 )
-def test_a_classifier_that_does_not_fit(digits, classifier, tmp_path, section, key, value, part):
+def test_a_classifier_of_another_noise_or_shape_is_refused(digits, classifier, tmp_path, section, key, value, part):
     shutil.copytree(classifier, tmp_path / "other")
     path = tmp_path / "other" / "config.json"
     saved = json.loads(path.read_text())
@@ -77,12 +80,12 @@ def test_a_classifier_that_does_not_fit(digits, classifier, tmp_path, section, k
     assert part in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_points_have_no_pixels(tmp_path):
-    chosen = finished("toy", "train.steps=2")
-    train(chosen, tmp_path, quiet)
+def test_tasks_of_images_are_refused_for_points(tmp_path):
+    config = finished("toy", "train.steps=2")
+    train(config, tmp_path, quiet)
     with pytest.raises(UserError, match=r"--neighbours=2: only images have them"):
-        sample(chosen, tmp_path, SampleRequest(neighbours=2), quiet)
-    with pytest.raises(UserError, match="only images can be observed, not points"):
+        sample(config, tmp_path, SampleRequest(neighbours=2), quiet)
+    with pytest.raises(UserError, match="observes images, but the data are points"):
         sample(finished("toy", "train.steps=2", "task.name=inpainting"), tmp_path, SampleRequest(), quiet)
 
 
@@ -108,14 +111,14 @@ def test_classes_are_learned_by_classifiers_alone(name, assignments, part):
     assert part in str(raised.value)
 
 
-def test_a_classifier_that_draws():
-    chosen = loaded("digits_classifier", ":debug")
-    chosen.sampler = loaded("digits", ":debug").sampler.copy_and_resolve_references()
+def test_a_classifier_with_a_sampler_is_refused():
+    config = loaded("digits_classifier", ":debug")
+    config.sampler = loaded("digits", ":debug").sampler.copy_and_resolve_references()
     with pytest.raises(UserError, match=r"config\.sampler: a classifier .* draws no images; leave it out"):
-        settings.from_config(chosen, [])
+        settings.from_config(config, [])
 
 
-def test_sampling_from_a_classifier(classifier):
+def test_sampling_from_a_classifier_is_refused(classifier):
     with pytest.raises(UserError, match=r"config\.sampler is missing: --mode=sample draws with it"):
         sample(finished("digits_classifier", "train.steps=2"), classifier, SampleRequest(), quiet)
 
@@ -124,10 +127,10 @@ def test_sampling_from_a_classifier(classifier):
     ("labels", "part"),
     [(None, "npz has no labels to learn"), (np.arange(20) % 12, "--config.model.num_classes=10: npz has 12 classes")],
 )
-def test_data_that_a_classifier_cannot_learn(tmp_path, labels, part):
+def test_data_without_the_labels_of_a_classifier_is_refused(tmp_path, labels, part):
     arrays = {"images": np.zeros((20, 8, 8, 1), np.uint8)} | ({} if labels is None else {"labels": labels})
     np.savez(tmp_path / "data.npz", **arrays)
-    chosen = finished("digits_classifier", "data.name=npz", f"data.dir={tmp_path / 'data.npz'}")
+    config = finished("digits_classifier", "data.name=npz", f"data.dir={tmp_path / 'data.npz'}")
     with pytest.raises(UserError) as raised:
-        train(chosen, tmp_path / "run", quiet)
+        train(config, tmp_path / "run", quiet)
     assert part in str(raised.value) and not (tmp_path / "run").exists()

@@ -24,7 +24,7 @@ from score_sde_jax.diffusion.sdes import VP
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import batch_sampler, pictures
 from score_sde_jax.runs.sample import SampleRequest, sample
-from score_sde_jax.tasks import TASKS, Setup
+from score_sde_jax.tasks import TASKS, TaskSetup
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 RANGE = "data.value_range=(-1.0,1.0)"
@@ -184,7 +184,7 @@ def setup(**more):
     """What a run on the digits hands to its task."""
     pixels = Pixels(levels=17, value_range=(-1.0, 1.0))
     held_out = functools.partial(DATASETS["digits"], split="test")
-    return Setup(image_shape=(8, 8, 1), pixels=pixels, sde=VP(), held_out=held_out, about_held_out={}, **more)
+    return TaskSetup(image_shape=(8, 8, 1), pixels=pixels, sde=VP(), held_out=held_out, about_held_out={}, **more)
 
 
 def test_labels_are_asked_for_in_turn_or_the_one_that_is_wanted():
@@ -195,5 +195,5 @@ def test_labels_are_asked_for_in_turn_or_the_one_that_is_wanted():
 
 def test_pairs_of_an_interpolation_are_neighbors():
     task = TASKS["interpolation"](num_between=2)
-    rows = task.inputs(setup()).numbers(np.arange(12)).tolist()
+    rows = task.inputs(setup()).source_indices(np.arange(12)).tolist()
     assert rows == list(itertools.chain(*([pair] * 4 for pair in ([0, 1], [2, 3], [4, 5]))))
