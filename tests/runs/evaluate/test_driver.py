@@ -214,7 +214,7 @@ def test_more_images_than_there_are_and_an_exact_divergence_of_many(asked, monke
     assert len(calls) == 8
     monkeypatch.setattr(bits, "MANY_DIMENSIONS", 63)
     lines = asked("eval.loss=false", "eval.divergence=exact")[1]
-    assert any("an exact divergence takes 64 derivatives" in line for line in lines)
+    assert any("an exact divergence needs 64 derivatives" in line for line in lines)
 
 
 def test_rows_keep_every_digit_of_float32(tmp_path):
