@@ -157,7 +157,8 @@ def test_images_whose_solver_gives_up_are_named_and_left_out(asked):
     assert found["not_converged_images"] == [[0, image] for image in late] and found["not_converged"] == len(late)
     assert found["mean"] == pytest.approx(np.delete(values, late).mean(), rel=1e-6)
     assert any(
-        f"failed on {len(late)} of 22, which are left out: images {late[0]} (repeat 0)" in line for line in lines
+        f"failed in {len(late)} of 22 measurements, which are left out: images {late[0]} (repeat 0)" in line
+        for line in lines
     )
     output, lines, _ = asked("eval.loss=false", "eval.max_evaluations=8")
     found = metrics(output)["bits_per_dim"]
