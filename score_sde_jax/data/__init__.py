@@ -41,6 +41,6 @@ def dataset_spec(name: str) -> DatasetSpec:
     """Return the properties of a dataset that are known before its files are read.
 
     Args:
-        name: Name of an entry of `DATASETS`.
+        name: name of an entry of `DATASETS`.
     """
     return DATASETS[name].spec  # type: ignore[attr-defined]

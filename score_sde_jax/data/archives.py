@@ -36,8 +36,8 @@ class Archives:
     """The archives of a dataset.
 
     Attributes:
-        files: Names of the archives.
-        read: Reader of the archives.
+        files: names of the archives.
+        read: reader of the archives.
     """
 
     files: tuple[str, ...]

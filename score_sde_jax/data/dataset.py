@@ -21,11 +21,11 @@ class DatasetSpec:
     """Properties of a dataset that are known before its files are read; None for those that only the files contain.
 
     Attributes:
-        image_size: Height and width of an image, in pixels.
-        channels: Channels of an image.
-        levels: Quantization levels of a value; None for continuous values.
-        train_images: Published number of images of split "train".
-        point_shape: Shape of an example that is not an image.
+        image_size: height and width of an image, in pixels.
+        channels: channels of an image.
+        levels: quantization levels of a value; None for continuous values.
+        train_images: published number of images of split "train".
+        point_shape: shape of an example that is not an image.
     """
 
     image_size: int | None = None
@@ -38,8 +38,8 @@ class DatasetSpec:
         """Return the shape of an example; None if only the files contain it.
 
         Args:
-            image_size: Option `image_size` of the dataset, if it has one.
-            channels: Option `channels` of the dataset, if it has one.
+            image_size: option `image_size` of the dataset, if it has one.
+            channels: option `channels` of the dataset, if it has one.
         """
         size, channels = image_size or self.image_size, channels or self.channels
         if self.point_shape or size is None or channels is None:
@@ -55,7 +55,7 @@ def with_spec(**properties: Any) -> Callable[[Callable[..., "Dataset"]], Callabl
     """Return a decorator that gives a function that opens a dataset its `DatasetSpec`, as attribute `spec`.
 
     Args:
-        **properties: Attributes of the `DatasetSpec`.
+        **properties: attributes of the `DatasetSpec`.
     """
 
     def decorate(open_dataset: Callable[..., "Dataset"]) -> Callable[..., "Dataset"]:
@@ -76,10 +76,10 @@ class Dataset:
     """Examples by index: `len(dataset)`, `dataset[i]`, and many at once by `gather`.
 
     Attributes:
-        name: Name of the dataset, for messages.
+        name: name of the dataset, for messages.
         image_shape: (height, width, channels), or (2,) for points.
-        num_classes: Number of classes; 0 for a dataset without labels, in which every label is 0.
-        levels: Quantization levels: values are 0 to levels - 1. None for continuous values.
+        num_classes: number of classes; 0 for a dataset without labels, in which every label is 0.
+        levels: quantization levels: values are 0 to levels - 1. None for continuous values.
     """
 
     def __init__(self, name: str, image_shape: tuple[int, ...], num_classes: int, levels: int | None) -> None:
@@ -108,10 +108,10 @@ class ArrayDataset(Dataset):
     """A dataset in memory.
 
     Args:
-        name: Name of the dataset, for messages.
+        name: name of the dataset, for messages.
         images: uint8 (num, height, width, channels), or float32 (num, 2) for points.
-        labels: Class of each image, from 0; None for a dataset without labels.
-        levels: Quantization levels; None for continuous values.
+        labels: class of each image, from 0; None for a dataset without labels.
+        levels: quantization levels; None for continuous values.
     """
 
     def __init__(
@@ -140,12 +140,12 @@ class DecodedDataset(Dataset):
     """A dataset of 256 levels whose images are decoded on request, each once if all fit in memory.
 
     Args:
-        name: Name of the dataset, for messages.
-        decode: Function that yields a uint8 image of `image_shape` and a label for each index. Several threads call it.
-        length: Number of examples.
+        name: name of the dataset, for messages.
+        decode: function that yields a uint8 image of `image_shape` and a label for each index. Several threads call it.
+        length: number of examples.
         image_shape: (height, width, channels).
-        num_classes: Number of classes; 0 for a dataset without labels.
-        cache_bytes: Limit of the decoded images in memory, in bytes; a larger dataset is decoded at every request.
+        num_classes: number of classes; 0 for a dataset without labels.
+        cache_bytes: limit of the decoded images in memory, in bytes; a larger dataset is decoded at every request.
     """
 
     def __init__(
@@ -194,12 +194,12 @@ def check_shape(dataset: Dataset, image_size: int | None, channels: int | None) 
     """Return the dataset if its images have the size and channels of the config.
 
     Args:
-        dataset: Dataset of square images.
-        image_size: Expected height and width, in pixels; None accepts any.
-        channels: Expected channels; None accepts any.
+        dataset: dataset of square images.
+        image_size: expected height and width, in pixels; None accepts any.
+        channels: expected channels; None accepts any.
 
     Raises:
-        UserError: The images have another size or other channels.
+        UserError: the images have another size or other channels.
     """
     height, width, own_channels = dataset.image_shape
     if image_size is not None and (height, width) != (image_size, image_size):
@@ -216,12 +216,12 @@ def check_choice(key: str, value: str, choices: Sequence[str]) -> str:
     """Return the value if it is one of the choices.
 
     Args:
-        key: Flag that set the value, for the message.
-        value: Value of the flag.
-        choices: Allowed values.
+        key: flag that set the value, for the message.
+        value: value of the flag.
+        choices: allowed values.
 
     Raises:
-        UserError: The value is none of the choices.
+        UserError: the value is none of the choices.
     """
     if value not in choices:
         raise UserError(f"{key}={value}: choose one of {', '.join(choices)}")

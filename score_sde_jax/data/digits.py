@@ -14,11 +14,11 @@ def digits(split: str = "train", image_size: int | None = None, channels: int | 
 
     Args:
         split: "train", "test" or "all".
-        image_size: Expected height and width in pixels: 8, or None.
-        channels: Expected channels: 1, or None.
+        image_size: expected height and width in pixels: 8, or None.
+        channels: expected channels: 1, or None.
 
     Raises:
-        UserError: Unknown split, or images of another shape are expected.
+        UserError: unknown split, or images of another shape are expected.
 
     Reference: UCI Machine Learning Repository, Optical Recognition of Handwritten Digits.
     """

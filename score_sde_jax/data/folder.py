@@ -31,14 +31,14 @@ def image_folder(
     the next readable file takes its index.
 
     Args:
-        dir: Path of the folder or zip file.
-        image_size: Height and width of the resized images, in pixels, >= 1.
+        dir: path of the folder or zip file.
+        image_size: height and width of the resized images, in pixels, >= 1.
         channels: 3 for RGB, 1 for gray.
-        labels: Whether the folders directly below `dir` are the classes, in sorted order.
-        cache_bytes: Limit of the decoded images in memory, in bytes; a larger dataset is decoded in every epoch.
+        labels: whether the folders directly below `dir` are the classes, in sorted order.
+        cache_bytes: limit of the decoded images in memory, in bytes; a larger dataset is decoded in every epoch.
 
     Raises:
-        UserError: No readable image, or with `labels` an image outside the class folders.
+        UserError: no readable image, or with `labels` an image outside the class folders.
     """
     images.check_size(image_size, channels)
     root = Path(dir or "").expanduser()

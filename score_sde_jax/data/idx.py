@@ -28,14 +28,14 @@ def mnist(
     """Open MNIST: uint8 (28, 28, 1), ten classes, splits "train" (60,000) and "test" (10,000).
 
     Args:
-        dir: Directory of the idx files (gzipped or not) or of TFDS data; by default $TFDS_DATA_DIR or
+        dir: directory of the idx files (gzipped or not) or of TFDS data; by default $TFDS_DATA_DIR or
             ~/tensorflow_datasets.
         split: "train" or "test".
-        image_size: Expected height and width in pixels: 28, or None.
-        channels: Expected channels: 1, or None.
+        image_size: expected height and width in pixels: 28, or None.
+        channels: expected channels: 1, or None.
 
     Raises:
-        UserError: Missing or corrupted data, unknown split, or images of another shape are expected.
+        UserError: missing or corrupted data, unknown split, or images of another shape are expected.
     """
     check_choice("--config.data.split", split, tuple(PREFIXES))
     dataset = _from_idx("mnist", dir, split) or tfds_source.labeled("mnist", dir, split)
@@ -52,14 +52,14 @@ def fashion_mnist(
     """Open Fashion-MNIST: uint8 (28, 28, 1), ten classes, splits "train" (60,000) and "test" (10,000).
 
     Args:
-        dir: Directory of the idx files (gzipped or not) or of TFDS data; by default the files of the Debian package
+        dir: directory of the idx files (gzipped or not) or of TFDS data; by default the files of the Debian package
             dataset-fashion-mnist, then $TFDS_DATA_DIR or ~/tensorflow_datasets.
         split: "train" or "test".
-        image_size: Expected height and width in pixels: 28, or None.
-        channels: Expected channels: 1, or None.
+        image_size: expected height and width in pixels: 28, or None.
+        channels: expected channels: 1, or None.
 
     Raises:
-        UserError: Missing or corrupted data, unknown split, or images of another shape are expected.
+        UserError: missing or corrupted data, unknown split, or images of another shape are expected.
 
     Reference: arXiv 1708.07747.
     """
@@ -91,8 +91,8 @@ def find_idx(dir: str | Path, file: str) -> Path | None:
     """Return the path of an idx file in a directory, plain or gzipped; None if it is missing.
 
     Args:
-        dir: Directory of the file.
-        file: Name without ".gz".
+        dir: directory of the file.
+        file: name without ".gz".
     """
     candidates = (Path(dir).expanduser() / file, Path(dir).expanduser() / f"{file}.gz")
     return next((path for path in candidates if path.is_file()), None)
@@ -105,10 +105,10 @@ def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     integer, and the values.
 
     Args:
-        path: The file, gzipped if its name ends in .gz.
+        path: the file, gzipped if its name ends in .gz.
 
     Raises:
-        UserError: The file is not an idx file of bytes.
+        UserError: the file is not an idx file of bytes.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -19,11 +19,11 @@ def decode(file: str | io.BytesIO, channels: int) -> Uint8Image:
     16-bit gray is scaled to 8 bits. Transparent pixels are composited on white.
 
     Args:
-        file: Path or content of a file in any format that Pillow reads.
+        file: path or content of a file in any format that Pillow reads.
         channels: 3 for RGB, 1 for luma (ITU-R 601).
 
     Raises:
-        ValueError: Floating-point pixels, whose range is not known.
+        ValueError: floating-point pixels, whose range is not known.
         Exception: Pillow's error for a corrupted file.
     """
     with Image.open(file) as source:
@@ -56,8 +56,8 @@ def center_crop(image: Uint8Image, size: int | None = None) -> SquareImage:
     """Return the central square of an image.
 
     Args:
-        image: Image of any size.
-        size: Height and width of the square, in pixels; by default, and at most, the smaller side of the image.
+        image: image of any size.
+        size: height and width of the square, in pixels; by default, and at most, the smaller side of the image.
     """
     height, width = image.shape[:2]
     size = min(height, width) if size is None else min(size, height, width)
@@ -69,8 +69,8 @@ def resize(image: Uint8Image, size: int) -> SquareImage:
     """Resize an image to size x size pixels, by exact area averages to shrink and bicubic to enlarge.
 
     Args:
-        image: Image of any size.
-        size: Height and width of the result, in pixels, >= 1.
+        image: image of any size.
+        size: height and width of the result, in pixels, >= 1.
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
@@ -92,8 +92,8 @@ def area_matrix(size_in: int, size_out: int) -> Float32[np.ndarray, "size_out si
     Entry (j, i) is the share of interval j that pixel i covers, so rows sum to one.
 
     Args:
-        size_in: Number of pixels.
-        size_out: Number of intervals.
+        size_in: number of pixels.
+        size_out: number of intervals.
     """
     edges = np.arange(size_out + 1) * (size_in / size_out)
     pixels = np.arange(size_in)
@@ -105,8 +105,8 @@ def check_size(image_size: int, channels: int) -> None:
     """Check the options `image_size` and `channels` of a dataset.
 
     Args:
-        image_size: Height and width in pixels.
-        channels: Channels.
+        image_size: height and width in pixels.
+        channels: channels.
 
     Raises:
         UserError: `image_size` is not positive, or `channels` is neither 1 nor 3.

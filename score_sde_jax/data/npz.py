@@ -21,12 +21,12 @@ def npz(*, dir: str | None = None, image_size: int | None = None, channels: int 
     Key `images` has uint8 (num, height, width[, channels]); the optional key `labels` has integers >= 0, (num,).
 
     Args:
-        dir: Path of the file or directory; by default the working directory.
-        image_size: Expected height and width in pixels; None accepts any.
-        channels: Expected channels, 1 or 3; None accepts either.
+        dir: path of the file or directory; by default the working directory.
+        image_size: expected height and width in pixels; None accepts any.
+        channels: expected channels, 1 or 3; None accepts either.
 
     Raises:
-        UserError: A file is missing, corrupted or has other arrays, or images of another shape are expected.
+        UserError: a file is missing, corrupted or has other arrays, or images of another shape are expected.
     """
     path = Path(dir or ".").expanduser()
     paths = (shards(path, "images") or [path / "images.npz"]) if path.is_dir() else [path]
@@ -41,8 +41,8 @@ def shards(directory: Path, key: str) -> list[Path]:
     """Return the shards of a set of samples in order: key.npz, key-000000100.npz, ...
 
     Args:
-        directory: Directory of the samples.
-        key: First part of the names of the files.
+        directory: directory of the samples.
+        key: first part of the names of the files.
     """
     names = re.compile(rf"{key}(-\d+)?\.npz")
     files = [path for path in directory.glob(f"{key}*.npz") if names.fullmatch(path.name)]

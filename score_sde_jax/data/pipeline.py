@@ -40,12 +40,12 @@ def training_batches(
     """Return an endless iterator of batches, reshuffled every epoch and read in background threads.
 
     Args:
-        dataset: Dataset of at least one example.
-        batch_size: Examples in a global batch B, a positive multiple of `process_count`.
-        seed: Seed of the permutations.
-        start_step: Step of the first batch, from 0.
-        process_index: Index p of this process, which gets rows p B/P to (p + 1) B/P - 1 of a batch.
-        process_count: Number of processes P.
+        dataset: dataset of at least one example.
+        batch_size: examples in a global batch B, a positive multiple of `process_count`.
+        seed: seed of the permutations.
+        start_step: step of the first batch, from 0.
+        process_index: index p of this process, which gets rows p B/P to (p + 1) B/P - 1 of a batch.
+        process_count: number of processes P.
 
     Raises:
         UserError: `batch_size` is not a positive multiple of `process_count`.

@@ -17,10 +17,10 @@ class Pixels:
     """The map between stored values v in 0 to levels - 1 and clean images x_0; points stay unchanged.
 
     Attributes:
-        levels: Quantization levels; None for points.
-        value_range: Values of black and white in x_0; None means (0, 1).
-        dequantize: Whether training images are uniformly dequantized, (v + u) / levels instead of v / (levels - 1).
-        flip: Whether training images are mirrored left to right with probability 1/2.
+        levels: quantization levels; None for points.
+        value_range: values of black and white in x_0; None means (0, 1).
+        dequantize: whether training images are uniformly dequantized, (v + u) / levels instead of v / (levels - 1).
+        flip: whether training images are mirrored left to right with probability 1/2.
 
     Raises:
         UserError: `value_range` is empty, or points have an option of images.
@@ -51,8 +51,8 @@ class Pixels:
         """Return training images x_0; the noise of flips and dequantization depends on the key of each image alone.
 
         Args:
-            keys: One key per image.
-            stored: Stored values, or points.
+            keys: one key per image.
+            stored: stored values, or points.
         """
         stored = jnp.asarray(stored)
         if self.flip:
@@ -78,8 +78,8 @@ class Pixels:
         """Return (v + u) / levels, mapped to the value range, with u uniform on [0, 1).
 
         Args:
-            keys: One key per image.
-            stored: Stored values.
+            keys: one key per image.
+            stored: stored values.
         """
         values = jnp.asarray(stored, jnp.float32)
         return self._affine((values + prng.uniform(keys, values)) / jnp.float32(self.levels))

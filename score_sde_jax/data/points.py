@@ -15,11 +15,11 @@ def points(distribution: str = "checkerboard", num_points: int = 65_536, seed: i
 
     Args:
         distribution: "checkerboard", "gaussians", "swiss_roll" or "two_moons".
-        num_points: Number of points, >= 1.
-        seed: Seed of the points, >= 0.
+        num_points: number of points, >= 1.
+        seed: seed of the points, >= 0.
 
     Raises:
-        UserError: Unknown distribution, or `num_points` is not positive.
+        UserError: unknown distribution, or `num_points` is not positive.
     """
     check_choice("--config.data.distribution", distribution, tuple(DISTRIBUTIONS))
     if num_points < 1:

@@ -35,15 +35,15 @@ def prepare(
     """Write the TFDS data of a dataset, unless it exists.
 
     Args:
-        dataset: Name of an entry of `ARCHIVES`.
-        archives: Directory of the downloaded archives.
-        data_dir: Directory of TFDS data.
-        num_shards: Files per split, >= 1.
-        allow_unverified: Whether an archive with another size or SHA-256 than TFDS records is only a warning.
+        dataset: name of an entry of `ARCHIVES`.
+        archives: directory of the downloaded archives.
+        data_dir: directory of TFDS data.
+        num_shards: files per split, >= 1.
+        allow_unverified: whether an archive with another size or SHA-256 than TFDS records is only a warning.
 
     Raises:
-        UserError: An archive is missing, corrupted or unverified, or `num_shards` is out of range.
-        OSError: The data cannot be written.
+        UserError: an archive is missing, corrupted or unverified, or `num_shards` is out of range.
+        OSError: the data cannot be written.
     """
     import tensorflow_datasets as tfds
 
@@ -170,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
     Args:
-        arguments: Command-line arguments; by default those of the process.
+        arguments: command-line arguments; by default those of the process.
 
     Returns:
         0 if the data exists, 2 for a wrong flag or archive, 1 if the data cannot be written.

@@ -26,13 +26,13 @@ def cifar10(
     """Open CIFAR-10: uint8 (32, 32, 3), ten classes, splits "train" (50,000) and "test" (10,000).
 
     Args:
-        dir: Directory of TFDS data, with a folder cifar10; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        dir: directory of TFDS data, with a folder cifar10; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
         split: "train", "test" or a slice such as "train[:1000]".
-        image_size: Expected height and width in pixels: 32, or None.
-        channels: Expected channels: 3, or None.
+        image_size: expected height and width in pixels: 32, or None.
+        channels: expected channels: 3, or None.
 
     Raises:
-        UserError: Missing or corrupted data, unknown split, or images of another shape are expected.
+        UserError: missing or corrupted data, unknown split, or images of another shape are expected.
     """
     return check_shape(labeled("cifar10", dir, split), image_size, channels)
 
@@ -52,15 +52,15 @@ def celeb_a(
     Splits: "train" (162,770), "validation" (19,867) and "test" (19,962).
 
     Args:
-        dir: Directory of TFDS data, with a folder celeb_a; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        dir: directory of TFDS data, with a folder celeb_a; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
         split: "train", "validation", "test" or a slice such as "train[:1000]".
-        image_size: Height and width of the resized images, in pixels, >= 1.
-        crop: Height and width of the central square that is resized, in pixels, 1 to 178.
+        image_size: height and width of the resized images, in pixels, >= 1.
+        crop: height and width of the central square that is resized, in pixels, 1 to 178.
         channels: 3 for RGB, 1 for gray.
-        cache_bytes: Limit of the decoded images in memory, in bytes; a larger dataset is decoded in every epoch.
+        cache_bytes: limit of the decoded images in memory, in bytes; a larger dataset is decoded in every epoch.
 
     Raises:
-        UserError: Missing or corrupted data, unknown split, or an option out of range.
+        UserError: missing or corrupted data, unknown split, or an option out of range.
     """
     images.check_size(image_size, channels)
     if not 1 <= crop <= 178:
@@ -80,13 +80,13 @@ def labeled(name: str, dir: str | None, split: str, hint: str = "") -> Dataset:
     """Open a TFDS dataset of labeled images of one size.
 
     Args:
-        name: Name of the dataset in TFDS.
-        dir: Directory of TFDS data; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
-        split: Split or slice of a split.
-        hint: Another source of the data, for the message if it is missing.
+        name: name of the dataset in TFDS.
+        dir: directory of TFDS data; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        split: split or slice of a split.
+        hint: another source of the data, for the message if it is missing.
 
     Raises:
-        UserError: Missing or corrupted data, or unknown split.
+        UserError: missing or corrupted data, or unknown split.
     """
     source = open_source(name, dir, split, hint)
     features = source.dataset_info.features
@@ -104,13 +104,13 @@ def open_source(name: str, dir: str | None, split: str, hint: str = "") -> Any:
     """Open the TFDS data source of a split: random access to its examples, with encoded images.
 
     Args:
-        name: Name of the dataset in TFDS.
-        dir: Directory of TFDS data; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
-        split: Split or slice of a split.
-        hint: Another source of the data, for the message if it is missing.
+        name: name of the dataset in TFDS.
+        dir: directory of TFDS data; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        split: split or slice of a split.
+        hint: another source of the data, for the message if it is missing.
 
     Raises:
-        UserError: Missing or corrupted data, unknown split, or a file format that only TensorFlow reads.
+        UserError: missing or corrupted data, unknown split, or a file format that only TensorFlow reads.
     """
     import tensorflow_datasets as tfds  # imported here, since other datasets do not need it
 

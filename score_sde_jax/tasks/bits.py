@@ -37,14 +37,14 @@ def bits_per_dim(
     of an image depends on key, repeat and index alone.
 
     Args:
-        setup: The run.
+        setup: the run.
         divergence: "rademacher" or "gaussian" Hutchinson probes, or "exact".
-        num_probes: Hutchinson probes per image, >= 1.
-        rtol: Relative tolerance of the adaptive solver, > 0.
-        atol: Absolute tolerance of the adaptive solver, > 0.
-        t_min: Time at which the ODE ends at the data; None for t_min of the SDE.
-        max_evaluations: Limit of the network evaluations per image.
-        repeats: Measurements per image, >= 1.
+        num_probes: hutchinson probes per image, >= 1.
+        rtol: relative tolerance of the adaptive solver, > 0.
+        atol: absolute tolerance of the adaptive solver, > 0.
+        t_min: time at which the ODE ends at the data; None for t_min of the SDE.
+        max_evaluations: limit of the network evaluations per image.
+        repeats: measurements per image, >= 1.
 
     Reference: arXiv 2011.13456, Section 4.3; `log_likelihood`.
     """
@@ -128,14 +128,14 @@ def likelihood_summary(columns: Mapping[str, list], num_images: int) -> dict[str
     """Summarize the rows of `bits_per_dim`.
 
     Args:
-        columns: Columns of the rows, ordered by repeat and then by image.
-        num_images: Images per repeat.
+        columns: columns of the rows, ordered by repeat and then by image.
+        num_images: images per repeat.
 
     Returns:
-        mean: Mean of the values over images and repeats.
-        standard_error: Standard error of the mean, from the spread over images.
-        standard_error_noise: Its part from dequantization and probes, from the spread over repeats; None for one.
-        standard_error_probes: Its part from the probes, from their spread; None if it is not known.
+        mean: mean of the values over images and repeats.
+        standard_error: standard error of the mean, from the spread over images.
+        standard_error_noise: its part from dequantization and probes, from the spread over repeats; None for one.
+        standard_error_probes: its part from the probes, from their spread; None if it is not known.
         not_converged_images: [repeat, image] of each failed solution, which the other values leave out.
     """
     by_image = floats(columns["value"]).reshape(-1, num_images)

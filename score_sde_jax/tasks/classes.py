@@ -20,9 +20,9 @@ class ClassConditional(Task):
     """Class-conditional sampling: classifier guidance, or classifier-free guidance of a network trained with labels.
 
     Attributes:
-        classifier: Workdir of a run that trained a classifier of noisy images; None for classifier-free guidance.
-        label: Class of all images, >= 0; None gives image i class i mod num_classes.
-        scale: Guidance scale, >= 0; 1 is the class-conditional distribution, 0 the unconditional one.
+        classifier: workdir of a run that trained a classifier of noisy images; None for classifier-free guidance.
+        label: class of all images, >= 0; None gives image i class i mod num_classes.
+        scale: guidance scale, >= 0; 1 is the class-conditional distribution, 0 the unconditional one.
 
     Reference: theory.md eqs. (33) and (36); arXiv 2011.13456, Appendix I; arXiv 2207.12598.
     """

@@ -23,9 +23,9 @@ class Completion(Task):
     """Sampling given an observation y = P x_0; subclasses define the orthogonal projector P.
 
     Attributes:
-        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
+        source: path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
             data.
-        samples_per_image: Samples per observed image, >= 1: image i is given observed image i // samples_per_image, and
+        samples_per_image: samples per observed image, >= 1: image i is given observed image i // samples_per_image, and
             the first follows the last.
 
     Reference: arXiv 2011.13456, Appendix I; theory.md eq. (32).
@@ -47,9 +47,9 @@ class Completion(Task):
         """Return the orthogonal projector P.
 
         Args:
-            keys: One key per image.
-            like: Array of the shape and dtype of the images.
-            inputs: Input arrays, one row per image.
+            keys: one key per image.
+            like: array of the shape and dtype of the images.
+            inputs: input arrays, one row per image.
         """
         raise NotImplementedError
 
@@ -70,10 +70,10 @@ class Completion(Task):
         """Return the observation y = P x_0 of the images inputs["observed"].
 
         Args:
-            sde: Forward diffusion.
-            keys: One key per image.
-            like: Array of the shape and dtype of the images.
-            inputs: Input arrays, one row per image.
+            sde: forward diffusion.
+            keys: one key per image.
+            like: array of the shape and dtype of the images.
+            inputs: input arrays, one row per image.
         """
         project = self.projector(prng.split(keys, 3)[2], like, inputs)
         return LinearObservation(sde, project, project(inputs["observed"][:, 0]))
@@ -105,13 +105,9 @@ class Inpainting(Completion):
     """Inpainting: the pixels outside a mask are observed.
 
     Attributes:
-        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
-            data.
-        samples_per_image: Samples per observed image, >= 1: image i is given observed image i // samples_per_image, and
-            the first follows the last.
-        mask: Hidden pixels: left, right, top, bottom, box, random, or the path of an image (hidden where white) or npy
+        mask: hidden pixels: left, right, top, bottom, box, random, or the path of an image (hidden where white) or npy
             array (hidden where nonzero).
-        fraction: Hidden fraction of the image, > 0 and < 1; not used with a mask from a file.
+        fraction: hidden fraction of the image, > 0 and < 1; not used with a mask from a file.
 
     Reference: arXiv 2011.13456, Appendix I; theory.md eq. (32).
     """
@@ -150,12 +146,6 @@ class MaskedInputs(CompletionInputs):
 class Colorization(Completion):
     """Colorization: the mean of the three channels of each pixel is observed.
 
-    Attributes:
-        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
-            data.
-        samples_per_image: Samples per observed image, >= 1: image i is given observed image i // samples_per_image, and
-            the first follows the last.
-
     Reference: arXiv 2011.13456, Appendix I; theory.md eq. (32).
     """
 
@@ -175,11 +165,7 @@ class SuperResolution(Completion):
     """Super-resolution: the means of blocks of factor x factor pixels are observed.
 
     Attributes:
-        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
-            data.
-        samples_per_image: Samples per observed image, >= 1: image i is given observed image i // samples_per_image, and
-            the first follows the last.
-        factor: Height and width of a block, in pixels, >= 2; it divides height and width of the image.
+        factor: height and width of a block, in pixels, >= 2; it divides height and width of the image.
 
     Reference: theory.md eq. (32).
     """

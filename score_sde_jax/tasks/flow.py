@@ -25,11 +25,11 @@ class Reconstruction(Task):
     """Encoding of observed images to latents and decoding, by the probability flow ODE; independent of the sampler.
 
     Attributes:
-        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
+        source: path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
             data.
-        rtol: Relative tolerance of the adaptive solver, > 0.
-        atol: Absolute tolerance of the adaptive solver, > 0.
-        max_evaluations: Limit of the network evaluations of one solution (encoding or decoding).
+        rtol: relative tolerance of the adaptive solver, > 0.
+        atol: absolute tolerance of the adaptive solver, > 0.
+        max_evaluations: limit of the network evaluations of one solution (encoding or decoding).
 
     Reference: arXiv 2011.13456, Section 4.3.
     """
@@ -51,9 +51,9 @@ class Reconstruction(Task):
         """Return the latents to decode.
 
         Args:
-            first: Latents of the first observed images.
-            second: Latents of the second observed images, if there are two per image.
-            inputs: Input arrays, one row per image.
+            first: latents of the first observed images.
+            second: latents of the second observed images, if there are two per image.
+            inputs: input arrays, one row per image.
         """
         del second, inputs
         return first
@@ -99,12 +99,7 @@ class Interpolation(Reconstruction):
     """Interpolation of two observed images along the great circle between their latents.
 
     Attributes:
-        source: Path of the observed images (an image, folder, zip or npz file); by default the test split of the run's
-            data.
-        rtol: Relative tolerance of the adaptive solver, > 0.
-        atol: Absolute tolerance of the adaptive solver, > 0.
-        max_evaluations: Limit of the network evaluations of one solution (encoding or decoding).
-        num_between: Interpolated images per pair, >= 1. A row of num_between + 2 images has the reconstructions of both
+        num_between: interpolated images per pair, >= 1. A row of num_between + 2 images has the reconstructions of both
             ends too; row r goes from observed image 2 r to 2 r + 1.
 
     Reference: arXiv 2011.13456, Section 4.3.

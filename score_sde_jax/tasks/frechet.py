@@ -11,8 +11,8 @@ def frechet_distance(a: Num[np.ndarray, "num_a dim"], b: Num[np.ndarray, "num_b 
     It is |mean_a - mean_b|^2 + trace(C_a + C_b - 2 (C_a C_b)^(1/2)), in squared units of the features.
 
     Args:
-        a: Features of the first set.
-        b: Features of the second set.
+        a: features of the first set.
+        b: features of the second set.
 
     Reference: arXiv 1706.08500, eq. 6.
     """

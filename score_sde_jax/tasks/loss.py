@@ -26,8 +26,8 @@ def held_out_loss(setup: MeasureSetup, *, draws: int) -> Measure:
     image depends on key and index alone.
 
     Args:
-        setup: The run.
-        draws: Training times, and noise levels, per image, >= 1.
+        setup: the run.
+        draws: training times, and noise levels, per image, >= 1.
     """
     accuracy = setup.log_probabilities is not None
 
@@ -95,9 +95,9 @@ def times_of_levels(sde: SDE, levels: Float[Array, " batch"], num_levels: int | 
     """Return the times of noise levels.
 
     Args:
-        sde: Forward diffusion.
-        levels: Noise levels in [0, 1), uniform in log(sigma / alpha) from the smallest to the largest noise.
-        num_levels: Number of discrete noise levels, to which `levels` are rounded down; None for continuous time.
+        sde: forward diffusion.
+        levels: noise levels in [0, 1), uniform in log(sigma / alpha) from the smallest to the largest noise.
+        num_levels: number of discrete noise levels, to which `levels` are rounded down; None for continuous time.
     """
     if num_levels is not None:
         return sde.t_min + (sde.t_max - sde.t_min) * jnp.floor(levels * num_levels) / (num_levels - 1)
@@ -111,8 +111,8 @@ def loss_summary(columns: Mapping[str, list], num_bins: int = NUM_BINS) -> dict[
     """Summarize the rows of `held_out_loss`.
 
     Args:
-        columns: Columns of the rows.
-        num_bins: Bins of noise levels, from the smallest to the largest noise.
+        columns: columns of the rows.
+        num_bins: bins of noise levels, from the smallest to the largest noise.
 
     Returns:
         Mean loss at training times and per bin, with standard errors; None for a bin without a level. For a classifier

@@ -12,9 +12,9 @@ def nearest_distances(
     """Compute the Euclidean distance of each query to its nearest reference.
 
     Args:
-        queries: Flattened images.
-        references: Flattened images.
-        block: Queries per matrix product, which limits the memory.
+        queries: flattened images.
+        references: flattened images.
+        block: queries per matrix product, which limits the memory.
     """
     q, r = queries.astype(np.float64), references.astype(np.float64)
     squares = np.sum(r**2, axis=1)
@@ -31,15 +31,15 @@ def nearest_neighbors(
     """Find the nearest references of each query.
 
     Args:
-        queries: Flattened images.
-        references: Blocks of flattened images, so that a large dataset is never in memory as a whole.
-        num: Neighbors per query, >= 1.
+        queries: flattened images.
+        references: blocks of flattened images, so that a large dataset is never in memory as a whole.
+        num: neighbors per query, >= 1.
 
     Returns:
         Indices of the references and their Euclidean distances, nearest first; ties go to the smaller index.
 
     Raises:
-        ValueError: There are fewer than `num` references.
+        ValueError: there are fewer than `num` references.
     """
     q = queries.astype(np.float64)
     q_squares = np.sum(q**2, axis=1)[:, None]

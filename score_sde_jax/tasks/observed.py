@@ -24,8 +24,8 @@ class ObservedInputs(TaskInputs):
     """Input "observed" (batch, observations, height, width, channels), the observed images.
 
     Attributes:
-        source: Dataset of the images that are observed.
-        samples_per_image: Consecutive samples that share their observed image.
+        source: dataset of the images that are observed.
+        samples_per_image: consecutive samples that share their observed image.
     """
 
     samples_per_image = 1
@@ -64,8 +64,8 @@ def in_rows(images: np.ndarray, length: int) -> np.ndarray:
     """Arrange images in rows; the last row is filled up with white.
 
     Args:
-        images: Images in reading order.
-        length: Images per row.
+        images: images in reading order.
+        length: images per row.
     """
     num = math.ceil(len(images) / length)
     padded = np.full((num * length, *images.shape[1:]), 255, images.dtype)
@@ -80,14 +80,14 @@ def open_source(path: str | None, setup: TaskSetup) -> tuple[Dataset, Any]:
     """Open observed images; those of files are cropped and resized to the run's shape.
 
     Args:
-        path: An image, folder, zip or npz file; None for the held-out images of the run.
-        setup: The run.
+        path: an image, folder, zip or npz file; None for the held-out images of the run.
+        setup: the run.
 
     Returns:
         The images and their identity, for samples.json.
 
     Raises:
-        UserError: The file is missing or not readable, or the images of the run are not square.
+        UserError: the file is missing or not readable, or the images of the run are not square.
     """
     if path is None:
         return setup.held_out(), dict(setup.about_held_out)
@@ -116,14 +116,14 @@ def open_mask(path: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, str]
     """Read a mask from a file.
 
     Args:
-        path: An image, hidden where white, or an npy array, hidden where nonzero.
-        image_shape: Shape of an image.
+        path: an image, hidden where white, or an npy array, hidden where nonzero.
+        image_shape: shape of an image.
 
     Returns:
         The mask (height, width, 1), 1 for known pixels, and its identity, for samples.json.
 
     Raises:
-        UserError: The file is missing or not readable, or the mask has another shape or hides all or no pixels.
+        UserError: the file is missing or not readable, or the mask has another shape or hides all or no pixels.
     """
     place = Path(path).expanduser()
     if not place.is_file():

@@ -33,8 +33,8 @@ class Grid(NamedTuple):
     """A grid of images.
 
     Attributes:
-        images: Images in reading order.
-        columns: Images per row; by default the grid is nearly square.
+        images: images in reading order.
+        columns: images per row; by default the grid is nearly square.
     """
 
     images: UInt8[np.ndarray, "num height width channels"]
@@ -45,8 +45,8 @@ class Strips(NamedTuple):
     """A grid of strips; the images of a strip are side by side.
 
     Attributes:
-        images: Strips in reading order.
-        columns: Strips per row; by default the grid is nearly square.
+        images: strips in reading order.
+        columns: strips per row; by default the grid is nearly square.
     """
 
     images: UInt8[np.ndarray, "num length height width channels"]
@@ -57,8 +57,8 @@ class Histogram(NamedTuple):
     """A histogram.
 
     Attributes:
-        values: Values to count.
-        label: Label of the axis of values.
+        values: values to count.
+        label: label of the axis of values.
     """
 
     values: Float[np.ndarray, " num"]
@@ -69,8 +69,8 @@ class LevelCurves(NamedTuple):
     """Curves of a value per bin of noise levels.
 
     Attributes:
-        curves: Values by name of the curve, from the smallest to the largest noise; None for a bin without value.
-        label: Label of the axis of values.
+        curves: values by name of the curve, from the smallest to the largest noise; None for a bin without value.
+        label: label of the axis of values.
     """
 
     curves: Mapping[str, Sequence[float | None]]
@@ -86,9 +86,9 @@ class Networks(NamedTuple):
     """The trained networks, as functions of noisy images.
 
     Attributes:
-        noise_fn: Unconditional noise prediction.
-        log_probabilities: Log-probabilities of the classes by a classifier of noisy images, if the task has one.
-        conditional: Function from labels to the noise prediction of these classes, if the network has classes.
+        noise_fn: unconditional noise prediction.
+        log_probabilities: log-probabilities of the classes by a classifier of noisy images, if the task has one.
+        conditional: function from labels to the noise prediction of these classes, if the network has classes.
     """
 
     noise_fn: NoiseFn
@@ -101,13 +101,13 @@ class TaskSetup:
     """The part of a run that its task depends on.
 
     Attributes:
-        image_shape: Shape of an image.
-        pixels: Map between stored values and x_0.
-        sde: Forward diffusion.
-        held_out: Function that opens the images that are observed by default.
-        about_held_out: Identity of these images, for samples.json.
-        num_classes: Number of classes of the network or classifier; 0 for neither.
-        description: Settings of the task.
+        image_shape: shape of an image.
+        pixels: map between stored values and x_0.
+        sde: forward diffusion.
+        held_out: function that opens the images that are observed by default.
+        about_held_out: identity of these images, for samples.json.
+        num_classes: number of classes of the network or classifier; 0 for neither.
+        description: settings of the task.
     """
 
     image_shape: tuple[int, ...]
@@ -123,8 +123,8 @@ class TaskInputs:
     """Input arrays of a task and the results that it adds to the images; unconditional sampling has none.
 
     Attributes:
-        setup: The run.
-        description: Settings of the task and identities of its input files, for samples.json.
+        setup: the run.
+        description: settings of the task and identities of its input files, for samples.json.
     """
 
     def __init__(self, setup: TaskSetup) -> None:
@@ -140,9 +140,9 @@ class TaskInputs:
         """Return arrays to save next to the images, one row per image.
 
         Args:
-            indices: Indices of the images.
-            images: Sampled x_0.
-            key: Key of the run's samples.
+            indices: indices of the images.
+            images: sampled x_0.
+            key: key of the run's samples.
         """
         del indices, images, key
         return {}
@@ -153,8 +153,8 @@ class TaskInputs:
         """Return further pictures by file name.
 
         Args:
-            stored: First images of the set.
-            extras: Their rows of `extras`.
+            stored: first images of the set.
+            extras: their rows of `extras`.
         """
         del stored, extras
         return {}
@@ -185,7 +185,7 @@ class Task:
         """Return the inputs of the task.
 
         Args:
-            setup: The run.
+            setup: the run.
 
         Raises:
             UserError: An input file is missing or does not fit the run.
@@ -196,11 +196,11 @@ class Task:
         """Draw images; a pure function.
 
         Args:
-            sampler: Sampler of the run.
-            networks: The trained networks.
-            keys: One key per image.
-            like: Array of the shape and dtype of the images.
-            inputs: Input arrays, one row per image.
+            sampler: sampler of the run.
+            networks: the trained networks.
+            keys: one key per image.
+            like: array of the shape and dtype of the images.
+            inputs: input arrays, one row per image.
         """
         return sampler(networks.noise_fn, keys, like, initial_noise=inputs.get("latents"))
 
@@ -215,15 +215,15 @@ class MeasureSetup:
     """The part of a run that its measures depend on.
 
     Attributes:
-        sde: Forward diffusion.
-        pixels: Map between stored values and x_0.
-        noise_fn: Function from parameters to the noise prediction.
-        log_probabilities: Function from parameters to the log-probabilities of the classes, for a classifier.
+        sde: forward diffusion.
+        pixels: map between stored values and x_0.
+        noise_fn: function from parameters to the noise prediction.
+        log_probabilities: function from parameters to the log-probabilities of the classes, for a classifier.
         held_out_loss: (params, keys, batch of x_0[, times]) -> loss of each example.
-        num_levels: Number of noise levels of training; None for training in continuous time.
-        level_index: Whether the network is conditioned on the index of the noise level.
-        name: Name of the dataset.
-        image_shape: Shape of an image.
+        num_levels: number of noise levels of training; None for training in continuous time.
+        level_index: whether the network is conditioned on the index of the noise level.
+        name: name of the dataset.
+        image_shape: shape of an image.
     """
 
     sde: SDE
@@ -242,15 +242,15 @@ class Measure:
     """Values per image, and their summary.
 
     Attributes:
-        name: Name of the measure, for files and messages.
-        rows: Pure function of a batch; its inputs are the stored "image", its "label" and the "repeat", from 0.
+        name: name of the measure, for files and messages.
+        rows: pure function of a batch; its inputs are the stored "image", its "label" and the "repeat", from 0.
         summary: (columns, number of images) -> summary of all rows.
         lines: (summary, number of images) -> lines to print.
         pictures: (summaries, columns), each by set of images -> pictures by file name.
-        purpose: Number folded into the key, so that measures have independent noise.
-        repeats: Measurements per image, >= 1.
-        training: Whether as many training images are measured too.
-        notes: Lines to print before the measurement.
+        purpose: number folded into the key, so that measures have independent noise.
+        repeats: measurements per image, >= 1.
+        training: whether as many training images are measured too.
+        notes: lines to print before the measurement.
     """
 
     name: str
