@@ -10,6 +10,7 @@ from score_sde_jax.runs import build
 from score_sde_jax.runs.checkpoint import Checkpoints
 
 TIMES = {"images_per_second", "images_per_second_per_device", "seconds_data", "seconds_compute", "seconds_save"}
+TIMES |= {"process_peak_memory_bytes"}
 
 
 def quiet(line):
@@ -21,7 +22,7 @@ def contents(directory):
 
 
 def timeless(row):
-    """A line of metrics.jsonl without what depends on the clock."""
+    """A line of metrics.jsonl without what depends on the clock or the machine."""
     return {key: value for key, value in row.items() if key not in TIMES}
 
 

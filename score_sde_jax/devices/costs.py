@@ -1,7 +1,11 @@
 """What training costs, read off its jaxpr: floating-point operations and memory; and how much of a device it uses."""
 
+import dataclasses
 import itertools
 import math
+import re
+import resource
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -33,44 +37,104 @@ def total_flops(products: Iterable[Product]) -> float:
     return sum(times * _FLOPS[equation.primitive.name](equation) for equation, times in products)
 
 
-PEAK_FLOPS = {
-    "NVIDIA H200": 989e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA L4": 121e12,
-    "Tesla V100": 125e12,
-    "Tesla T4": 65e12,
-    "TPU v6 lite": 918e12,
-    "TPU v5p": 459e12,
-    "TPU v5 lite": 197e12,
-    "TPU v4": 275e12,
-}
-"""The makers' figures for dense bfloat16 (float16 before Ampere) matrix products, by the start of the device's name."""
+PEAK_FLOPS: tuple[tuple[str, float | None, float], ...] = (
+    # Pattern of the whole device kind, peak at bfloat16, peak at float32. From the makers' data sheets, dense (NVIDIA
+    # prints twice as much, with sparsity). Of float32, JAX multiplies by default in TF32 on GPUs since Ampere, in
+    # float32 on older ones, which have no bfloat16, and in bfloat16 on TPUs.
+    ("NVIDIA B200", 2250e12, 1125e12),
+    ("NVIDIA H200", 989.5e12, 494.7e12),
+    ("NVIDIA H200 NVL", 835.5e12, 417.7e12),
+    (r"NVIDIA GH200 \d+GB", 989.5e12, 494.7e12),
+    (r"NVIDIA H100 \d+GB HBM3", 989.5e12, 494.7e12),  # SXM
+    ("NVIDIA H100 NVL", 835.5e12, 417.7e12),
+    ("NVIDIA H100 PCIe", 756.5e12, 378.2e12),
+    (r"(NVIDIA )?A100[- ](SXM4|PCIE)-\d+GB|NVIDIA A100 80GB PCIe", 312e12, 156e12),
+    ("NVIDIA L40S", 362e12, 183e12),
+    ("NVIDIA L4", 121e12, 60e12),
+    (r"Tesla V100-SXM2-\d+GB", None, 15.7e12),
+    (r"Tesla V100-PCIE-\d+GB", None, 14e12),
+    ("Tesla T4", None, 8.1e12),
+    # Google's pages of each version, as in jax/_src/pallas/mosaic/tpu_info.py: of a chip, or for TPU7x of one core.
+    ("TPU7x", 1153.5e12, 1153.5e12),
+    ("TPU v6 lite|TPU v6e", 918e12, 918e12),
+    ("TPU v5|TPU v5p", 459e12, 459e12),  # libtpu calls v5p "TPU v5"
+    ("TPU v5 lite|TPU v5e", 197e12, 197e12),
+    ("TPU v4", 275e12, 275e12),
+)
 
 
-def peak_flops() -> float | None:
-    """Peak rate of a device of this machine, None where it is not known."""
-    kind = jax.local_devices()[0].device_kind
-    return next((peak for name, peak in PEAK_FLOPS.items() if kind.startswith(name)), None)
+def peak_flops(dtype: str, device_kind: str | None = None) -> float | None:
+    """Return the peak rate of matrix products, in operations per second and device; None if it is not known.
+
+    Args:
+        dtype: Type of the factors, "float32" or "bfloat16".
+        device_kind: Name of the device as JAX reports it, by default that of the first device of this process.
+    """
+    if jax.config.jax_default_matmul_precision not in (None, "default"):  # type: ignore[attr-defined]
+        return None
+    kind = jax.local_devices()[0].device_kind if device_kind is None else device_kind
+    for pattern, bfloat16, float32 in PEAK_FLOPS:
+        if re.fullmatch(pattern, kind):
+            return {"bfloat16": bfloat16, "float32": float32}.get(dtype)
+    return None
 
 
-def device_use(flops_per_second: float) -> dict[str, float]:
-    """Share of the device's peak rate that the model uses, and its memory in use in bytes, where they are known."""
-    peak, memory = peak_flops(), jax.local_devices()[0].memory_stats()
-    use = {} if peak is None else {"model_flop_utilisation": flops_per_second / peak}
-    return use | ({"memory_in_use": float(memory["bytes_in_use"])} if memory else {})
+def utilization(flops_per_second: float, dtype: str) -> dict[str, float]:
+    """Return the model FLOPs utilization of a device; nothing if its peak rate is not known.
+
+    Args:
+        flops_per_second: Operations that a device does for the model per second, without recomputation.
+        dtype: Type that the model computes in.
+    """
+    peak = peak_flops(dtype)
+    return {} if peak is None else {"model_flops_utilization": flops_per_second / peak}
 
 
-def residual_bytes(loss: Callable[..., Any], params: Any, *args: Any) -> int:
-    """Bytes that the forward pass of loss(params, *args) keeps for the gradient, beside the parameters themselves."""
+def memory_use() -> dict[str, int]:
+    """Return memory in bytes: now and at most of the fullest local device, or at most of the process on a CPU."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    known = [each for each in stats if each]
+    if not known:  # a CPU has no allocator of its own, and its arrays lie in the memory of the process
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {"process_peak_memory_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    keys = {"device_memory_bytes": "bytes_in_use", "device_peak_memory_bytes": "peak_bytes_in_use"}
+    return {name: max(each[key] for each in known) for name, key in keys.items() if key in known[0]}
 
-    def residuals(params: Any, *args: Any) -> list[Any]:
-        _, pullback = jax.vjp(lambda p: loss(p, *args), params)
-        own = {id(leaf) for leaf in jax.tree.leaves(params)}  # of the parameters themselves nothing is copied
-        return [leaf for leaf in jax.tree.leaves(pullback) if id(leaf) not in own]
 
-    kept = jax.eval_shape(residuals, params, *args)
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradientCost:
+    """Cost of a loss and its gradient.
+
+    Attributes:
+        flops: Floating-point operations of the matrix products and convolutions.
+        residual_bytes: Bytes that the forward pass keeps for the gradient, without the parameters themselves.
+    """
+
+    flops: float
+    residual_bytes: int
+
+
+def gradient_cost(loss: Callable[..., Any], params: Any, *args: Any) -> GradientCost:
+    """Return the cost of loss(params, *args) and its gradient; nothing is computed.
+
+    Args:
+        loss: Function to a scalar.
+        params: Arrays, or their shapes, that the gradient is with respect to.
+        *args: Other arguments of `loss`.
+    """
+
+    def gradient(params: Any, *args: Any) -> tuple[list[Any], Any]:
+        value, pullback = jax.vjp(lambda p: loss(p, *args), params)
+        own = {id(leaf) for leaf in jax.tree.leaves(params)}  # parameters among the residuals are not copied
+        residuals = [leaf for leaf in jax.tree.leaves(pullback) if id(leaf) not in own]
+        return residuals, pullback(jax.numpy.ones_like(value))
+
+    traced, shapes = jax.make_jaxpr(gradient, return_shape=True)(params, *args)
+    kept, _ = shapes
+    return GradientCost(
+        flops=total_flops(_products(traced.jaxpr, whole=False)),
+        residual_bytes=sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept),
+    )
 
 
 def _products(jaxpr: core.Jaxpr, whole: bool) -> Iterator[Product]:

@@ -15,10 +15,11 @@ from jaxtyping import Array, PyTree
 from score_sde_jax import keys as prng
 from score_sde_jax.condition import Condition
 from score_sde_jax.data import Pixels
-from score_sde_jax.devices.costs import flops
+from score_sde_jax.devices.costs import GradientCost, gradient_cost
 from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.diffusion.parameterization import LogProbabilities, NoiseFn, Parameterization
 from score_sde_jax.diffusion.sdes import SDE
+from score_sde_jax.networks.convolution import native_convolutions
 from score_sde_jax.runs.step import LossFn, NoiseLevel, TrainState, init_state
 from score_sde_jax.samplers import Sampler, Samples
 from score_sde_jax.settings.sections import EMA
@@ -106,11 +107,17 @@ class Experiment:
         return None if self.langevin_step_size is None else self.langevin_step_size * sigmas**2
 
 
-def training_flops(experiment: Experiment) -> float:
-    """Floating-point operations of the loss of one image and its gradient; nothing is computed."""
-    params = jax.eval_shape(experiment.init, jax.random.key(0)).params
-    batch, keys = experiment.batch_shapes(1)
-    return flops(jax.value_and_grad(lambda *args: jnp.mean(experiment.loss_fn(*args))), params, keys, batch)
+def training_cost(experiment: Experiment, params: PyTree, batch_size: int) -> GradientCost:
+    """Return the cost of the mean loss of a batch and its gradient; nothing is computed.
+
+    Args:
+        experiment: The experiment, whose loss may recompute activations.
+        params: Shapes of the parameters.
+        batch_size: Images of the batch.
+    """
+    batch, keys = experiment.batch_shapes(batch_size)
+    with native_convolutions():
+        return gradient_cost(lambda *args: jnp.mean(experiment.loss_fn(*args)), params, keys, batch)
 
 
 def abstract_average(experiment: Experiment, parallel: Parallel, name: str) -> dict[str, PyTree]:

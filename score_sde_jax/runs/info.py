@@ -3,18 +3,17 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from score_sde_jax.data import dataset_spec
-from score_sde_jax.devices.costs import residual_bytes
 from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.parallel import bytes_per_device
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks import trainable
+from score_sde_jax.networks.convolution import native_convolutions
 from score_sde_jax.runs import build, workdir
-from score_sde_jax.runs.experiment import Experiment, training_flops
+from score_sde_jax.runs.experiment import Experiment, training_cost
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.samplers import Sampler
 from score_sde_jax.settings import Settings, adopt, automatic, resolve
@@ -29,9 +28,10 @@ def info(settings: Settings, directory: Path, say: Say = print) -> None:
     saved = workdir.saved_config(directory)
     if saved is not None:
         settings = adopt(settings, saved)
-    settings, image_shape, length = _look_at_data(settings, say)
+    settings, image_shape, length = _look_at_data(settings, tuple(saved[workdir.IMAGE_SHAPE]) if saved else None, say)
     experiment, options = build.experiment(settings, image_shape), settings.train
-    state = jax.eval_shape(experiment.init, jax.random.key(0))
+    with native_convolutions():
+        state = jax.eval_shape(experiment.init, jax.random.key(0))
     learned = jax.tree.map(lambda leaf, trained: leaf.size * trained, state.params, trainable(state.params))
     number = sum(jax.tree.leaves(learned))
     say(f"parameters: {number}")
@@ -44,10 +44,16 @@ def info(settings: Settings, directory: Path, say: Say = print) -> None:
     say(f"run: {options.steps:,} steps of {options.batch_size} images, {epochs} epochs")
 
 
-def _look_at_data(settings: Settings, say: Say) -> tuple[Settings, tuple[int, ...], int | None]:
-    """Settings without "auto", shape and number of the images; as published if the data are missing."""
+def _look_at_data(
+    settings: Settings, trained_on: tuple[int, ...] | None, say: Say
+) -> tuple[Settings, tuple[int, ...], int | None]:
+    """Settings without "auto", shape and number of the images.
+
+    Missing data are needed only for a value "auto". Without them the number of images is the published one, and the
+    shape is that of the options, or of the run in the workdir (`trained_on`).
+    """
     section = settings.data
-    shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
+    shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels")) or trained_on
     try:
         data = build.dataset(settings)
     except UserError as error:
@@ -65,18 +71,14 @@ def _look_at_data(settings: Settings, say: Say) -> tuple[Settings, tuple[int, ..
 
 
 def _say_cost(experiment: Experiment, state: PyTree, options: Train, say: Say) -> None:
-    say(
-        f"FLOPs per training image: {training_flops(experiment):.4g} "
-        "(matrix products and convolutions, forward and backward)"
-    )
     devices = num_devices()
     batch = max(1, options.batch_size // (devices * options.microbatches))
-
-    def loss(params: PyTree, keys: jax.Array, images: PyTree) -> jax.Array:
-        return jnp.mean(experiment.loss_fn(params, keys, images))
-
-    images, keys = experiment.batch_shapes(batch)
-    activations = residual_bytes(loss, state.params, keys, images)
+    cost = training_cost(experiment, state.params, batch)
+    what = "matrix products and convolutions, forward and backward"
+    if options.rematerialize:
+        what += ", with the recomputed activations"
+    say(f"FLOPs per training image: {cost.flops / batch:.4g} ({what})")
+    activations = cost.residual_bytes
     held = bytes_per_device(state, 1, False)
     # the gradient lives beside the state while the optimizer runs
     gradient = bytes_per_device(state.params, 1, False)

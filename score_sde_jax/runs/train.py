@@ -22,10 +22,11 @@ from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.devices.processes import Stop, is_first, stopping
 from score_sde_jax.errors import RunError, UserError
+from score_sde_jax.networks.convolution import native_convolutions
 from score_sde_jax.runs import batch_sampler, build, pictures, workdir
 from score_sde_jax.runs.batch_sampler import BatchSampler
 from score_sde_jax.runs.checkpoint import Checkpoints, DamagedError, Retention
-from score_sde_jax.runs.experiment import Experiment, average_of, training_flops
+from score_sde_jax.runs.experiment import Experiment, average_of, training_cost
 from score_sde_jax.runs.numbered import SampleSet
 from score_sde_jax.runs.reporting import (
     Logger,
@@ -42,7 +43,7 @@ from score_sde_jax.runs.reporting import (
 )
 from score_sde_jax.runs.step import TrainState
 from score_sde_jax.runs.window import Window
-from score_sde_jax.settings import Settings, adopt, identity, plain, resolve
+from score_sde_jax.settings import Settings, adopt, identity, plain, resolve, with_values
 from score_sde_jax.settings.identity import changed_training
 
 IN_FLIGHT = 2
@@ -84,7 +85,8 @@ class _Run:
         self.options, self.saving = settings.train, settings.checkpoint
         self.sampler = BatchSampler(settings, experiment, parallel) if experiment.sampler else None
         self.stopwatch = Stopwatch()
-        self.flops_per_image = training_flops(experiment) if costs.peak_flops() else 0.0
+        self.dtype = settings.model.get("dtype") or "float32"
+        self.flops_per_image = self._flops_per_image() if costs.peak_flops(self.dtype) else 0.0
         self.lowest_loss = math.inf
         self.checkpoints: Checkpoints | None = None
         self.best: Checkpoints | None = None
@@ -123,6 +125,14 @@ class _Run:
             process_index=processes.index(),
             process_count=processes.count(),
         )
+
+    def _flops_per_image(self) -> float:
+        """Operations of the loss of an image and its gradient; recomputed activations do not count."""
+        settings = with_values(self.settings, {"train.rematerialize": False})
+        experiment = build.experiment(settings, self.experiment.image_shape)
+        with native_convolutions():
+            params = jax.eval_shape(experiment.init_params, jax.random.key(0))
+        return training_cost(experiment, params, 1).flops
 
     def _optimizer_state(self, params: PyTree) -> PyTree:
         """The optimizer's state before the first step, for what a checkpoint of another optimizer lacks."""
@@ -254,7 +264,8 @@ class _Run:
             "images_per_second": speed,
             "images_per_second_per_device": speed / num_devices(),
             **{f"seconds_{part}": seconds for part, seconds in split.items()},
-            **costs.device_use(self.flops_per_image * speed / num_devices()),
+            **costs.utilization(self.flops_per_image * speed / num_devices(), self.dtype),
+            **costs.memory_use(),
         }
         self.log.write(step, values)
         self.say(

@@ -9,9 +9,10 @@ from experiments import finished, loaded
 from score_sde_jax import keys as prng
 from score_sde_jax import settings
 from score_sde_jax.condition import Condition
-from score_sde_jax.devices.costs import residual_bytes
+from score_sde_jax.devices.costs import flops, gradient_cost
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build
+from score_sde_jax.runs.experiment import training_cost
 
 
 def test_the_loss_of_a_config_is_denoising_score_matching_over_its_ladder():
@@ -164,7 +165,7 @@ def gradient_of(chosen):
     def loss(params):
         return jnp.mean(experiment.loss_fn(params, keys, {"image": stored}))
 
-    return jax.jit(jax.grad(loss))(params), residual_bytes(loss, params)
+    return jax.jit(jax.grad(loss))(params), gradient_cost(loss, params).residual_bytes
 
 
 def relative_difference(a, b):
@@ -180,6 +181,21 @@ def test_rematerialisation_keeps_less_and_computes_the_same():
     again, kept_again = gradient_of(finished("digits", *SMALL, "train.rematerialize=true"))
     assert relative_difference(again, plain) < 1e-5
     assert kept_again < 0.5 * kept
+
+
+def test_training_cost_counts_native_convolutions_once_for_the_whole_batch():
+    """The operations that a trace with the algorithms of every platform counts, without their residuals."""
+    trained = build.experiment(finished("digits", *SMALL), (8, 8, 1))
+    params = jax.eval_shape(trained.init_params, jax.random.key(0))
+    batch, keys = trained.batch_shapes(8)
+
+    def loss(*args):
+        return jnp.mean(trained.loss_fn(*args))
+
+    cost, every_platform = training_cost(trained, params, 8), gradient_cost(loss, params, keys, batch)
+    assert cost.flops == every_platform.flops == flops(jax.value_and_grad(loss), params, keys, batch)
+    assert cost.flops == 8 * training_cost(trained, params, 1).flops
+    assert 0.5 * every_platform.residual_bytes < cost.residual_bytes < every_platform.residual_bytes
 
 
 def test_bfloat16_computes_nearly_the_same_with_float32_parameters():

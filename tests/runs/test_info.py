@@ -6,8 +6,11 @@ import pytest
 from experiments import finished
 from stand_ins import NETWORKS, Conditional
 
+from score_sde_jax.devices.costs import GradientCost
+from score_sde_jax.errors import UserError
 from score_sde_jax.networks import MODELS
 from score_sde_jax.runs import info as drivers_info
+from score_sde_jax.runs import workdir
 from score_sde_jax.runs.info import info
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -30,8 +33,7 @@ def test_info_needs_no_data(name, costs, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
     monkeypatch.setitem(MODELS, finished(name).model.name, NETWORKS[finished(name).model.name])
     if not costs:  # tracing the gradient of a RefineNet takes half a minute
-        monkeypatch.setattr(drivers_info, "training_flops", lambda *_: 0.0)
-        monkeypatch.setattr(drivers_info, "residual_bytes", lambda *_: 0)
+        monkeypatch.setattr(drivers_info, "training_cost", lambda *_: GradientCost(flops=0.0, residual_bytes=0))
     lines = []
     chosen = finished(name, variant="")
     info(chosen, tmp_path / "run", lines.append)
@@ -75,3 +77,14 @@ def test_memory_is_that_of_a_microbatch_on_each_device(tmp_path):
         assert (state, gradient) == (round((4 * 4 * count + 12) / 2**20), round(4 * count / 2**20))
         assert abs(total - state - gradient - activations) <= 2
         assert activations == pytest.approx(found[0][3] / microbatches, rel=0.1) and activations >= 5
+
+
+def test_info_of_a_run_has_the_shape_of_its_images_without_its_data(tmp_path):
+    """An npz file says itself how large its images are; the config.json of a run keeps it."""
+    chosen = finished("digits", "data.name=npz", f"data.dir={tmp_path / 'moved.npz'}", "model.name=mlp")
+    with pytest.raises(UserError, match=r"moved\.npz"):
+        info(chosen, tmp_path, [].append)
+    workdir.record(tmp_path, chosen, (8, 8, 1))
+    lines = []
+    info(chosen, tmp_path, lines.append)
+    assert lines[0].startswith("data: npz of shape (8, 8, 1), ") and any("parameters: " in line for line in lines)

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 COLUMNS = {"step", "loss", "grad_norm", "param_norm", "update_norm", "learning_rate", "images_per_second"}
 COLUMNS |= {"images_per_second_per_device", "seconds_data", "seconds_compute", "level_loss", "skipped"}
+COLUMNS |= {"process_peak_memory_bytes"}
 
 
 @pytest.fixture(scope="module")
