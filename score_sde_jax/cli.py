@@ -7,6 +7,7 @@ python main.py --config=configs/digits.py ...   the same command, in a clone of 
 import os
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,27 +20,60 @@ if TYPE_CHECKING:
 
 MODES = ("train", "sample", "eval", "info")
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
+FLAG_MODES: dict[str, tuple[str, ...]] = {}
+"""Modes that use a flag, by its name; in another mode the flag is refused."""
+
+
+def _define(define: Callable[..., object], name: str, default: object, text: str, modes: Sequence[str] = MODES) -> None:
+    """Define a flag that these modes use; its help names them unless all do."""
+    FLAG_MODES[name] = tuple(modes)
+    define(name, default, text if len(modes) == len(MODES) else f"{', '.join(modes)}: {text}")
+
+
+_define(
+    flags.DEFINE_string,
     "config",
     None,
     "Name of a packaged config, or a file, either with :variant; by default the settings saved in --workdir. "
     "--config.section.key=value overrides a value.",
 )
-flags.DEFINE_string("mode", "train", f"What to do: {', '.join(MODES)}.")
-flags.DEFINE_string("workdir", None, "Directory of the run, by default runs/NAME for configs/NAME.py.")
-flags.DEFINE_integer("num_images", None, "sample, eval: number of images (sampler.num_images, eval.num_images).")
-flags.DEFINE_integer("seed", None, "sample, eval: seed of the images or of the noise, by default that of the config.")
-flags.DEFINE_string("checkpoint", None, "sample, eval: step of the checkpoint, or best; by default the latest.")
-flags.DEFINE_string("output", None, "sample: directory of the images, by default WORKDIR/samples/STEP.")
-flags.DEFINE_bool("files", False, "sample: also write every image as a PNG file.")
-flags.DEFINE_integer("neighbours", None, "sample: number of nearest training images to find for every image.")
-flags.DEFINE_string("profile", "", "train: FIRST:LAST, the steps whose trace is written into WORKDIR/profile.")
-flags.DEFINE_string(
-    "distributed", "auto", "Several processes: on, off, or auto (TPU pods, Slurm, --coordinator_address)."
+_define(flags.DEFINE_string, "mode", "train", f"What to do: {', '.join(MODES)}.")
+_define(flags.DEFINE_string, "workdir", None, "Directory of the run, by default runs/NAME for configs/NAME.py.")
+_define(
+    flags.DEFINE_integer,
+    "num_images",
+    None,
+    "number of images (sampler.num_images, eval.num_images).",
+    ("sample", "eval"),
 )
-flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, the same in every process.")
-flags.DEFINE_integer("num_processes", None, "Number of processes.")
-flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+_define(
+    flags.DEFINE_integer,
+    "seed",
+    None,
+    "seed of the run, of the images or of the noise, by default that of the config.",
+    ("train", "sample", "eval"),
+)
+_define(
+    flags.DEFINE_string,
+    "checkpoint",
+    None,
+    "step of the checkpoint, or best; by default the latest.",
+    ("sample", "eval"),
+)
+_define(flags.DEFINE_string, "output", None, "directory of the images, by default WORKDIR/samples/STEP.", ("sample",))
+_define(flags.DEFINE_bool, "files", False, "also write every image as a PNG file.", ("sample",))
+_define(flags.DEFINE_integer, "neighbors", None, "number of nearest training images to find per image.", ("sample",))
+flags.DEFINE_alias("neighbours", "neighbors")
+_define(flags.DEFINE_string, "profile", "", "FIRST:LAST, the steps to trace into WORKDIR/profile.", ("train",))
+_define(
+    flags.DEFINE_string,
+    "distributed",
+    "auto",
+    "Several processes: on, off, or auto (TPU, Slurm, a coordinator).",
+)
+_define(flags.DEFINE_string, "coordinator_address", None, "HOST:PORT of process 0, the same in every process.")
+_define(flags.DEFINE_integer, "num_processes", None, "Number of processes.")
+_define(flags.DEFINE_integer, "process_id", None, "Number of this process, from 0.")
 
 
 def main(argv: list[str]) -> None:
@@ -52,12 +86,11 @@ def main(argv: list[str]) -> None:
     assignments = _assignments(argv[1:])
     if FLAGS.mode not in MODES:
         raise UserError(f"--mode={FLAGS.mode}: choose one of {', '.join(MODES)}")
-    if FLAGS.num_images is not None:
-        assignments.append(f"{'eval' if FLAGS.mode == 'eval' else 'sampler'}.num_images={FLAGS.num_images}")
+    _check_modes()
     if FLAGS.seed is not None and not 0 <= FLAGS.seed < 2**32:
         raise UserError(f"--seed={FLAGS.seed}: must be >= 0 and < 2^32")
     checkpoint = _checkpoint(FLAGS.checkpoint)
-    settings, directory = _settings(assignments)
+    settings, directory = _settings_with_flags(assignments)
     if FLAGS.mode != "sample" and settings.task.name != "none":
         raise UserError(f"--config.task.name={settings.task.name}: only --mode=sample has tasks, not {FLAGS.mode}")
     processes.start(FLAGS.distributed, FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id)
@@ -74,7 +107,7 @@ def main(argv: list[str]) -> None:
             seed=FLAGS.seed,
             output=workdir.locate(FLAGS.output, "--output") if FLAGS.output else None,
             files=FLAGS.files,
-            neighbours=FLAGS.neighbours,
+            neighbors=FLAGS.neighbors,
             command=shlex.join([*_program(), *sys.argv[1:]]),
         )
         sample(settings, directory, request, say)
@@ -86,6 +119,30 @@ def main(argv: list[str]) -> None:
         from score_sde_jax.runs.info import info
 
         info(settings, directory, say)
+
+
+def _check_modes() -> None:
+    """Raise UserError for a flag that the mode does not use."""
+    for name, modes in FLAG_MODES.items():
+        if FLAGS[name].present and FLAGS.mode not in modes:
+            use = "uses" if len(modes) == 1 else "use"
+            raise UserError(f"--{name}: only --mode={' and '.join(modes)} {use} it, not {FLAGS.mode}")
+
+
+def _settings_with_flags(assignments: list[str]) -> tuple["Settings", Path]:
+    """Settings with the overrides and the flags that set a key, and the workdir; an error names the flag as typed."""
+    keys = {}
+    if FLAGS.num_images is not None:
+        keys[f"{'eval' if FLAGS.mode == 'eval' else 'sampler'}.num_images"] = "num_images"
+    if FLAGS.seed is not None and FLAGS.mode == "train":
+        keys["seed"] = "seed"
+    try:
+        return _settings([*assignments, *(f"{key}={FLAGS[flag].value}" for key, flag in keys.items())])
+    except UserError as error:
+        message = str(error)
+        for key, flag in keys.items():
+            message = message.replace(f"--config.{key}=", f"--{flag}=")
+        raise UserError(message) from error
 
 
 def _settings(assignments: list[str]) -> tuple["Settings", Path]:

@@ -36,7 +36,7 @@ INSIDE = {
         {"reporting", "checkpoint", "step"},
         {"window", "pictures", "workdir", "experiment"},
         {"build", "numbered"},
-        {"batch_sampler", "neighbours"},
+        {"batch_sampler", "neighbors"},
     ),
 }
 

@@ -14,7 +14,7 @@ from score_sde_jax.errors import UserError
 from score_sde_jax.runs import batch_sampler, build, workdir
 from score_sde_jax.runs.batch_sampler import BatchSampler
 from score_sde_jax.runs.experiment import Experiment, abstract_average, average_of
-from score_sde_jax.runs.neighbours import check_number, leave_neighbours
+from score_sde_jax.runs.neighbors import check_number, leave_neighbors
 from score_sde_jax.runs.numbered import SampleSet
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings, flatten, from_saved, identity, plain, with_values
@@ -30,14 +30,14 @@ class SampleRequest:
     """What the command line asks for; None stands for what the settings say.
 
     checkpoint: its step, or "best" (the latest); seed; output: directory; files: one PNG for every image beside the
-    archive; neighbours: how many nearest training images are found for each; command: how to repeat it.
+    archive; neighbors: how many nearest training images are found for each; command: how to repeat it.
     """
 
     checkpoint: int | Literal["best"] | None = None
     seed: int | None = None
     output: Path | None = None
     files: bool = False
-    neighbours: int | None = None
+    neighbors: int | None = None
     command: str = ""
 
 
@@ -47,7 +47,7 @@ def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say
     if section is None:
         raise UserError("--config.sampler is missing: --mode=sample draws with it, and a classifier draws nothing")
     settings, image_shape = workdir.adopt_run(directory, settings)
-    training = None if request.neighbours is None else _training_images(settings, request.neighbours, image_shape)
+    training = None if request.neighbors is None else _training_images(settings, request.neighbors, image_shape)
     parallel = settings.parallel()
     experiment, inputs, more_params = _with_task(settings, build.experiment(settings, image_shape), parallel)
     sampler = BatchSampler(settings, experiment, parallel, inputs)
@@ -88,19 +88,19 @@ def _say_what_is_left(
     for line in inputs.lines({name: samples.column(name) for name in numbers}):
         say(line)
     if training is not None:
-        assert request.neighbours is not None
+        assert request.neighbors is not None
         stored = samples.column(samples.key)
-        leave_neighbours(samples.directory, stored, training, experiment.pixels, request.neighbours, say)
+        leave_neighbors(samples.directory, stored, training, experiment.pixels, request.neighbors, say)
     named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in LEFT))
     say(f"{samples.directory}: {named}\nrepeat: {request.command}")
 
 
-def _training_images(settings: Settings, num_neighbours: int, image_shape: tuple[int, ...]) -> Dataset:
-    """The images among which neighbours are found; UserError if there are not so many, before anything is drawn."""
+def _training_images(settings: Settings, num_neighbors: int, image_shape: tuple[int, ...]) -> Dataset:
+    """The images among which neighbors are found; UserError if there are not so many, before anything is drawn."""
     if len(image_shape) != 3:
-        raise UserError(f"--neighbours={num_neighbours}: only images have them, not points of shape {image_shape}")
+        raise UserError(f"--neighbors={num_neighbors}: only images have them, not points of shape {image_shape}")
     data = build.dataset(settings)
-    check_number(num_neighbours, data)
+    check_number(num_neighbors, data)
     return data
 
 

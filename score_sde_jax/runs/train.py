@@ -65,7 +65,7 @@ def train(settings: Settings, directory: Path, say: Say = print, profile: str = 
     settings, choices = resolve(settings, data)
     for line in choices:
         say(line)
-    workdir.refuse_another_run(directory, settings)
+    workdir.refuse_another_run(directory, settings, training=True)
     run = _Run(settings, directory, build.experiment(settings, data.image_shape), parallel, say)
     run.open(data, profile)
     with contextlib.ExitStack() as held:

@@ -78,10 +78,13 @@ def adopt_run(workdir: Path, settings: Settings) -> tuple[Settings, tuple[int, .
     return settings, tuple(saved[IMAGE_SHAPE])
 
 
-def refuse_another_run(workdir: Path, settings: Settings) -> None:
-    """Raise UserError if the workdir holds a run with another model or data; where the data lie does not matter."""
+def refuse_another_run(workdir: Path, settings: Settings, *, training: bool = False) -> None:
+    """Raise UserError if the workdir holds a run with another model or data, or in training with another seed.
+
+    The directory of the data may differ.
+    """
     saved = saved_settings(workdir)
-    for path, there, here in another_run(settings, saved) if saved else ():
+    for path, there, here in another_run(settings, saved, training=training) if saved else ():
         raise UserError(
             f"--workdir={workdir}: the saved run has {path}={there}, these settings have {here}; use another "
             "--workdir, or leave out --config to go on with the settings of the run"

@@ -8,9 +8,11 @@ from score_sde_jax.settings.sections import EMA, Settings
 
 RUN = ("data", "model", "sde", "parameterization")
 """Sections that make a trained network what it is; other values are another run."""
+SEED = "seed"
+"""Key of the seed: another value is another training run, but the same network for samples and measurements."""
 CHANGEABLE = ("data.dir", "data.cache_bytes", "data.flip")
 """Keys of these sections that a run may change: where its images lie, how they are kept, and their augmentation."""
-TRAINING = ("seed", "loss", "optimizer", "train", "parallel", "checkpoint", *CHANGEABLE)
+TRAINING = ("loss", "optimizer", "train", "parallel", "checkpoint", *CHANGEABLE)
 """What only training depends on. A run may change it, and is told so when it resumes."""
 IMAGES_FREE = ("sampler.num_images", "sampler.batch_size", "sampler.num_frames")
 """Keys of section `sampler` that no image depends on."""
@@ -22,9 +24,16 @@ Difference = tuple[str, Any, Any]
 """Dotted path of a key, its value in the saved settings, and its value in the present ones."""
 
 
-def another_run(settings: Settings, saved: Settings) -> list[Difference]:
-    """Differences that make the saved settings those of another run."""
-    return [each for each in _differences(settings, saved) if _section(each) in RUN and each[0] not in CHANGEABLE]
+def another_run(settings: Settings, saved: Settings, *, training: bool = False) -> list[Difference]:
+    """Return the differences that make the saved settings those of another run.
+
+    Args:
+        settings: Present settings.
+        saved: Settings of the run in the workdir.
+        training: Whether the run is to be resumed, so that another seed is another run too.
+    """
+    identity = (*RUN, SEED) if training else RUN
+    return [each for each in _differences(settings, saved) if _section(each) in identity and each[0] not in CHANGEABLE]
 
 
 def changed_training(settings: Settings, saved: Settings) -> list[Difference]:

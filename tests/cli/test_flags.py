@@ -68,13 +68,14 @@ def test_a_run_knows_its_settings(called, mode, tmp_path):
 FLAGS = {  # what a flag changes in the call of each driver that has it: of the config, or of its other arguments
     "--workdir=there": {mode: pathlib.Path("there") for mode in DRIVERS},
     "--num_images=5": {"sample": {"sampler.num_images": 5}, "eval": {"eval.num_images": 5}},
-    "--seed=0": {"sample": dict(seed=0), "eval": (1, 0)},
-    "--seed=4": {"sample": dict(seed=4), "eval": (1, 4)},
+    "--seed=0": {"train": {"seed": 0}, "sample": dict(seed=0), "eval": (1, 0)},
+    "--seed=4": {"train": {"seed": 4}, "sample": dict(seed=4), "eval": (1, 4)},
     "--checkpoint=2": {"sample": dict(checkpoint=2), "eval": (0, 2)},
     "--checkpoint=best": {"sample": dict(checkpoint="best"), "eval": (0, "best")},
     "--output=there": {"sample": dict(output=pathlib.Path("there"))},
     "--files": {"sample": dict(files=True)},
-    "--neighbours=3": {"sample": dict(neighbours=3)},
+    "--neighbors=3": {"sample": dict(neighbors=3)},
+    "--neighbours=3": {"sample": dict(neighbors=3)},  # the spelling of version 0.1
     "--profile=1:2": {"train": (0, "1:2")},
 }
 
@@ -87,13 +88,14 @@ def test_a_flag_reaches_its_drivers_and_changes_nothing_else(called, flag):
         _, plain, _, plain_args = called(*(part for part in command if part != flag))
         here, there = (settings.flatten(settings.plain(each)) for each in (config, plain))
         differences = {key: value for key, value in here.items() if there[key] != value}
-        assert differences == (change if isinstance(change, dict) and "." in next(iter(change)) else {})
+        of_the_settings = isinstance(change, dict) and (mode != "sample" or "." in next(iter(change)))
+        assert differences == (change if of_the_settings else {})
         assert directory == (change if isinstance(change, pathlib.Path) else pathlib.Path("runs/digits-debug"))
         if mode == "sample":
             (request,), (other,) = args, plain_args
             typed = ["python", "main.py", *(part.replace("ROOT", str(ROOT)) for part in command)]
             assert shlex.split(request.command) == typed
-            keys = change if isinstance(change, dict) and "." not in next(iter(change)) else {}
+            keys = change if isinstance(change, dict) and not of_the_settings else {}
             assert request == dataclasses.replace(other, command=request.command, **keys)
         elif isinstance(change, tuple):
             index, value = change
@@ -103,15 +105,46 @@ def test_a_flag_reaches_its_drivers_and_changes_nothing_else(called, flag):
             assert args == plain_args
 
 
-def test_every_flag_of_ours_is_followed():
-    """Those of several processes are followed in tests/test_processes.py."""
+ALIASES = {"neighbours": "neighbors"}
+PROCESSES = ("distributed", "coordinator_address", "num_processes", "process_id")
+"""Flags of every mode that tests/devices/test_processes.py follows."""
+
+
+def name_of(flag):
+    return flag.partition("=")[0].removeprefix("--")
+
+
+@pytest.mark.parametrize("mode", DRIVERS)
+@pytest.mark.parametrize("flag", FLAGS)
+def test_flag_in_a_mode_that_does_not_use_it_is_refused(run, called, flag, mode):
+    if mode in FLAGS[flag]:
+        assert called(DIGITS_HERE, f"--mode={mode}", flag)[0] == mode
+        return
+    code, err, out = run(DIGITS_HERE, f"--mode={mode}", flag)
+    modes, name = " and ".join(FLAGS[flag]), name_of(flag)
+    assert (code, out) == (2, "")
+    use = "use" if " and " in modes else "uses"
+    assert err == f"error: --{ALIASES.get(name, name)}: only --mode={modes} {use} it, not {mode}\n"
+
+
+def test_flag_at_its_default_is_refused_too(run):
+    code, err, _ = run(DIGITS_HERE, "--mode=info", "--nofiles")
+    assert code == 2 and err == "error: --files: only --mode=sample uses it, not info\n"
+
+
+def test_every_flag_has_its_modes():
     from absl import flags
 
-    from score_sde_jax import cli as entry
+    from score_sde_jax import cli
 
-    ours = {flag.name for flag in flags.FLAGS.get_flags_for_module(entry)}
-    followed = {flag.partition("=")[0].lstrip("-") for flag in FLAGS} | {"config", "mode"}
-    assert ours - followed == {"distributed", "coordinator_address", "num_processes", "process_id"}
+    ours = {flag.name for flag in flags.FLAGS.get_flags_for_module(cli)}
+    known = {ALIASES.get(name_of(flag), name_of(flag)): set(modes) for flag, modes in FLAGS.items()}
+    known |= {name: set(DRIVERS) for name in ("config", "mode", *PROCESSES)}
+    assert ours - set(ALIASES) == set(known)
+    assert {name: set(modes) for name, modes in cli.FLAG_MODES.items()} == known
+    for name, modes in cli.FLAG_MODES.items():
+        prefix = ", ".join(modes) + ": "
+        assert flags.FLAGS[name].help.startswith(prefix) == (len(modes) < len(DRIVERS))
 
 
 def test_a_command_to_repeat_survives_spaces(called):

@@ -26,7 +26,7 @@ def test_number_of_levels(name):
 
 
 @pytest.mark.parametrize("dimension", [6, 48, 3072])
-def test_neighbouring_shells_overlap(dimension):
+def test_neighboring_shells_overlap(dimension):
     """Of the normal law of |x| at one level, OVERLAP lies within three deviations of the next: their ratio is gamma."""
     gamma = ladder.ladder_ratio(dimension)
     assert gamma > 1

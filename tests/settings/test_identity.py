@@ -40,11 +40,20 @@ def run(digits, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.parametrize("steps", [4, 6], ids=["finished", "unfinished"])
+def test_train_with_another_seed_is_refused_and_sampling_is_not(run, steps):
+    before = contents(run)
+    with pytest.raises(UserError, match=r"the saved run has seed=\d+, these settings have 9; use another --workdir"):
+        train(finished("digits", *STILL, f"train.steps={steps}", "seed=9"), run, quiet)
+    assert contents(run) == before
+    sample(finished("digits", *STILL, "seed=9", "sampler.num_images=1"), run, SampleRequest(), quiet)
+
+
 def test_every_section_is_judged_once():
     """As part of the run, as what training alone depends on, or as what comes after training."""
     sections = {path.partition(".")[0] for path in settings.flatten(settings.plain(finished("digits")))}
     training = {path for path in identity.TRAINING if "." not in path}
-    assert sections == set(identity.RUN) | training | {"sampler", "task", "eval"}
+    assert sections == set(identity.RUN) | training | {identity.SEED, "sampler", "task", "eval"}
     assert not set(identity.RUN) & training
 
 

@@ -178,20 +178,20 @@ def test_neighbors_of_an_existing_set(digits, tmp_path):
     directory = drawn(digits, "sampler.num_images=4")
     kept = (directory / "images.npz").read_bytes()
     lines = []
-    assert drawn(digits, "sampler.num_images=4", request=SampleRequest(neighbours=3), lines=lines) == directory
+    assert drawn(digits, "sampler.num_images=4", request=SampleRequest(neighbors=3), lines=lines) == directory
     assert (directory / "images.npz").read_bytes() == kept and any("already holds" in line for line in lines)
-    with np.load(directory / "neighbours.npz") as loaded:
+    with np.load(directory / "neighbors.npz") as loaded:
         indices, distances = loaded["indices"], loaded["distances"]
     images = archive(directory)["images"]
     training = as_stored(DATASETS["digits"](split="train").gather(np.arange(1438))[0])
     apart = np.linalg.norm((images[:, None].astype(float) - training).reshape(len(images), 1438, 64) / 255, axis=2)
     np.testing.assert_allclose(distances, np.sort(apart, axis=1)[:, :3], rtol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(apart, indices, axis=1), distances, rtol=1e-6)
-    with Image.open(directory / "neighbours.png") as shown:
+    with Image.open(directory / "neighbors.png") as shown:
         want = pictures.strips(np.concatenate([images[:, None], training[indices]], axis=1))
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(want))
     before = contents(digits)
     for number in (0, 1439):
-        with pytest.raises(UserError, match=rf"--neighbours={number}: from 1 to the 1,438 training images"):
-            drawn(digits, "sampler.num_images=40", request=SampleRequest(neighbours=number))
+        with pytest.raises(UserError, match=rf"--neighbors={number}: from 1 to the 1,438 training images"):
+            drawn(digits, "sampler.num_images=40", request=SampleRequest(neighbors=number))
     assert contents(digits) == before  # refused before an image is drawn

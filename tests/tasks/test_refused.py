@@ -83,8 +83,8 @@ def test_a_classifier_of_another_noise_or_shape_is_refused(digits, classifier, t
 def test_tasks_of_images_are_refused_for_points(tmp_path):
     config = finished("toy", "train.steps=2")
     train(config, tmp_path, quiet)
-    with pytest.raises(UserError, match=r"--neighbours=2: only images have them"):
-        sample(config, tmp_path, SampleRequest(neighbours=2), quiet)
+    with pytest.raises(UserError, match=r"--neighbors=2: only images have them"):
+        sample(config, tmp_path, SampleRequest(neighbors=2), quiet)
     with pytest.raises(UserError, match="observes images, but the data are points"):
         sample(finished("toy", "train.steps=2", "task.name=inpainting"), tmp_path, SampleRequest(), quiet)
 

@@ -116,11 +116,11 @@ def test_errors_of_a_round_trip_are_in_gray_levels(run):
 
 
 def test_distances_to_training_images_are_those_of_what_is_stored(run):
-    output, found, lines = asked(run, "sampler.num_images=3", neighbours=300)
+    output, found, lines = asked(run, "sampler.num_images=3", neighbors=300)
     training = GRAYS[DATASETS["digits"](split="train").gather(np.arange(1438))[0]]
     apart = found["images"][:3].reshape(-1, 1, 64) / 255.0 - training.reshape(1, -1, 64) / 255.0
     distances = np.sort(np.linalg.norm(apart, axis=2), axis=1)[:, :300]
-    with np.load(output / "neighbours.npz") as archive:
+    with np.load(output / "neighbors.npz") as archive:
         np.testing.assert_allclose(archive["distances"][:3], distances, rtol=1e-6)
         nearest = archive["distances"][:, 0]
     assert f"{np.median(nearest):.3g}" != f"{np.median(distances):.3g}"

@@ -17,16 +17,16 @@ from score_sde_jax.tasks.neighbors import nearest_neighbors
 BLOCK = 1000
 """Training images that are compared at once."""
 SHOWN = 64
-"""Images whose neighbours are shown."""
+"""Images whose neighbors are shown."""
 
 
 def check_number(num: int, dataset: Dataset) -> None:
-    """Raise UserError for more neighbours than there are training images, or none."""
+    """Raise UserError for more neighbors than there are training images, or none."""
     if not 1 <= num <= len(dataset):
-        raise UserError(f"--neighbours={num}: from 1 to the {len(dataset):,} training images")
+        raise UserError(f"--neighbors={num}: from 1 to the {len(dataset):,} training images")
 
 
-def leave_neighbours(
+def leave_neighbors(
     directory: Path,
     stored: UInt8[np.ndarray, "num height width channels"],
     dataset: Dataset,
@@ -34,7 +34,7 @@ def leave_neighbours(
     num: int,
     say: Say,
 ) -> None:
-    """Write neighbours.png, each sample before its `num` nearest training images, and neighbours.npz: `indices` of
+    """Write neighbors.png, each sample before its `num` nearest training images, and neighbors.npz: `indices` of
     these in the data set and Euclidean `distances`, with pixels from 0 to 1.
     """
     if not is_first():
@@ -48,12 +48,12 @@ def leave_neighbours(
     indices, distances = nearest_neighbors(stored.reshape(len(stored), -1) / 255, references(), num)
     packed = io.BytesIO()
     np.savez_compressed(packed, indices=indices, distances=distances)
-    write_atomically(directory / "neighbours.npz", packed.getvalue())
+    write_atomically(directory / "neighbors.npz", packed.getvalue())
     found = pixels.gray(dataset.gather(indices[:SHOWN].ravel())[0])
     found = found.reshape(-1, num, *stored.shape[1:])
     shown = np.concatenate([stored[:SHOWN, None], found], axis=1)
-    pictures.save_png(directory / "neighbours.png", pictures.strips(shown))
+    pictures.save_png(directory / "neighbors.png", pictures.strips(shown))
     say(
-        f"{directory}: neighbours.png, neighbours.npz; median distance to the nearest of {len(dataset):,} training "
+        f"{directory}: neighbors.png, neighbors.npz; median distance to the nearest of {len(dataset):,} training "
         f"images {np.median(distances[:, 0]):.3g}, smallest {distances[:, 0].min():.3g}"
     )
