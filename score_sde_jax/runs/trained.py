@@ -1,0 +1,62 @@
+"""A trained run as Python objects."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from jaxtyping import Array, Int, PyTree
+
+from score_sde_jax.diffusion.parameterization import NoiseFn
+from score_sde_jax.errors import UserError
+from score_sde_jax.runs import build, workdir
+from score_sde_jax.runs.experiment import Experiment, abstract_average, average_of
+from score_sde_jax.settings import Settings
+from score_sde_jax.settings.sections import EMA
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A checkpoint of a run with the objects that its settings describe.
+
+    Attributes:
+        settings: Settings of the run.
+        experiment: SDE, network, parameterization and sampler.
+        params: One average of the parameters.
+        step: Training step of the checkpoint.
+    """
+
+    settings: Settings
+    experiment: Experiment
+    params: PyTree
+    step: int
+
+    def noise_fn(self, label: Int[Array, " batch"] | None = None) -> NoiseFn:
+        """Return the noise prediction (x, t) -> eps_hat of the trained network.
+
+        Args:
+            label: Class of each image; None for the unconditional prediction.
+        """
+        return self.experiment.noise_fn(self.params, label)
+
+
+def load_run(
+    directory: Path | str, checkpoint: int | Literal["best"] | None = None, average: str = EMA
+) -> TrainedRun:
+    """Load a trained run from its workdir.
+
+    Args:
+        directory: Workdir of the run; a path or a gs:// address.
+        checkpoint: Step of the checkpoint, or "best"; None for the latest.
+        average: Average of the parameters: "ema", or a name of `train.averages`.
+
+    Raises:
+        UserError: There is no run, or it has no such checkpoint.
+    """
+    folder = workdir.locate(str(directory))
+    settings = workdir.saved_settings(folder)
+    if settings is None:
+        raise UserError(f"--workdir={directory}: holds no run; train first, with --mode=train")
+    settings, image_shape = workdir.adopt_run(folder, settings)
+    experiment = build.experiment(settings, image_shape)
+    step, state = workdir.restore(folder, checkpoint, abstract_average(experiment, settings.parallel(), average))
+    return TrainedRun(settings=settings, experiment=experiment, params=average_of(state, average), step=step)
