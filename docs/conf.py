@@ -39,6 +39,7 @@ nb_execution_cache_path = str(DOCS / "_build" / "cache")
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+suppress_warnings = ["myst-nb.lexer"]  # of notebooks that are not executed, in drafts
 
 # ------------------------------------------------------------------------- the reference of the code
 

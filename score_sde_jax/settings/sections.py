@@ -39,9 +39,9 @@ class Data(Choice):
     """The dataset, and the map from its stored values to network inputs.
 
     Attributes:
-        flip: Mirror each training image with probability 1/2.
-        dequantize: Add uniform noise of one quantization level to training images.
-        value_range: Network input for black and for white; (0, 1) if None.
+        flip: mirror each training image with probability 1/2.
+        dequantize: add uniform noise of one quantization level to training images.
+        value_range: network input for black and for white; (0, 1) if None.
     """
 
     flip: bool = False
@@ -56,9 +56,9 @@ class Parameterization(Choice):
     The network input is `input_scale` times the preconditioned difference from `center`.
 
     Attributes:
-        condition: Function of the noise level on which the network is conditioned.
-        center: Pixel value that the network receives as 0, in units of `data.value_range`.
-        input_scale: Factor of the centered input.
+        condition: function of the noise level on which the network is conditioned.
+        center: pixel value that the network receives as 0, in units of `data.value_range`.
+        input_scale: factor of the centered input.
     """
 
     condition: Annotated[Choice, From(CONDITIONS, auto=("num_levels",))]
@@ -71,9 +71,9 @@ class Loss(Choice):
     """The loss, its training times and weighting, and the reduction over the dimensions of an image.
 
     Attributes:
-        times: Distribution of the training times.
-        weight: Weighting of the squared error at each time.
-        reduction: Reduction of the squared errors of an image: their mean, or half of their sum.
+        times: distribution of the training times.
+        weight: weighting of the squared error at each time.
+        reduction: reduction of the squared errors of an image: their mean, or half of their sum.
     """
 
     times: Annotated[Choice, From(TIMES, auto=("num_levels",))]
@@ -86,9 +86,9 @@ class Optimizer(Choice):
     """The optimizer and its learning-rate schedule.
 
     Attributes:
-        learning_rate: Learning rate after the warm-up.
-        warmup_steps: Steps in which the learning rate rises linearly from 0.
-        decay: Schedule after the warm-up: constant, or a cosine that ends at 0 at `train.steps`.
+        learning_rate: learning rate after the warm-up.
+        warmup_steps: steps in which the learning rate rises linearly from 0.
+        decay: schedule after the warm-up: constant, or a cosine that ends at 0 at `train.steps`.
     """
 
     learning_rate: NonNegative
@@ -101,19 +101,19 @@ class Train:
     """The training loop.
 
     Attributes:
-        steps: Length of the run, in steps.
-        batch_size: Images per step, on all devices together.
-        ema_decay: Decay of the exponential moving average of the parameters (EMA), per step.
-        averages: Decays of further averages of the parameters, by name.
-        label_dropout: Share of training images without their class, for classifier-free guidance.
-        log_every: Steps between two lines of metrics.
-        preview_every: Steps between two previews of samples; 0 for none.
-        microbatches: Equal parts of a batch whose gradients are accumulated in turn, which saves memory.
-        steps_per_call: Steps in one call of the compiled program; it divides the other lengths.
-        rematerialize: Keep only the outputs of blocks for the backward pass (activation checkpointing).
-        max_skipped: Number of updates that are not finite and are skipped before the run stops.
-        tensorboard: Write metrics for TensorBoard too.
-        wandb: Write metrics to Weights & Biases too.
+        steps: length of the run, in steps.
+        batch_size: images per step, on all devices together.
+        ema_decay: decay of the exponential moving average of the parameters (EMA), per step.
+        averages: decays of further averages of the parameters, by name.
+        label_dropout: share of training images without their class, for classifier-free guidance.
+        log_every: steps between two lines of metrics.
+        preview_every: steps between two previews of samples; 0 for none.
+        microbatches: equal parts of a batch whose gradients are accumulated in turn, which saves memory.
+        steps_per_call: steps in one call of the compiled program; it divides the other lengths.
+        rematerialize: keep only the outputs of blocks for the backward pass (activation checkpointing).
+        max_skipped: number of updates that are not finite and are skipped before the run stops.
+        tensorboard: write metrics for TensorBoard too.
+        wandb: write metrics to Weights & Biases too.
     """
 
     steps: Count
@@ -136,10 +136,10 @@ class Checkpoint:
     """The steps at which the state is saved, and the checkpoints that are kept.
 
     Attributes:
-        every: Steps between two checkpoints.
-        keep: Number of latest checkpoints that are kept.
-        keep_every: Checkpoints whose step is a multiple of this are kept for good; 0 for none.
-        keep_best: Keep the checkpoint with the lowest mean loss between two saves, in the folder `best`.
+        every: steps between two checkpoints.
+        keep: number of latest checkpoints that are kept.
+        keep_every: checkpoints whose step is a multiple of this are kept for good; 0 for none.
+        keep_best: keep the checkpoint with the lowest mean loss between two saves, in the folder `best`.
     """
 
     every: Count = 1000
@@ -153,17 +153,17 @@ class Sampler:
     """The sampler: time grid, predictor, corrector, initial noise and final denoising step.
 
     Attributes:
-        times: Time grid, from the largest to the smallest noise.
-        predictor: Step from one time of the grid to the next.
+        times: time grid, from the largest to the smallest noise.
+        predictor: step from one time of the grid to the next.
         corrector: Langevin dynamics at one time of the grid.
-        prior: Distribution of the initial noise: N(0, sigma(t_max)^2), or uniform on [0, 1).
-        temperature: Factor of the initial noise.
-        denoise: End with the denoising step E[x_0 | x_t].
-        order: Order of corrector and predictor at each time.
-        average: Average of the parameters: "ema" for `train.ema_decay`, or a name of `train.averages`.
-        num_images: Number of images to generate.
-        batch_size: Images per batch, on all devices together.
-        num_frames: Frames of the animated GIF.
+        prior: distribution of the initial noise: N(0, sigma(t_max)^2), or uniform on [0, 1).
+        temperature: factor of the initial noise.
+        denoise: end with the denoising step E[x_0 | x_t].
+        order: order of corrector and predictor at each time.
+        average: average of the parameters: "ema" for `train.ema_decay`, or a name of `train.averages`.
+        num_images: number of images to generate.
+        batch_size: images per batch, on all devices together.
+        num_frames: frames of the animated GIF.
     """
 
     times: Annotated[Choice, From(GRIDS, auto=("num_levels",))]
@@ -184,21 +184,21 @@ class Evaluation:
     """Measurements of held-out images.
 
     Attributes:
-        loss: Measure the training loss, and the loss per noise level.
-        bits_per_dim: Measure bits per dimension under the probability flow ODE.
-        split: Split of the dataset; "test" if None and the dataset has splits.
-        dir: Folder or file of the measured images; `data.dir` if None.
-        num_images: Number of images; 0 for all.
-        batch_size: Images per batch, on all devices together.
-        draws: Noise draws per image for the loss.
-        repeats: Measurements of bits per dimension per image, each with its own noise.
-        divergence: Distribution of the Hutchinson probes, or "exact" for the exact divergence.
+        loss: measure the training loss, and the loss per noise level.
+        bits_per_dim: measure bits per dimension under the probability flow ODE.
+        split: split of the dataset; "test" if None and the dataset has splits.
+        dir: folder or file of the measured images; `data.dir` if None.
+        num_images: number of images; 0 for all.
+        batch_size: images per batch, on all devices together.
+        draws: noise draws per image for the loss.
+        repeats: measurements of bits per dimension per image, each with its own noise.
+        divergence: distribution of the Hutchinson probes, or "exact" for the exact divergence.
         num_probes: Hutchinson probes per image.
-        rtol: Relative error tolerance of the ODE solver.
-        atol: Absolute error tolerance of the ODE solver.
-        t_min: First time of the ODE; that of the SDE if None.
-        max_evaluations: Network evaluations per image after which the ODE solver stops.
-        average: Average of the parameters: "ema" for `train.ema_decay`, or a name of `train.averages`.
+        rtol: relative error tolerance of the ODE solver.
+        atol: absolute error tolerance of the ODE solver.
+        t_min: first time of the ODE; that of the SDE if None.
+        max_evaluations: network evaluations per image after which the ODE solver stops.
+        average: average of the parameters: "ema" for `train.ema_decay`, or a name of `train.averages`.
     """
 
     loss: bool = True
@@ -223,19 +223,19 @@ class Settings:
     """All settings of a run.
 
     Attributes:
-        seed: Seed of all random numbers.
-        data: The dataset, and the map from its stored values to network inputs.
-        model: The network.
-        sde: The diffusion, defined by alpha(t) and sigma(t).
-        parameterization: Preconditioning and noise-level conditioning of the network.
-        loss: The loss, its training times and its weighting.
-        optimizer: The optimizer and its learning-rate schedule.
-        train: The training loop.
-        parallel: The distribution of training and sampling over devices.
-        checkpoint: The checkpoints that are saved and kept.
-        sampler: The sampler; None for a run without images, such as that of a classifier.
-        task: The sampling task.
-        eval: Measurements of held-out images.
+        seed: seed of all random numbers.
+        data: the dataset, and the map from its stored values to network inputs.
+        model: the network.
+        sde: the diffusion, defined by alpha(t) and sigma(t).
+        parameterization: preconditioning and noise-level conditioning of the network.
+        loss: the loss, its training times and its weighting.
+        optimizer: the optimizer and its learning-rate schedule.
+        train: the training loop.
+        parallel: the distribution of training and sampling over devices.
+        checkpoint: the checkpoints that are saved and kept.
+        sampler: the sampler; None for a run without images, such as that of a classifier.
+        task: the sampling task.
+        eval: measurements of held-out images.
     """
 
     seed: Seed = 0
