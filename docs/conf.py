@@ -52,6 +52,7 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 100
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 
 intersphinx_mapping: dict[str, tuple[str, str | None]] = {}
 

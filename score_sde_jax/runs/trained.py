@@ -19,10 +19,10 @@ class TrainedRun:
     """A checkpoint of a run with the objects that its settings describe.
 
     Attributes:
-        settings: Settings of the run.
+        settings: settings of the run.
         experiment: SDE, network, parameterization and sampler.
-        params: One average of the parameters.
-        step: Training step of the checkpoint.
+        params: one average of the parameters.
+        step: training step of the checkpoint.
     """
 
     settings: Settings
@@ -34,28 +34,28 @@ class TrainedRun:
         """Return the noise prediction (x, t) -> eps_hat of the trained network.
 
         Args:
-            label: Class of each image; None for the unconditional prediction.
+            label: class of each image; None for the unconditional prediction.
         """
         return self.experiment.noise_fn(self.params, label)
 
 
-def load_run(
-    directory: Path | str, checkpoint: int | Literal["best"] | None = None, average: str = EMA
-) -> TrainedRun:
+def load_run(directory: Path | str, checkpoint: int | Literal["best"] | None = None, average: str = EMA) -> TrainedRun:
     """Load a trained run from its workdir.
 
     Args:
-        directory: Workdir of the run; a path or a gs:// address.
-        checkpoint: Step of the checkpoint, or "best"; None for the latest.
-        average: Average of the parameters: "ema", or a name of `train.averages`.
+        directory: workdir of the run; a path or a gs:// address.
+        checkpoint: step of the checkpoint, or "best"; None for the latest.
+        average: average of the parameters: "ema", or a name of `train.averages`.
 
     Raises:
-        UserError: There is no run, or it has no such checkpoint.
+        UserError: there is no run, or it has no such checkpoint or average.
     """
     folder = workdir.locate(str(directory))
     settings = workdir.saved_settings(folder)
     if settings is None:
         raise UserError(f"--workdir={directory}: holds no run; train first, with --mode=train")
+    if average not in (names := (EMA, *settings.train.averages)):
+        raise UserError(f"average={average!r}: must be one of {', '.join(names)}")
     settings, image_shape = workdir.adopt_run(folder, settings)
     experiment = build.experiment(settings, image_shape)
     step, state = workdir.restore(folder, checkpoint, abstract_average(experiment, settings.parallel(), average))
