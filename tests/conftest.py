@@ -1,4 +1,7 @@
-"""What every test shares: JAX on the CPU, no silent rank promotion, annotations checked as the code runs."""
+"""What every test shares: JAX on the CPU, no silent rank promotion, annotations checked as the code runs.
+
+Options: --slow-part=K/N selects part K of N of the slow tests.
+"""
 
 import functools
 import os
@@ -22,6 +25,32 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # Every annotation of the numerical core is checked at run time, in the tests only.
 CHECKED = ["keys", "diffusion", "samplers", "tasks"]
 install_import_hook([f"score_sde_jax.{module}" for module in CHECKED], "beartype.beartype")
+
+
+DEAREST = ("runs/test_train.py", "runs/test_build.py", "samplers/test_pairs.py", "wiring/test_settings.py")
+"""Files that start first: with --dist=loadscope one worker runs a whole file."""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow-part", metavar="K/N", help="with -m slow: only part K (0 to N - 1) of N")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Put the dearest files first, and keep one part of the slow tests if --slow-part asks for one."""
+    tests = pathlib.Path(__file__).parent
+    ranks = {tests / name: rank for rank, name in enumerate(DEAREST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+    if part := config.getoption("--slow-part"):
+        number, parts = map(int, part.split("/"))
+        groups = list(dict.fromkeys(group(item) for item in items if "slow" in item.keywords))
+        kept = set(groups[number::parts])
+        config.hook.pytest_deselected(items=[item for item in items if group(item) not in kept])
+        items[:] = [item for item in items if group(item) in kept]
+
+
+def group(item):
+    """File and parameters: tests that share them share fixtures, and run in one part."""
+    return item.path, item.name.partition("[")[2] or item.name
 
 
 @pytest.fixture

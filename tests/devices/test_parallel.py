@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from patience import time_limit
 
 from score_sde_jax.devices.parallel import MIN_SHARDED_SIZE, PARALLEL, Jit, bytes_per_device, sharded_axis
 from score_sde_jax.errors import UserError
@@ -44,7 +45,7 @@ def results(path, devices, processes=1):
         where = f"localhost:{free_port()}"
         running = [started(path, devices, where, processes, number) for number in range(processes)]
     for process in running:
-        _, err = process.communicate(timeout=500)
+        _, err = process.communicate(timeout=time_limit(120))
         assert process.returncode == 0, err
     with np.load(path) as loaded:
         return dict(loaded)

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from patience import time_limit
 
 from score_sde_jax.devices import processes
 from score_sde_jax.errors import StoppedError, UserError
@@ -73,8 +74,8 @@ def test_flags_that_do_not_fit(initialized, arguments, part):
     assert initialized == []
 
 
-def wait_for(condition, seconds=10.0):
-    end = time.monotonic() + seconds
+def wait_for(condition):
+    end = time.monotonic() + time_limit(10)
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     assert condition()
@@ -100,7 +101,7 @@ from score_sde_jax.devices import processes
 with processes.stopping() as stop:
     stop.patient = {patient}
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep({seconds})
 """
 
 
@@ -109,7 +110,7 @@ with processes.stopping() as stop:
 def test_the_second_signal_ends_at_once_and_so_does_the_first_with_nothing_to_save(number, patient):
     """While the main thread sleeps: no Python handler of its own would run."""
     child = subprocess.Popen(
-        [sys.executable, "-c", SLEEPER.format(patient=patient)],
+        [sys.executable, "-c", SLEEPER.format(patient=patient, seconds=time_limit(10))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -120,7 +121,7 @@ def test_the_second_signal_ends_at_once_and_so_does_the_first_with_nothing_to_sa
         assert child.stderr.readline().startswith(f"{number.name}: saving")
         assert child.poll() is None
         child.send_signal(number)
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=time_limit(10))
     assert child.returncode == 128 + number and "ended at once" in err and "Traceback" not in err
 
 

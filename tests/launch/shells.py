@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+from patience import time_limit
+
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH = ROOT / "launch"
 TPU = dict(TPU_NAME="pod", ZONE="zone", ACCELERATOR_TYPE="kind", RUNTIME_VERSION="image")
@@ -53,7 +55,7 @@ class Shell:
 
 def finish(process):
     try:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=time_limit(10))
     except subprocess.TimeoutExpired:
         process.kill()
         raise
@@ -66,8 +68,8 @@ def started(shell):
 
 
 def eventually(condition):
-    """Wait until the condition holds; fail after ten seconds."""
-    end = time.monotonic() + 10
+    """Wait until the condition holds; fail if it takes too long."""
+    end = time.monotonic() + time_limit(5)
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -92,7 +92,7 @@ def test_tpu_run_outlives_its_connection_and_stops_on_request(shell, clone, gclo
     def pod(*arguments):
         return shell.run(clone / "launch" / "tpu_pod.sh", *arguments, **TPU)
 
-    words = (*program, "--process_id=0", "--workdir=a $b", "--sleep=60")
+    words = (*program, "--process_id=0", "--workdir=a $b", "--sleep=600")
     assert pod("run", "--", *words) == (0, "", "")
     eventually(lambda: started(shell) == 1)
     pid = int((there / "run.pid").read_text())
@@ -101,5 +101,5 @@ def test_tpu_run_outlives_its_connection_and_stops_on_request(shell, clone, gclo
     assert pod("stop") == (0, "", "")
     eventually(lambda: "saved on SIGTERM" in (there / "run.log").read_text())
     log = (there / "run.log").read_text().splitlines()
-    assert log[0].endswith("--process_id=0 --workdir=a $b --sleep=60")
+    assert log[0].endswith("--process_id=0 --workdir=a $b --sleep=600")
     assert log[1:] == ["environment None None activated", "saved on SIGTERM"]
