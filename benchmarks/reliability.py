@@ -198,7 +198,9 @@ def kill(bench: Bench, entry: dict[str, Any], workdir: Path, killing: Killing, t
         saved, began = killing.saved(workdir), time.monotonic()
         run = bench.run(killing.flags, workdir, save_seconds=SAVE_SECONDS)
         if number % STARTS == STARTS - 1:
-            time.sleep(rng.uniform(0.0, entry.get("start_seconds", 4.0)))
+            deadline = began + rng.uniform(0.0, entry.get("start_seconds", 4.0))
+            while time.monotonic() < deadline and killing.progress(run, workdir) <= saved:
+                time.sleep(0.005)
         else:
             while run.process.poll() is None and killing.progress(run, workdir) <= saved:
                 time.sleep(0.005)

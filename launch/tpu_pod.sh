@@ -49,7 +49,7 @@ copy() {
   local apt="sudo apt-get -y -o DPkg::Lock::Timeout=600"
   on_workers "set -e; mkdir -p score_sde_jax; tar -xzf score_sde_jax.tar.gz -C score_sde_jax; cd score_sde_jax;\
  $python -c 'import ensurepip' || { $apt update; $apt install $python-venv; };\
- $python -m venv .venv; .venv/bin/pip install -c constraints.txt -e '.[tpu]'"
+ $python -m venv .venv; .venv/bin/pip install -c constraints.txt -e '.[tpu,gcs]'"
 }
 
 start() {

@@ -24,6 +24,7 @@ from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings
 from score_sde_jax.tasks import TaskInputs
 
+GRID = "grid.png"
 SAVE_SECONDS = 30.0
 """Samples drawn so far are saved at least this often."""
 
@@ -100,6 +101,8 @@ def draw_set(
     """
     had, key = len(samples), prng.root(seed, "sample")
     last_save, evaluations = time.monotonic(), had * samples.record.get(NFE, 0.0)
+    if had < num_images and (had < SHOWN or not sampler.are_images) and is_first():
+        (samples.directory / GRID).unlink(missing_ok=True)  # new samples change the pictures
     for first, length in batches(samples, num_images, sampler.batch_size, say, "sample"):
         drawn = sampler.draw(params, key, first)
         _require_finite(drawn.finite[:length], first)
@@ -123,19 +126,18 @@ def draw_set(
 def _leave_pictures(
     samples: SampleSet, sampler: BatchSampler, params: PyTree, facts: Mapping[str, Any], had: int
 ) -> None:
-    """Save the set, then the pictures that are missing or that new samples change."""
-    grid = samples.directory / "grid.png"
-    if len(samples) == had and (not len(samples) or grid.exists()):
+    """Save the set, then the pictures that are missing or that new samples change.
+
+    The grid is written last, so a call that is killed before the end leaves none, and the next one draws all pictures.
+    """
+    grid = samples.directory / GRID
+    if len(samples) == had and (not had or (grid.exists() and samples.record["num_images"] == had)):
         return
     score = None if sampler.are_images else _score(sampler, params)
     if not is_first():
         return
-    if len(samples) > had:
-        samples.save(facts)
+    samples.save(facts)
     head = samples.head()
-    if had < SHOWN or not sampler.are_images or not grid.exists():
-        shown = head[samples.key] if sampler.are_images else samples.column(samples.key)
-        pictures.save_png(grid, sampler.picture(shown))
     if score is not None:
         field = pictures.score_field(samples.column(samples.key), *score)
         pictures.save_png(samples.directory / "score_field.png", field)
@@ -143,6 +145,9 @@ def _leave_pictures(
         extras = {name: rows for name, rows in head.items() if name != samples.key}
         for name, picture in sampler.inputs.pictures(head[samples.key], extras).items():
             pictures.save_png(samples.directory / name, pictures.drawn(picture))
+    if not grid.exists():
+        shown = head[samples.key] if sampler.are_images else samples.column(samples.key)
+        pictures.save_png(grid, sampler.picture(shown))
 
 
 def _require_finite(finite: np.ndarray, first: int) -> None:

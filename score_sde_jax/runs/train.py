@@ -310,11 +310,13 @@ class _Run:
         description = identity.images(self.settings, step, self.settings.seed, {})
         directory = batch_sampler.directory(self.directory / "samples" / str(step), description)
         samples = SampleSet(directory, description, self.sampler.are_images)
-        if len(samples) >= section.num_images:
-            return
-        self.say(f"drawing {section.num_images:,} images")
+        complete = len(samples) >= section.num_images
+        if not complete:
+            self.say(f"drawing {section.num_images:,} images")
         params, seed = self._average(state), self.settings.seed
         batch_sampler.draw_set(samples, self.sampler, params, seed, section.num_images, {}, self.say)
+        if complete:  # but its pictures were missing if the process was killed before it had drawn them
+            return
         if self.log:
             with (samples.directory / "grid.png").open("rb") as file:
                 self.log.write_image(step, "samples", Image.open(file))

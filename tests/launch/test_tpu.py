@@ -49,7 +49,7 @@ def test_tpu_dry_run_of_copy_and_run(shell, clone):
     install = (
         "set -e; mkdir -p score_sde_jax; tar -xzf score_sde_jax.tar.gz -C score_sde_jax; cd score_sde_jax;"
         rf" python3.12 -c '\''import ensurepip'\'' || {{ {apt} update; {apt} install python3.12-venv; }};"
-        r" python3.12 -m venv .venv; .venv/bin/pip install -c constraints.txt -e '\''.[tpu]'\''"
+        r" python3.12 -m venv .venv; .venv/bin/pip install -c constraints.txt -e '\''.[tpu,gcs]'\''"
     )
     assert status == 0 and out.splitlines() == [
         f"git -C {clone} archive --output={archive} HEAD",
@@ -80,7 +80,7 @@ def test_tpu_copy_sends_the_last_commit_and_installs_it(shell, clone, gcloud):
     there = shell.home / "score_sde_jax"
     assert (there / "pyproject.toml").read_text() == "committed\n"
     assert shell.calls("python3.11") == [["-c", "import ensurepip"], ["-m", "venv", ".venv"]]
-    assert (shell.home / "pip.call").read_text() == f"{there} install -c constraints.txt -e .[tpu]\n"
+    assert (shell.home / "pip.call").read_text() == f"{there} install -c constraints.txt -e .[tpu,gcs]\n"
     assert not (clone / ".git" / "score_sde_jax.tar.gz").exists()
 
 

@@ -1,5 +1,6 @@
 """Sets of samples in shards: what is there stays as it is, and what is read is all of it."""
 
+import collections
 import json
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 
 from score_sde_jax.data import DATASETS
 from score_sde_jax.errors import UserError
-from score_sde_jax.runs import batch_sampler, pictures
+from score_sde_jax.runs import batch_sampler, numbered, pictures
 from score_sde_jax.runs.numbered import NFE, SampleSet, batches
+from score_sde_jax.runs.reporting import write_atomically
 
 WHAT = {"seed": 1}
 
@@ -108,22 +110,81 @@ def test_who_writes_nothing_keeps_nothing(tmp_path):
     assert len(samples) == 4 and list(samples.blocks()) == [] and list(tmp_path.iterdir()) == []
 
 
+class Stub:
+    """A sampler of numbered images, whose numbers of evaluations differ."""
+
+    COUNTS = np.array([4, 6, 8, 20, 30, 40, 50, 7])
+    are_images, batch_size, picture = True, 3, staticmethod(pictures.grid)
+
+    def __init__(self, inputs=None):
+        self.inputs = inputs
+
+    def draw(self, params, key, first):
+        images, extras = rows(first, 3)
+        nfe = np.resize(self.COUNTS, first + 3)[first:]
+        return batch_sampler.Drawn(images, images[None], nfe, extras, np.ones(3, bool))
+
+
+def draw(directory, total, inputs=None):
+    """Draw a set up to `total` images, as another process does."""
+    samples = SampleSet(directory, WHAT, are_images=True)
+    batch_sampler.draw_set(samples, Stub(inputs), None, 0, total, {"command": "again"}, lambda line: None)
+
+
 def test_the_nfe_of_a_set_is_the_mean_over_all_its_images(tmp_path):
     """Of images that need different numbers of evaluations, drawn in several batches and by two processes."""
-    counts = np.array([4, 6, 8, 20, 30, 40, 50, 7])
-
-    class Stub:
-        are_images, batch_size, inputs, picture = True, 3, None, staticmethod(pictures.grid)
-
-        def draw(self, params, key, first):
-            images, extras = rows(first, 3)
-            nfe = np.resize(counts, first + 3)[first:]
-            return batch_sampler.Drawn(images, images[None], nfe, extras, np.ones(3, bool))
-
     for total in (4, 8):
-        samples = SampleSet(tmp_path, WHAT, are_images=True)
-        batch_sampler.draw_set(samples, Stub(), None, 0, total, {"command": "again"}, lambda line: None)
+        draw(tmp_path, total)
         record = json.loads((tmp_path / "samples.json").read_text())
-        assert record[NFE] == pytest.approx(counts[:total].mean(), abs=0.1)
+        assert record[NFE] == pytest.approx(Stub.COUNTS[:total].mean(), abs=0.1)
         assert (record["num_images"], record["command"]) == (total, "again")
     assert len(SampleSet(tmp_path, WHAT, are_images=True)) == 8
+
+
+class KilledError(BaseException):
+    """A kill -9 of the process."""
+
+
+def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(tmp_path, monkeypatch):
+    """Killed before its n-th write and started again, a call leaves the files of one that nothing interrupted."""
+
+    class Inputs:
+        def extras(self, indices, images, key):
+            return {}
+
+        def pictures(self, images, extras):
+            return {"observed.png": pictures.Rows(images)}
+
+    monkeypatch.setattr(Stub, "COUNTS", np.full(8, 4))  # the mean NFE is saved with one digit after the point
+    monkeypatch.setattr(batch_sampler, "SAVE_SECONDS", 0.0)  # after every batch
+    monkeypatch.setattr(pictures, "drawn", lambda picture: pictures.grid(picture.images))
+    monkeypatch.setattr(pictures, "Rows", collections.namedtuple("Rows", "images"), raising=False)
+
+    def drawn(directory, killed_at):
+        """Draw 4 images, then 8; kill before one write and give the command again; the files after each call."""
+        writes, calls = 0, []
+
+        def write(path, data):
+            nonlocal writes
+            writes += 1
+            if writes == killed_at:
+                raise KilledError
+            write_atomically(path, data)
+
+        for module in (numbered, pictures):
+            monkeypatch.setattr(module, "write_atomically", write)
+        for total in (4, 8):
+            try:
+                draw(directory, total, Inputs())
+            except KilledError:
+                draw(directory, total, Inputs())
+            shards = {"images": SampleSet(directory, WHAT, are_images=True).column("images").tobytes()}
+            files = (path for path in directory.iterdir() if path.suffix != ".npz")
+            calls.append(shards | {path.name: path.read_bytes() for path in files})
+        return writes, calls
+
+    writes, expected = drawn(tmp_path / "whole", None)
+    assert writes > 10 and {"grid.png", "observed.png", "annealing.gif", "samples.json"} < set(expected[-1])
+    for killed_at in range(1, writes + 1):
+        _, calls = drawn(tmp_path / str(killed_at), killed_at)
+        assert calls == expected, killed_at
