@@ -23,7 +23,7 @@ extensions = [
     "sphinxcontrib.mermaid",
 ]
 exclude_patterns = ["_build", "_static", "_generated"]
-nitpicky = False
+highlight_language = "text"  # commands; Python is named where it is meant
 
 # ------------------------------------------------------------------------- pages
 

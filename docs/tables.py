@@ -12,7 +12,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 PARAMETERS = re.compile(r"([\d,]+) parameters")
 FID = re.compile(r"published FID ([\d.]+)")
 BITS = re.compile(r"([\d.]+) bits/dim")
-TIME = re.compile(r"(One|Several) GPUs?, (?:a )?(\w+)\.")
+TIME = re.compile(r"(One|Several) (GPUs?), ((?:a )?\w+)\.")
 
 
 def write(directory: Path) -> None:
@@ -31,16 +31,16 @@ def settings() -> str:
 
 def _section(entry: Entry) -> str:
     heading = f"## `{entry.path}`" if entry.path else "## Top level"
-    return "\n\n".join([heading, entry.summary, *_keys(entry.keys)])
+    return "\n\n".join([heading, _sentence(entry.summary), *_keys(entry.keys)])
 
 
 def _entry(entry: Entry) -> str:
     default = " (default)" if entry.is_default else ""
-    return "\n\n".join([f"### `{entry.path}.name={entry.name}`{default}", _text(entry.summary), *_keys(entry.keys)])
+    return "\n\n".join([f"### `{entry.path}.name={entry.name}`{default}", _sentence(entry.summary), *_keys(entry.keys)])
 
 
 def _keys(keys: Sequence[Key]) -> list[str]:
-    rows = [(f"`{key.name}`", _text(key.kind), _default(key), _text(key.meaning)) for key in keys]
+    rows = [(f"`{key.name}`", _text(key.kind), _default(key), _sentence(key.meaning)) for key in keys]
     return [table(("key", "type and range", "default", "meaning"), rows)] if rows else []
 
 
@@ -61,18 +61,23 @@ def published_configs() -> str:
         rows.append(
             (
                 f"`{path.relative_to(CONFIGS).with_suffix('')}`",
-                f"`{config.model.name}`, `{config.sde.name}`, {config.data.name}",
+                f"`{config.model.name}`",
                 parameters[1],
                 *figures,
-                f"{time[1].lower()} GPU{'s' if time[1] != 'One' else ''}, {time[2]}" if time else "",
+                f"{time[3]}, {time[1].lower()} {time[2]}" if time else "",
             )
         )
-    return table(("config", "model, SDE, data", "parameters", "FID", "bits/dim", "estimated time"), rows)
+    return table(("config", "model", "parameters", "FID", "bits/dim", "estimated time"), rows)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+def _sentence(text: str) -> str:
+    """A meaning as Markdown, with a capital letter, also if it continues `name:` in a docstring."""
+    return _text(text[:1].upper() + text[1:])
 
 
 def _text(text: str) -> str:
