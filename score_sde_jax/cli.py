@@ -233,9 +233,9 @@ def run() -> None:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         status = 130
     if status:
-        from score_sde_jax.devices.processes import finish
+        from score_sde_jax.devices.processes import exit_process
 
-        finish(status)
+        exit_process(status)
 
 
 def start() -> None:

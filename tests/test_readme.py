@@ -16,7 +16,12 @@ PROSE = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
 def test_program_of_the_readme_trains_and_samples():
     """Three lengths and the width are cut; every other line runs as written."""
     (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    cuts = {", 1000):": ", 20):", "widths=(64,)": "widths=(16,)", "num_steps=10": "num_steps=1", "levels=24": "levels=4"}
+    cuts = {
+        ", 1000):": ", 20):",
+        "widths=(64,)": "widths=(16,)",
+        "num_steps=10": "num_steps=1",
+        "levels=24": "levels=4",
+    }
     for text, less in cuts.items():
         assert program.count(text) == 1
         program = program.replace(text, less)

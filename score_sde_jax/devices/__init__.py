@@ -1,1 +1,1 @@
-"""Devices, processes and costs: all that knows machines."""
+"""Devices, processes and costs: all code that depends on the machine."""

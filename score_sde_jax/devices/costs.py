@@ -1,4 +1,4 @@
-"""What training costs, read off its jaxpr: floating-point operations and memory; and how much of a device it uses."""
+"""Cost of a program, counted in its jaxpr: floating-point operations and memory; and the utilization of a device."""
 
 import dataclasses
 import itertools
@@ -16,31 +16,47 @@ Product = tuple[core.JaxprEqn, int]
 
 
 def flops(function: Callable[..., Any], *args: Any) -> float:
-    """Floating-point operations of the matrix products and convolutions of function(*args); nothing is computed.
+    """Count the floating-point operations of the matrix products and convolutions of a function, by tracing it.
 
-    A multiplication and an addition count as two. Of branches the costliest counts.
+    A multiplication and an addition count as two. A conditional counts its costliest branch.
+
+    Args:
+        function: function to trace.
+        *args: its arguments, or their shapes.
     """
     return total_flops(products(function, *args))
 
 
 def products(function: Callable[..., Any], *args: Any, whole: bool = False) -> list[Product]:
-    """The matrix products and convolutions of function(*args), each with how often it runs; nothing is computed.
+    """List the matrix products and convolutions of a function, by tracing it.
 
-    Of branches the costliest counts. With `whole`, what is written for every platform anew, as our convolutions are, is
-    one equation (a `cond` over platforms) in place of the products in it.
+    A conditional counts its costliest branch.
+
+    Args:
+        function: function to trace.
+        *args: its arguments, or their shapes.
+        whole: whether code with an implementation per platform, such as `networks/convolution.py`, is one equation (a
+            `cond` over platforms) instead of the products in it.
+
+    Returns:
+        Each equation with the number of its executions.
     """
     return list(_products(jax.make_jaxpr(function)(*args).jaxpr, whole))
 
 
 def total_flops(products: Iterable[Product]) -> float:
-    """Floating-point operations of these products."""
+    """Sum the floating-point operations of products.
+
+    Args:
+        products: equations with the numbers of their executions.
+    """
     return sum(times * _FLOPS[equation.primitive.name](equation) for equation, times in products)
 
 
 PEAK_FLOPS: tuple[tuple[str, float | None, float], ...] = (
-    # Pattern of the whole device kind, peak at bfloat16, peak at float32. From the makers' data sheets, dense (NVIDIA
-    # prints twice as much, with sparsity). Of float32, JAX multiplies by default in TF32 on GPUs since Ampere, in
-    # float32 on older ones, which have no bfloat16, and in bfloat16 on TPUs.
+    # Pattern of the full device kind, peak for bfloat16, peak for float32. From the data sheets of the vendors, without
+    # sparsity, which doubles NVIDIA's printed figures. By default JAX computes float32 products in TF32 on GPUs since
+    # Ampere, in float32 on older GPUs, which have no bfloat16, and in bfloat16 on TPUs.
     ("NVIDIA B200", 2250e12, 1125e12),
     ("NVIDIA H200", 989.5e12, 494.7e12),
     ("NVIDIA H200 NVL", 835.5e12, 417.7e12),
@@ -67,8 +83,8 @@ def peak_flops(dtype: str, device_kind: str | None = None) -> float | None:
     """Return the peak rate of matrix products, in operations per second and device; None if it is not known.
 
     Args:
-        dtype: Type of the factors, "float32" or "bfloat16".
-        device_kind: Name of the device as JAX reports it, by default that of the first device of this process.
+        dtype: type of the factors, "float32" or "bfloat16".
+        device_kind: name of the device as JAX reports it, by default that of the first device of this process.
     """
     if jax.config.jax_default_matmul_precision not in (None, "default"):  # type: ignore[attr-defined]
         return None
@@ -83,8 +99,8 @@ def utilization(flops_per_second: float, dtype: str) -> dict[str, float]:
     """Return the model FLOPs utilization of a device; nothing if its peak rate is not known.
 
     Args:
-        flops_per_second: Operations that a device does for the model per second, without recomputation.
-        dtype: Type that the model computes in.
+        flops_per_second: operations that a device does for the model per second, without recomputation.
+        dtype: type that the model computes in.
     """
     peak = peak_flops(dtype)
     return {} if peak is None else {"model_flops_utilization": flops_per_second / peak}
@@ -106,8 +122,8 @@ class GradientCost:
     """Cost of a loss and its gradient.
 
     Attributes:
-        flops: Floating-point operations of the matrix products and convolutions.
-        residual_bytes: Bytes that the forward pass keeps for the gradient, without the parameters themselves.
+        flops: floating-point operations of the matrix products and convolutions.
+        residual_bytes: bytes that the forward pass keeps for the gradient, without the parameters themselves.
     """
 
     flops: float
@@ -118,9 +134,9 @@ def gradient_cost(loss: Callable[..., Any], params: Any, *args: Any) -> Gradient
     """Return the cost of loss(params, *args) and its gradient; nothing is computed.
 
     Args:
-        loss: Function to a scalar.
-        params: Arrays, or their shapes, that the gradient is with respect to.
-        *args: Other arguments of `loss`.
+        loss: function to a scalar.
+        params: arrays, or their shapes, that the gradient is with respect to.
+        *args: other arguments of `loss`.
     """
 
     def gradient(params: Any, *args: Any) -> tuple[list[Any], Any]:

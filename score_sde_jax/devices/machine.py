@@ -1,13 +1,13 @@
-"""What JAX runs on: the backend and the number of devices."""
+"""The backend and the devices that JAX uses."""
 
 import jax
 
 
 def on_cpu() -> bool:
-    """Whether programs are compiled for CPUs."""
+    """Return whether programs are compiled for CPUs."""
     return jax.default_backend() == "cpu"
 
 
 def num_devices() -> int:
-    """Devices of all processes together."""
+    """Return the number of devices of all processes."""
     return jax.device_count()

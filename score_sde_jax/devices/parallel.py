@@ -1,8 +1,8 @@
-"""The only file that knows devices: how the pure functions over a global batch run on all of them.
+"""Execution of pure functions over a global batch on all devices.
 
-Two ways, chosen by section `parallel` of a config: `Jit`, where the compiler splits a program that is written for one
-device, and `Pmap`, where every device runs the program and gradients are averaged by `pmean`. States have the same
-shapes in both, so a checkpoint moves between them.
+Section `parallel` of a config selects one of two implementations. With `Jit` the compiler partitions a program over the
+devices. With `Pmap` every device runs the program on its part of the batch, and `pmean` averages the gradients. States
+have the same shapes in both, so each reads the checkpoints of the other.
 """
 
 import functools
@@ -19,28 +19,39 @@ from score_sde_jax.errors import UserError
 
 AXIS = "data"
 FRAMES = "frames"
-"""Name of the result of a sampler that has one row for every frame before that for every image."""
+"""Name of the sampler's result (frames, images, ...), whose rows are on its second axis."""
 MIN_SHARDED_SIZE = 1024
-"""Leaves below this many elements stay whole: a message for each would cost more than the memory it saves."""
+"""Leaves with fewer elements are replicated, since their messages cost more than the memory that sharding saves."""
 
 TrainStep = Callable[..., tuple[PyTree, PyTree]]
 CompiledStep = Callable[..., tuple[PyTree, PyTree, jax.Array]]
 
 
 class Replica(NamedTuple):
-    """One of the equal parts that a global batch is split into by hand, and the mean over all of them."""
+    """One of the equal parts of a global batch.
+
+    Attributes:
+        all_mean: mean of a tree over all parts.
+        number: index of this part, from 0.
+    """
 
     all_mean: Callable[[PyTree], PyTree]
     number: Int[Array, ""] | int
 
 
 ALONE = Replica(lambda tree: tree, 0)
-"""The whole batch in one part."""
+"""The only part of a batch that is not split."""
 
 
 def sharded_axis(shape: tuple[int, ...], devices: int) -> int | None:
-    """Axis along which a fully sharded leaf is split: the largest that the devices divide, None where it stays
-    whole.
+    """Return the axis along which a leaf is fully sharded: the largest that the devices divide.
+
+    Args:
+        shape: shape of the leaf.
+        devices: number of devices.
+
+    Returns:
+        The axis; None if the leaf is replicated.
     """
     if math.prod(shape) < MIN_SHARDED_SIZE:
         return None
@@ -49,7 +60,13 @@ def sharded_axis(shape: tuple[int, ...], devices: int) -> int | None:
 
 
 def bytes_per_device(state: PyTree, devices: int, fully_sharded: bool) -> int:
-    """Bytes of a state, or of its shapes, on each of a number of devices."""
+    """Return the bytes of a state on each device.
+
+    Args:
+        state: state, or its shapes.
+        devices: number of devices.
+        fully_sharded: whether leaves are split over the devices.
+    """
     total = 0
     for leaf in jax.tree.leaves(state):
         parts = devices if fully_sharded and sharded_axis(leaf.shape, devices) is not None else 1
@@ -58,7 +75,7 @@ def bytes_per_device(state: PyTree, devices: int, fully_sharded: bool) -> int:
 
 
 class Parallel:
-    """Global arrays over all devices of all processes; subclasses say how the training step and sampler run on them."""
+    """Global arrays over all devices of all processes; subclasses run the training step and the sampler on them."""
 
     fully_sharded = False
 
@@ -66,42 +83,52 @@ class Parallel:
         self.mesh: Mesh = jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
         self.replicated = self._sharding()
         self.batched = self._sharding(AXIS)
-        self.batches = self._sharding(None, AXIS)  # several batches, one for each step of a call
+        self.batches = self._sharding(None, AXIS)  # one batch per step of a call
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def check_batch(self, name: str, batch_size: int, parts: int = 1) -> None:
-        """Raise UserError if the devices cannot share a batch, in `parts` microbatches, equally."""
+        """Check that all devices get equal parts of a batch.
+
+        Args:
+            name: flag that set the batch size, for the message.
+            batch_size: images in a global batch.
+            parts: microbatches of a batch.
+
+        Raises:
+            UserError: the batch size is not a positive multiple of devices times microbatches.
+        """
         devices = jax.device_count()
         if batch_size < 1 or batch_size % (devices * parts):
-            needs = f"the {devices} devices" + (f" times {parts} microbatches" if parts > 1 else "")
+            needs = f"{devices} devices" if devices > 1 else "1 device"
+            needs += f" times {parts} microbatches" if parts > 1 else ""
             raise UserError(f"{name}={batch_size}: must be a positive multiple of {needs}")
 
     def shard(self, batches: PyTree) -> PyTree:
-        """Global arrays (steps, batch, ...) from this process's rows (steps, rows, ...)."""
+        """Return global arrays (steps, batch, ...) of this process's rows (steps, rows, ...)."""
         return jax.tree.map(functools.partial(jax.make_array_from_process_local_data, self.batches), batches)
 
     def flags(self, value: bool) -> jax.Array:
-        """The value of this process in a vote, on each of its devices."""
+        """Return the vote of this process, on each of its devices."""
         return jax.make_array_from_process_local_data(self.batched, np.full(jax.local_device_count(), value))
 
     def placement(self, shapes: PyTree) -> PyTree:
-        """Where each leaf of a state lies."""
+        """Return the sharding of each leaf of a state."""
         devices = jax.device_count()
 
-        def of(leaf: Any) -> NamedSharding:
+        def leaf_sharding(leaf: Any) -> NamedSharding:
             axis = sharded_axis(leaf.shape, devices) if self.fully_sharded else None
             return self.replicated if axis is None else self._sharding(*[None] * axis, AXIS)
 
-        return jax.tree.map(of, shapes)
+        return jax.tree.map(leaf_sharding, shapes)
 
     def init(self, function: Callable[..., PyTree], *args: Any) -> PyTree:
-        """Result of function(*args), in its place on the devices."""
+        """Compute function(*args) with the sharding of a state."""
         return jax.jit(function, out_shardings=self.placement(jax.eval_shape(function, *args)))(*args)
 
     def abstract(self, function: Callable[..., PyTree], *args: Any) -> PyTree:
-        """Shapes, types and placement of `init(function, *args)`, without computing it."""
+        """Return shapes, dtypes and shardings of `init(function, *args)`, without computing it."""
         shapes = jax.eval_shape(function, *args)
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -110,32 +137,43 @@ class Parallel:
         )
 
     def compiled(self, step: TrainStep, state: PyTree, batches: PyTree, key: jax.Array) -> CompiledStep:
-        """(state, batches, key, flags) -> (state, metrics, any flag), compiled for arguments like these.
+        """Compile (state, batches, key, flags) -> (state, metrics, any flag), which donates the old state.
 
-        The old state is given up. The vote rides in the step, so that all processes learn its result for the same step
-        without a collective of their own.
+        The step computes the result of the vote, so that all processes get it at the same step without a separate
+        collective.
+
+        Args:
+            step: training step (state, batches, key) -> (state, metrics).
+            state: state, or its shapes.
+            batches: batches of one call.
+            key: key of the run.
         """
         return self.train(step, state).lower(state, batches, key, self.flags(False)).compile()
 
     def train(self, step: TrainStep, state: PyTree) -> Any:
-        """The jitted function that `compiled` compiles."""
+        """Return the jitted function that `compiled` compiles."""
         raise NotImplementedError
 
     def per_example(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """Jitted function(params, indices, key, given), whose results every process gets whole.
+        """Return the jitted function, with examples split over the devices and replicated results.
 
-        `indices` number the examples and `given` is a tree of arrays with one row for each; both are split over the
-        devices. Every result has one row for each example too, except one named `frames`, whose rows are on its second
-        axis.
+        Args:
+            function: (params, indices, key, inputs) -> results; `indices` are those of the examples, `inputs` a tree of
+                arrays with one row per example. Results have one row per example too, on the second axis if they are
+                named `frames`.
         """
         raise NotImplementedError
 
 
 class Jit(Parallel):
-    """One program over the global batch, split by the compiler (`jax.jit` over a mesh with `NamedSharding`).
+    """One program over the global batch, partitioned by the compiler (`jax.jit` over a mesh with `NamedSharding`).
 
-    A mean over a sharded batch is a mean, so no collective is written by hand. With `fully_sharded`, parameters, their
-    average and the optimizer's moments are split over the devices too (arXiv 1910.02054).
+    The compiler inserts the collectives, since a mean over a sharded batch is a mean over the devices too.
+
+    Attributes:
+        fully_sharded: whether parameters, their averages and the optimizer state are split over the devices too.
+
+    Reference: arXiv 1910.02054 (ZeRO, stage 3).
     """
 
     def __init__(self, *, fully_sharded: bool = False) -> None:
@@ -143,7 +181,7 @@ class Jit(Parallel):
         self.fully_sharded = fully_sharded
 
     def train(self, step: TrainStep, state: PyTree) -> Any:
-        """The jitted function that `compiled` compiles."""
+        """Return the jitted function that `compiled` compiles."""
         place = self.placement(state)
 
         def with_vote(state: PyTree, batches: PyTree, key: jax.Array, flags: jax.Array) -> tuple:
@@ -157,25 +195,25 @@ class Jit(Parallel):
         )
 
     def per_example(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """Jitted function(params, indices, key, given), whose results every process gets whole."""
+        """Return the jitted function, with examples split over the devices and replicated results."""
 
         @functools.partial(
             jax.jit, in_shardings=(None, self.batched, None, self.batched), out_shardings=self.replicated
         )
-        def split(params: PyTree, indices: jax.Array, key: jax.Array, given: PyTree) -> PyTree:
-            return function(params, indices, key, given)
+        def split(params: PyTree, indices: jax.Array, key: jax.Array, inputs: PyTree) -> PyTree:
+            return function(params, indices, key, inputs)
 
         return split
 
 
 class Pmap(Parallel):
-    """The same program on every device with its part of the batch; gradients are averaged by `pmean` (`jax.shard_map`).
+    """The same program on every device with its part of the batch (`jax.shard_map`); `pmean` averages the gradients.
 
-    Parameters and optimizer state are replicated.
+    Parameters, their averages and the optimizer state are replicated.
     """
 
     def train(self, step: TrainStep, state: PyTree) -> Any:
-        """The jitted function that `compiled` compiles."""
+        """Return the jitted function that `compiled` compiles."""
         del state
         mean = functools.partial(jax.lax.pmean, axis_name=AXIS)
 
@@ -186,22 +224,27 @@ class Pmap(Parallel):
         return jax.jit(self._on_every_device(with_vote, None, 1, None, 0), donate_argnums=0)
 
     def per_example(self, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """Jitted function(params, indices, key, given), whose results every process gets whole."""
+        """Return the jitted function, with examples split over the devices and replicated results."""
 
-        def gathered(params: PyTree, indices: jax.Array, key: jax.Array, given: PyTree) -> PyTree:
+        def gathered(params: PyTree, indices: jax.Array, key: jax.Array, inputs: PyTree) -> PyTree:
             def gather(path: tuple, leaf: jax.Array) -> jax.Array:
                 rows = 1 if jax.tree_util.keystr(path, simple=True).endswith(FRAMES) else 0
                 return jax.lax.all_gather(leaf, AXIS, axis=rows, tiled=True)
 
-            return jax.tree.map_with_path(gather, function(params, indices, key, given))
+            return jax.tree.map_with_path(gather, function(params, indices, key, inputs))
 
         mapped = self._on_every_device(gathered, None, 0, None, 0)
         return jax.jit(mapped, in_shardings=(None, self.batched, None, self.batched))
 
     def _on_every_device(self, function: Callable[..., PyTree], *axes: int | None) -> Callable[..., PyTree]:
-        """The function on every device, with its part of each argument along the given axis, or whole for None.
+        """Map a function over the devices.
 
-        What `jax.pmap` is since JAX 0.8, which inside `jit` sees the devices of its own process alone.
+        Since JAX 0.8 `jax.pmap` is implemented by `jax.shard_map`, but inside `jit` it uses only the devices of its own
+        process.
+
+        Args:
+            function: function to map.
+            *axes: axis along which each argument is split; None for a replicated argument.
         """
         parts = tuple(PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS) for axis in axes)
         return jax.shard_map(function, mesh=self.mesh, in_specs=parts, out_specs=PartitionSpec(), check_vma=False)

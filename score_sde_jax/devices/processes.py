@@ -1,4 +1,4 @@
-"""The processes of one run: how they find each other, which of them writes, and how a signal stops all of them."""
+"""The processes of one run: their connection, the one that writes files, and signals that stop them."""
 
 import contextlib
 import importlib.util
@@ -16,7 +16,7 @@ from score_sde_jax.errors import StoppedError, UserError
 
 Distributed = Literal["auto", "on", "off"]
 HEARTBEAT_SECONDS = 30
-"""A process that is not heard of for this long is dead, and the others end."""
+"""Seconds without a heartbeat after which JAX regards a process as dead and ends the others."""
 
 
 def start(
@@ -25,25 +25,32 @@ def start(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Connect the processes of a run (`jax.distributed`); before anything else asks for a device.
+    """Connect the processes of a run by `jax.distributed`, before JAX initializes its devices.
 
-    "auto" connects where the coordinator is given, under SLURM with several tasks, and on TPU machines; "on" insists;
-    "off" never does. Raises UserError for flags that do not fit and where the others are not found.
+    Args:
+        distributed: "on", "off", or "auto", which connects if the coordinator is set, under Slurm with several tasks,
+            and on TPU machines.
+        coordinator_address: host:port of process 0; None detects the cluster.
+        num_processes: number of processes.
+        process_id: index of this process, from 0.
+
+    Raises:
+        UserError: the flags contradict each other, or the processes cannot connect.
     """
-    given = {
+    flags = {
         "--coordinator_address": coordinator_address,
         "--num_processes": num_processes,
         "--process_id": process_id,
     }
     if distributed not in get_args(Distributed):
         raise UserError(f"--distributed={distributed}: choose one of {', '.join(get_args(Distributed))}")
-    missing = [flag for flag, value in given.items() if value is None]
-    if 0 < len(missing) < len(given):
-        raise UserError(f"{', '.join(missing)} missing: give all of {', '.join(given)}, or none")
+    missing = [flag for flag, value in flags.items() if value is None]
+    if 0 < len(missing) < len(flags):
+        raise UserError(f"{', '.join(missing)} missing: set all of {', '.join(flags)}, or none")
     if distributed == "off" and not missing:
-        raise UserError("--distributed=off contradicts --coordinator_address; leave one of them out")
+        raise UserError("--distributed=off: contradicts --coordinator_address; leave one of them out")
     if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
-        raise UserError(f"--process_id={process_id}: from 0 to --num_processes - 1 = {num_processes - 1}")
+        raise UserError(f"--process_id={process_id}: must be >= 0 and < --num_processes={num_processes}")
     several = not missing or in_slurm_step(os.environ)
     on_tpu = importlib.util.find_spec("libtpu") is not None
     if distributed == "off" or (distributed == "auto" and not several and not on_tpu):
@@ -58,46 +65,55 @@ def start(
         )
     except (ValueError, RuntimeError) as error:
         if distributed == "auto" and not several:
-            return  # a TPU machine of its own
+            return  # a single TPU machine
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--distributed={distributed}: the processes do not find each other ({reason})") from error
+        raise UserError(f"--distributed={distributed}: the processes cannot connect ({reason})") from error
     if jax.process_count() > 1 and jax.default_backend() == "cpu":
-        # A program for CPUs that is read back from the cache has lost the order of its collectives (jaxlib 0.10): its
-        # processes wait for each other in different ones for ever.
+        # A CPU program from the cache runs its collectives in no fixed order (jaxlib 0.10), so processes that run them
+        # in different orders would wait for each other forever.
         jax.config.update("jax_enable_compilation_cache", False)
 
 
 def in_slurm_step(environment: Mapping[str, str]) -> bool:
-    """Whether `srun` started this process as one of several."""
+    """Return whether `srun` started this process as one of several.
+
+    Args:
+        environment: environment variables of the process.
+    """
     return "SLURM_STEP_NODELIST" in environment and int(environment.get("SLURM_NTASKS", "1")) > 1
 
 
 def is_first() -> bool:
-    """Whether this process writes logs and pictures and talks."""
+    """Return whether this process prints and writes the logs and pictures."""
     return jax.process_index() == 0
 
 
 def index() -> int:
-    """Number of this process, from 0."""
+    """Return the index of this process, from 0."""
     return jax.process_index()
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return jax.process_count()
 
 
 def wait_for_all(name: str) -> None:
-    """Wait until every process has come to the place of this name."""
+    """Block until every process calls this function with the same name."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
 
 
-def finish(status: int) -> None:
-    """End with this status; after a fault at once, without waiting for processes that may never answer, or for threads
-    of a save that has failed, whose late callbacks print tracebacks.
+def exit_process(status: int) -> None:
+    """Exit with a status.
+
+    After a fault (status 1) it exits without cleanup, which could wait forever for other processes, or print the
+    tracebacks of a failed save.
+
+    Args:
+        status: exit status.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -107,10 +123,14 @@ def finish(status: int) -> None:
 
 
 class Stop:
-    """SIGTERM and SIGINT of this process: the first asks the run to save and end, the second ends it at once.
+    """State of SIGTERM and SIGINT: the first signal asks the run to save and exit, the second exits at once.
 
-    They are read by a thread of its own, since Python's handlers wait while the main thread compiles or waits for a
-    device. `patient` says that there is something to save; without it the first signal ends the process at once.
+    A separate thread reads the signals, since Python's handlers wait while the main thread compiles or waits for a
+    device.
+
+    Attributes:
+        received: first signal; None before it.
+        patient: whether there is something to save; if not, the first signal exits at once.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -120,34 +140,41 @@ class Stop:
         self.patient = False
 
     def watch(self, reader: socket.socket) -> None:
-        """Read signals from the socket until it is closed."""
+        """Handle the signals from a socket until it is closed.
+
+        Args:
+            reader: socket of `signal.set_wakeup_fd`, one byte per signal.
+        """
         while data := reader.recv(16):
             for number in data:
                 if number in self.SIGNALS:
-                    self._signalled(number)
+                    self._handle(number)
 
-    def _signalled(self, number: int) -> None:
+    def _handle(self, number: int) -> None:
         name = signal.Signals(number).name
         if not self.patient or self.received is not None:
-            again = "again; " if self.received is not None else ""
-            print(f"{again}{name}: ended at once; the same command goes on from the last checkpoint", file=sys.stderr)
+            print(f"{name}: exiting now; the same command resumes from the last checkpoint", file=sys.stderr)
             sys.stderr.flush()
             os._exit(128 + number)
         self.received = number
-        print(f"{name}: saving, then ending; once more ends at once", file=sys.stderr, flush=True)
+        print(f"{name}: saving a checkpoint; send again to exit now", file=sys.stderr, flush=True)
 
     def error(self, step: int) -> StoppedError:
-        """What the run ends with after it has saved its state."""
-        number = self.received or signal.SIGTERM  # another process's signal reaches this one as a vote
+        """Return the error that ends the run after it has saved its state.
+
+        Args:
+            step: step of the saved state.
+        """
+        number = self.received or signal.SIGTERM  # if another process was stopped, the vote has no signal number
         name = signal.Signals(number).name
         return StoppedError(
-            f"stopped by {name} after step {step:,}, which is saved; the same command goes on from there", number
+            f"stopped by {name} after step {step:,}, which is saved; the same command resumes from it", number
         )
 
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Stop]:
-    """Watch for signals; what they did before is put back at the end. Outside the main thread nothing is watched."""
+    """Watch for signals, and restore their handlers at the end; outside the main thread, watch nothing."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -94,7 +94,7 @@ def test_memory_comes_in_large_pages_unless_the_user_has_other_wishes(tmp_path, 
         ([DIGITS_HERE, "--config.parallel.name=pmap", "--config.parallel.fully_sharded=True"], "fully_sharded"),
         (
             [DIGITS_HERE, "--config.train.microbatches=3"],
-            "train.batch_size=8: must be a positive multiple of the 1",
+            "train.batch_size=8: must be a positive multiple of 1",
         ),
         (
             [DIGITS_HERE, "--config.train.steps_per_call=3"],
@@ -196,7 +196,7 @@ def test_a_batch_that_the_devices_cannot_share(tmp_path):
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     refused = main(DIGITS, f"--workdir={tmp_path / 'run'}", "--config.train.batch_size=7", **two)
     assert refused.returncode == 2 and not (tmp_path / "run").exists()
-    assert refused.stderr == "error: --config.train.batch_size=7: must be a positive multiple of the 2 devices\n"
+    assert refused.stderr == "error: --config.train.batch_size=7: must be a positive multiple of 2 devices\n"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(tmp_path, number, status)
     assert training.returncode == status, err
     (saved,) = (int(path.name) for path in (workdir / "checkpoints").iterdir())
     first, second = err.splitlines()
-    assert first == f"{number.name}: saving, then ending; once more ends at once"
+    assert first == f"{number.name}: saving a checkpoint; send again to exit now"
     assert second.startswith(f"stopped by {number.name} after step {saved:,}, which is saved")
     resumed = main(
         DIGITS, f"--workdir={workdir}", f"--config.train.steps={saved + 50}", "--config.train.preview_every=0"

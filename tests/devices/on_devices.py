@@ -1,9 +1,9 @@
-"""Run by test_parallel.py in a process with a number of devices: one step and one batch of samples each way.
+"""One step and one batch of samples in each mode; test_parallel.py runs it in processes with several devices.
 
     python tests/devices/on_devices.py OUTPUT.npz
 
-The step is clipped gradient descent with rate 1, so that the change of the parameters is the clipped gradient: Adam
-would hide a factor.
+The step is gradient descent with rate 1 on clipped gradients, so the change of the parameters is the clipped gradient;
+Adam would hide a factor.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ DIGITS = str(pathlib.Path(__file__).parents[2] / "configs" / "digits.py:debug")
 
 
 def main() -> None:
-    """Write the results of every way, their names joined with slashes."""
-    chosen = settings.from_config(settings.load(DIGITS), ["sampler.num_frames=2"])
-    experiment = build.experiment(chosen, (8, 8, 1))
+    """Write the results of every mode, as mode/name."""
+    config = settings.from_config(settings.load(DIGITS), ["sampler.num_frames=2"])
+    experiment = build.experiment(config, (8, 8, 1))
     jax.config.update("jax_default_matmul_precision", "highest")
-    ways = {"jit": Jit(), "fully_sharded": Jit(fully_sharded=True), "pmap": Pmap()}
+    modes = {"jit": Jit(), "fully_sharded": Jit(fully_sharded=True), "pmap": Pmap()}
     results = {}
-    for name, parallel in ways.items():
+    for name, parallel in modes.items():
         results |= {f"{name}/{key}": value for key, value in results_of(parallel, experiment).items()}
     parts = results_of(Jit(), experiment, microbatches=2)
     results |= {f"microbatches/{key}": value for key, value in parts.items()}
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: int = 1) -> dict[str, np.ndarray]:
-    """Gradient, metrics and images of one way."""
+    """Return gradient, metrics and images of one mode."""
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.sgd(1.0))
 
     def init(key: jax.Array):
@@ -59,36 +59,36 @@ def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: i
     step = training_step(experiment.loss_fn, optimizer, 0.5, experiment.normalized_log_nsr, microbatches)
     compiled = parallel.compiled(several_steps(step), state, batches, key)
     state, metrics, vote = compiled(state, batches, key, parallel.flags(False))
-    found = {"bytes": np.asarray(expected), "gradient": whole(params) - whole(state.params)}
-    found |= {"average": whole(state.ema_params), **{k: np.asarray(v) for k, v in metrics._asdict().items()}}
-    found["level_loss"] = found["level_loss"] / np.maximum(found.pop("level_count"), 1e-9)
+    result = {"bytes": np.asarray(expected), "gradient": whole(params) - whole(state.params)}
+    result |= {"average": whole(state.ema_params), **{k: np.asarray(v) for k, v in metrics._asdict().items()}}
+    result["level_loss"] = result["level_loss"] / np.maximum(result.pop("level_count"), 1e-9)
     assert not vote and compiled(state, batches, key, parallel.flags(jax.process_index() == 0))[2]
     if microbatches > 1:
-        return found
+        return result
     latents = jax.random.normal(jax.random.key(1), (16, 8, 8, 1))
-    for start, given in {"": {}, "given_": {"latents": latents}}.items():
+    for start, inputs in {"": {}, "given_": {"latents": latents}}.items():
         sample = parallel.per_example(experiment.sample)
-        samples = sample(params, jnp.arange(16), prng.root(0, "sample"), given)
-        found |= {start + key: np.asarray(value) for key, value in samples._asdict().items()}
+        samples = sample(params, jnp.arange(16), prng.root(0, "sample"), inputs)
+        result |= {start + key: np.asarray(value) for key, value in samples._asdict().items()}
     sample = parallel.per_example(dataclasses.replace(experiment, task=Inpainting(mask="random")).sample)
     samples = sample(params, jnp.arange(16), prng.root(0, "sample"), {"observed": latents[:, None]})
-    found |= {"given_part_" + key: np.asarray(value) for key, value in samples._asdict().items()}
-    return found | {"given_class_images": classes(parallel, experiment, params)}
+    result |= {"given_part_" + key: np.asarray(value) for key, value in samples._asdict().items()}
+    return result | {"given_class_images": classes(parallel, experiment, params)}
 
 
 def classes(parallel: Parallel, experiment: build.Experiment, params) -> np.ndarray:
-    """Images of every class, by a classifier that was never trained."""
-    chosen = settings.from_config(settings.load(DIGITS.replace("digits.py", "digits_classifier.py")), [])
-    classifier = build.experiment(chosen, (8, 8, 1))
+    """Return images of every class, by an untrained classifier."""
+    config = settings.from_config(settings.load(DIGITS.replace("digits.py", "digits_classifier.py")), [])
+    classifier = build.experiment(config, (8, 8, 1))
     other = parallel.init(lambda key: jittered(classifier.init_params(key), key), jax.random.key(3))
     guided = dataclasses.replace(experiment, task=ClassConditional(), classifier=classifier)
-    given = {"label": jnp.arange(16, dtype=jnp.int32) % 10}
+    inputs = {"label": jnp.arange(16, dtype=jnp.int32) % 10}
     sample = parallel.per_example(guided.sample)
-    return np.asarray(sample((params, other), jnp.arange(16), prng.root(0, "sample"), given).images)
+    return np.asarray(sample((params, other), jnp.arange(16), prng.root(0, "sample"), inputs).images)
 
 
 def jittered(params, key: jax.Array):
-    """Parameters none of which is zero, so that every gradient counts."""
+    """Perturb the parameters, so that no gradient is zero."""
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     noisy = [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
@@ -96,7 +96,7 @@ def jittered(params, key: jax.Array):
 
 
 def whole(params) -> np.ndarray:
-    """All parameters in one array, wherever they lie."""
+    """Return all parameters in one array, from all devices."""
     gathered = jax.jit(lambda tree: tree, out_shardings=Jit().replicated)(params)
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(gathered)])
 

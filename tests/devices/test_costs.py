@@ -1,4 +1,4 @@
-"""Costs read off a jaxpr against sums done by hand."""
+"""Costs counted in a jaxpr against sums by hand."""
 
 import resource
 import types
@@ -31,11 +31,11 @@ def test_flops_of_a_convolution(stride, size):
 
 def test_the_costliest_branch_counts():
     a = jnp.zeros((4, 4))
-    chosen = flops(lambda p, a: jax.lax.cond(p, lambda a: a @ a, lambda a: a, a), True, a)
-    assert chosen == 2 * 4**3
+    costliest = flops(lambda p, a: jax.lax.cond(p, lambda a: a @ a, lambda a: a, a), True, a)
+    assert costliest == 2 * 4**3
 
 
-def test_products_and_how_often_they_run():
+def test_products_have_the_number_of_their_executions():
     def step(x, _):
         return jax.lax.platform_dependent(x, cpu=lambda x: x @ x, default=lambda x: x @ (x @ x)) @ x, None
 
@@ -43,8 +43,8 @@ def test_products_and_how_often_they_run():
         return jax.lax.scan(step, x @ x, None, length=4)[0]
 
     def names(**options):
-        found = products(function, jnp.zeros((3, 3)), **options)
-        return [(equation.primitive.name, times) for equation, times in found]
+        equations = products(function, jnp.zeros((3, 3)), **options)
+        return [(equation.primitive.name, times) for equation, times in equations]
 
     assert names() == [("dot_general", 1), ("dot_general", 4), ("dot_general", 4), ("dot_general", 4)]
     assert names(whole=True) == [("dot_general", 1), ("cond", 4), ("dot_general", 4)]
@@ -57,12 +57,12 @@ def test_residuals_of_a_chain_of_tanh():
     def loss(params, x):
         return jnp.sum(jnp.tanh(jnp.tanh(x @ params["w"])))
 
-    kept = gradient_cost(loss, params, x).residual_bytes
-    assert kept >= 2 * x.size * 4 and kept <= 6 * x.size * 4
+    num_bytes = gradient_cost(loss, params, x).residual_bytes
+    assert num_bytes >= 2 * x.size * 4 and num_bytes <= 6 * x.size * 4
 
 
 def test_residuals_of_a_sine_of_a_product():
-    """A product keeps its input for the gradient of its weights, a sine its derivative; the weights are no extra."""
+    """A product keeps its input for the gradient of its weights, a sine its derivative; weights do not count."""
     params, x = {"v": jnp.zeros((6, 6)), "w": jnp.zeros((6, 6))}, jnp.zeros((10, 6))
     one = x.size * 4
     cost = gradient_cost(lambda params, x: jnp.sum(jnp.sin(x @ params["w"])), params, x)
@@ -72,7 +72,7 @@ def test_residuals_of_a_sine_of_a_product():
     def two(params, x):
         return jnp.sum(jax.jit(jnp.sin)(jnp.sin(x @ params["v"]) @ params["w"]))
 
-    assert gradient_cost(two, params, x).residual_bytes == 4 * one  # w is needed for the gradient of v, and held anyway
+    assert gradient_cost(two, params, x).residual_bytes == 4 * one  # w does not count
 
 
 def test_flops_of_batched_products_grouped_convolutions_and_inner_functions():

@@ -1,4 +1,4 @@
-"""One step and one sampler, on 1, 2 and 8 devices and in two processes, every way: the same gradients and images."""
+"""Equal gradients and images of every parallelism on 1, 2 and 8 devices and in two processes."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ from score_sde_jax.devices.parallel import MIN_SHARDED_SIZE, PARALLEL, Jit, byte
 from score_sde_jax.errors import UserError
 
 HERE = pathlib.Path(__file__).parent
-WAYS = ("jit", "fully_sharded", "pmap")
+MODES = ("jit", "fully_sharded", "pmap")
 CLIP = 0.05
 
 
@@ -25,7 +25,7 @@ def started(output, devices, *distributed):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(HERE.parents[1]),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # compilation takes the time
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # compilation dominates the time
         "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
     }
     command = [sys.executable, str(HERE / "on_devices.py"), str(output), *map(str, distributed)]
@@ -71,18 +71,17 @@ def several(request, tmp_path_factory):
     return results(tmp_path_factory.mktemp("several") / "n.npz", devices, processes)
 
 
-def agree(found, expected):
-    """Within rounding of float32: 4e-6 of the largest value, and for gradients that of the parameters, which are
-    around 1.
-    """
+def agree(actual, expected):
+    """Compare up to rounding of float32: 4e-6 of the largest value; for gradients, of the parameters, about 1."""
     for key in expected:
         rounding = 5e-7 if key.startswith(("gradient", "average")) else 4e-6 * np.abs(expected[key]).max()
-        np.testing.assert_allclose(found[key], expected[key], rtol=0, atol=rounding, err_msg=key)
+        np.testing.assert_allclose(actual[key], expected[key], rtol=0, atol=rounding, err_msg=key)
 
 
-def of(results, way, *left_out):
-    chosen = {key.removeprefix(f"{way}/"): value for key, value in results.items() if key.startswith(f"{way}/")}
-    return {key: value for key, value in chosen.items() if not key.startswith(left_out)}
+def of(results, mode, *left_out):
+    """Return the results of one mode, without those of some names."""
+    own = {key.removeprefix(f"{mode}/"): value for key, value in results.items() if key.startswith(f"{mode}/")}
+    return {key: value for key, value in own.items() if not key.startswith(left_out)}
 
 
 def test_the_gradient_is_clipped_and_not_zero(alone):
@@ -90,9 +89,9 @@ def test_the_gradient_is_clipped_and_not_zero(alone):
     np.testing.assert_allclose(alone["jit/update_norm"], CLIP, rtol=1e-5)
 
 
-def test_every_way_is_the_same_on_one_device(alone):
-    for way in WAYS:
-        agree(of(alone, way), of(alone, "jit"))
+def test_modes_agree_on_one_device(alone):
+    for mode in MODES:
+        agree(of(alone, mode), of(alone, "jit"))
     assert len({image.tobytes() for image in alone["jit/images"]}) == 16
 
 
@@ -102,12 +101,12 @@ def test_microbatches_are_the_same_as_the_whole_batch(alone):
     agree(parts, of(alone, "jit", "images", "frames", "nfe", "given"))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_several_devices_are_the_same_as_one(several, alone, way):
-    """Gradients, metrics and every image; only the bytes on a device differ, and only fully sharded."""
-    agree(of(several, way, "bytes"), of(alone, "jit", "bytes"))
-    fewer = several[f"{way}/bytes"] < alone["jit/bytes"]
-    assert fewer == (way == "fully_sharded")
+@pytest.mark.parametrize("mode", MODES)
+def test_several_devices_are_the_same_as_one(several, alone, mode):
+    """Gradients, metrics and images agree; only full sharding has fewer bytes per device."""
+    agree(of(several, mode, "bytes"), of(alone, "jit", "bytes"))
+    fewer = several[f"{mode}/bytes"] < alone["jit/bytes"]
+    assert fewer == (mode == "fully_sharded")
 
 
 @pytest.mark.parametrize(
@@ -133,20 +132,20 @@ def test_bytes_per_device_by_hand():
 
 
 @pytest.mark.parametrize("name", PARALLEL)
-def test_a_batch_is_shared_equally(name):
+def test_a_batch_that_the_devices_do_not_divide_is_refused(name):
     parallel = PARALLEL[name]()
     for size in (0, -1):
-        with pytest.raises(UserError, match=rf"batch_size={size}: must be a positive multiple of the 1 devices$"):
+        with pytest.raises(UserError, match=rf"batch_size={size}: must be a positive multiple of 1 device$"):
             parallel.check_batch("train.batch_size", size)
     parallel.check_batch("train.batch_size", 6, parts=3)
-    with pytest.raises(UserError, match="b=7: must be a positive multiple of the 1 devices times 3 microbatches"):
+    with pytest.raises(UserError, match="b=7: must be a positive multiple of 1 device times 3 microbatches"):
         parallel.check_batch("b", 7, parts=3)
 
 
-def test_init_is_what_abstract_says():
+def test_abstract_has_the_shape_and_sharding_of_init():
     def make(key):
         return {"w": jax.random.normal(key, (64, 33))}
 
     for parallel in (Jit(), Jit(fully_sharded=True)):
-        made, said = parallel.init(make, jax.random.key(0)), parallel.abstract(make, jax.random.key(0))
-        assert made["w"].shape == said["w"].shape and made["w"].sharding == said["w"].sharding
+        state, abstract = parallel.init(make, jax.random.key(0)), parallel.abstract(make, jax.random.key(0))
+        assert state["w"].shape == abstract["w"].shape and state["w"].sharding == abstract["w"].sharding

@@ -1,4 +1,4 @@
-"""How processes find each other and how signals end them."""
+"""Connection of processes, and signals that stop them."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ COORDINATOR = dict(coordinator_address="localhost:1", num_processes=2, process_i
 
 @pytest.fixture
 def initialized(monkeypatch):
-    """Calls of jax.distributed.initialize, which does nothing; no TPU."""
+    """The calls of jax.distributed.initialize, which is replaced by a function that does nothing; no TPU."""
     calls = []
     monkeypatch.setattr(processes.jax.distributed, "initialize", lambda *args, **_: calls.append(args))
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: None)
@@ -43,16 +43,16 @@ def test_when_processes_are_connected(initialized, monkeypatch, arguments, envir
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     processes.start(**arguments)
-    given = tuple(COORDINATOR.values()) if "coordinator_address" in arguments else (None, None, None)
-    assert initialized == ([given] if started else [])
+    call = tuple(COORDINATOR.values()) if "coordinator_address" in arguments else (None, None, None)
+    assert initialized == ([call] if started else [])
 
 
-def test_a_tpu_machine_of_its_own(initialized, monkeypatch):
+def test_a_single_tpu_machine_is_not_connected(initialized, monkeypatch):
     def no_cluster(*_, **__):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(processes.jax.distributed, "initialize", no_cluster)
-    with pytest.raises(UserError, match=r"--distributed=on: the processes do not find each other \(coordinator"):
+    with pytest.raises(UserError, match=r"--distributed=on: the processes cannot connect \(coordinator"):
         processes.start("on")
     monkeypatch.setattr(processes.importlib.util, "find_spec", lambda name: name == "libtpu")
     processes.start("auto")
@@ -62,13 +62,13 @@ def test_a_tpu_machine_of_its_own(initialized, monkeypatch):
     ("arguments", "part"),
     [
         (dict(distributed="maybe"), "--distributed=maybe: choose one of auto, on, off"),
-        (dict(num_processes=2), "--coordinator_address, --process_id missing: give all of"),
-        (COORDINATOR | dict(distributed="off"), "--distributed=off contradicts"),
-        (COORDINATOR | dict(process_id=2), "--process_id=2: from 0 to --num_processes - 1 = 1"),
-        (COORDINATOR | dict(process_id=-1), "--process_id=-1: from 0"),
+        (dict(num_processes=2), "--coordinator_address, --process_id missing: set all of"),
+        (COORDINATOR | dict(distributed="off"), "--distributed=off: contradicts"),
+        (COORDINATOR | dict(process_id=2), "--process_id=2: must be >= 0 and < --num_processes=2"),
+        (COORDINATOR | dict(process_id=-1), "--process_id=-1: must be >= 0"),
     ],
 )
-def test_flags_that_do_not_fit(initialized, arguments, part):
+def test_contradicting_flags_are_refused(initialized, arguments, part):
     with pytest.raises(UserError, match=part.replace("-", r"\-")):
         processes.start(**arguments)
     assert initialized == []
@@ -82,7 +82,7 @@ def wait_for(condition):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_asks(number, capfd):
+def test_the_first_signal_asks_the_run_to_save(number, capfd):
     before = [signal.getsignal(n) for n in processes.Stop.SIGNALS]
     with processes.stopping() as stop:
         stop.patient = True
@@ -91,7 +91,7 @@ def test_the_first_signal_asks(number, capfd):
         error = stop.error(1234)
     assert isinstance(error, StoppedError) and error.status == 128 + number
     assert "after step 1,234, which is saved" in str(error)
-    assert f"{number.name}: saving, then ending" in capfd.readouterr().err
+    assert f"{number.name}: saving a checkpoint" in capfd.readouterr().err
     assert [signal.getsignal(n) for n in processes.Stop.SIGNALS] == before
 
 
@@ -107,8 +107,8 @@ with processes.stopping() as stop:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("patient", [True, False])
-def test_the_second_signal_ends_at_once_and_so_does_the_first_with_nothing_to_save(number, patient):
-    """While the main thread sleeps: no Python handler of its own would run."""
+def test_the_second_signal_exits_and_so_does_the_first_with_nothing_to_save(number, patient):
+    """The main thread sleeps, so no Python handler of its own runs."""
     child = subprocess.Popen(
         [sys.executable, "-c", SLEEPER.format(patient=patient, seconds=time_limit(10))],
         stdout=subprocess.PIPE,
@@ -122,21 +122,21 @@ def test_the_second_signal_ends_at_once_and_so_does_the_first_with_nothing_to_sa
         assert child.poll() is None
         child.send_signal(number)
     _, err = child.communicate(timeout=time_limit(10))
-    assert child.returncode == 128 + number and "ended at once" in err and "Traceback" not in err
+    assert child.returncode == 128 + number and "exiting now" in err and "Traceback" not in err
 
 
 def test_another_thread_watches_nothing():
-    found = []
+    received = []
 
     def inside():
         with processes.stopping() as stop:
-            found.append(stop.received)
+            received.append(stop.received)
 
     thread = threading.Thread(target=inside)
     thread.start()
     thread.join()
-    assert found == [None]
+    assert received == [None]
 
 
-def test_one_process_is_the_first():
+def test_a_single_process_is_the_first():
     assert processes.is_first()
