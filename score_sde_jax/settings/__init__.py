@@ -1,4 +1,4 @@
-"""Settings: typed sections, read once from a config and its overrides, checked, and never changed after that."""
+"""Settings: typed, immutable sections, read and checked once from a config and its overrides."""
 
 from score_sde_jax.settings.auto import adopt, automatic, resolve
 from score_sde_jax.settings.choices import Choice

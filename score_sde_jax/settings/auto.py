@@ -1,4 +1,4 @@
-"""What NCSNv2's techniques choose from the data where a setting is "auto" (arXiv 2006.09011)."""
+"""Values "auto", which the techniques of NCSNv2 compute from the data (arXiv 2006.09011)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,21 +15,36 @@ from score_sde_jax.settings.sections import LEVELS, Settings
 
 
 def automatic(settings: Settings) -> list[str]:
-    """Dotted paths of the keys that the data decide."""
+    """Return the dotted paths of the keys with value "auto"."""
     return [path for path, value in flatten(plain(settings)).items() if value == AUTO]
 
 
 def adopt(settings: Settings, saved: Mapping[str, Any]) -> Settings:
-    """Settings with every "auto" as the run with this config.json has chosen it."""
-    chosen = flatten(saved)
-    return with_values(settings, {path: chosen[path] for path in automatic(settings) if path in chosen})
+    """Replace every "auto" by its value in a saved run.
+
+    Args:
+        settings: settings with any "auto".
+        saved: content of config.json.
+    """
+    values = flatten(saved)
+    return with_values(settings, {path: values[path] for path in automatic(settings) if path in values})
 
 
 def resolve(settings: Settings, data: Dataset) -> tuple[Settings, list[str]]:
-    """Settings with every "auto" as the techniques choose it from the data, and one line for each choice."""
+    """Replace every "auto" by the value that its technique computes from the data.
+
+    Args:
+        settings: settings with any "auto".
+        data: training images.
+
+    Returns:
+        The settings, and one line per value to print.
+
+    Reference: arXiv 2006.09011, techniques 1, 2 and 4.
+    """
     lines = []
 
-    def choose(values: Mapping[str, Any], line: str) -> None:
+    def replace(values: Mapping[str, Any], line: str) -> None:
         nonlocal settings
         settings = with_values(settings, values)
         lines.append(line)
@@ -38,7 +53,7 @@ def resolve(settings: Settings, data: Dataset) -> tuple[Settings, list[str]]:
         low, high = settings.data.value_range or (0.0, 1.0)
         unit = 1.0 if data.levels is None else (high - low) / (data.levels - 1)
         sigma_max = round(unit * ladder.largest_pairwise_distance(all_images(data)), 4)
-        choose(
+        replace(
             {"sde.sigma_max": sigma_max},
             f"sde.sigma_max = {sigma_max} (technique 1: largest distance between two images)",
         )
@@ -46,12 +61,14 @@ def resolve(settings: Settings, data: Dataset) -> tuple[Settings, list[str]]:
     sigma_min, sigma_max = (float(sde.sigma(jnp.asarray(t))) for t in (sde.t_min, sde.t_max))
     if levels := [key for key in (f"{path}.num_levels" for path in LEVELS) if at(settings, key) == AUTO]:
         number = ladder.num_levels(int(np.prod(data.image_shape)), sigma_min, sigma_max)
-        choose(dict.fromkeys(levels, number), f"{', '.join(levels)} = {number} (technique 2: overlapping noise levels)")
+        replace(
+            dict.fromkeys(levels, number), f"{', '.join(levels)} = {number} (technique 2: overlapping noise levels)"
+        )
     if settings.sampler and settings.sampler.corrector.get("step_size") == AUTO:
         first, second = (float(sde.sigma(t)) for t in settings.sampler.times(sde)[:2])
         size = float(f"{ladder.langevin_step_size(first / second, settings.sampler.corrector.num_steps):.4g}")
-        choose(
+        replace(
             {"sampler.corrector.step_size": size},
-            f"sampler.corrector.step_size = {size} sigma^2 (technique 4: Langevin steps that keep the noise level)",
+            f"sampler.corrector.step_size = {size} sigma^2 (technique 4: Langevin steps that preserve the noise level)",
         )
     return settings, lines

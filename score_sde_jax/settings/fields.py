@@ -1,4 +1,4 @@
-"""Values of settings: from the text of a flag, and whether they have the type and the range of their field."""
+"""Values of settings: parsing of flags, types and ranges."""
 
 import ast
 import dataclasses
@@ -10,7 +10,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers >= `low` (> `low` if `exclusive`) and < `high`; infinity and NaN are outside."""
+    """An interval of finite numbers.
+
+    Attributes:
+        low: lower bound.
+        high: upper bound, which is excluded.
+        exclusive: whether the lower bound is excluded too.
+    """
 
     low: float = -float("inf")
     high: float = float("inf")
@@ -25,10 +31,11 @@ class Range:
 
 
 def parse(text: str, annotation: Any) -> Any:
-    """The value that a flag's text stands for.
+    """Parse the text of a flag.
 
-    A word of a `Literal`, a Python literal, true, false or none in any case, or else the text itself. An integer for a
-    real number becomes real.
+    Args:
+        text: a word of a `Literal`; true, false or none in any case; a Python literal; any other text is a string.
+        annotation: type of the key; an integer is converted for a float.
     """
     if typing.get_origin(annotation) is typing.Literal and text in typing.get_args(annotation):
         return text
@@ -47,7 +54,7 @@ def _literal(text: str) -> Any:
 
 
 def matches(value: Any, annotation: Any) -> bool:
-    """Whether a value has the annotated type; an integer is also a real number."""
+    """Return whether a value has the annotated type; integers count as floats too."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any:
         return True
@@ -71,7 +78,7 @@ def matches(value: Any, annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in words."""
+    """Return an annotation in words."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, args))

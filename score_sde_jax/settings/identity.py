@@ -1,4 +1,4 @@
-"""What makes a run the same run, images the same images, and a measurement the same measurement."""
+"""Settings that identify a run, a set of samples, and a measurement."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,49 +7,72 @@ from score_sde_jax.settings.reading import flatten, plain
 from score_sde_jax.settings.sections import EMA, Settings
 
 RUN = ("data", "model", "sde", "parameterization")
-"""Sections that make a trained network what it is; other values are another run."""
+"""Sections that identify a run: a workdir with other values holds another run."""
 SEED = "seed"
-"""Key of the seed: another value is another training run, but the same network for samples and measurements."""
+"""Key of the seed: another value identifies another training run, but samples and measurements may have it."""
 CHANGEABLE = ("data.dir", "data.cache_bytes", "data.flip")
-"""Keys of these sections that a run may change: where its images lie, how they are kept, and their augmentation."""
+"""Keys of these sections that may change when a run resumes."""
 TRAINING = ("loss", "optimizer", "train", "parallel", "checkpoint", *CHANGEABLE)
-"""What only training depends on. A run may change it, and is told so when it resumes."""
+"""Sections and keys that only training depends on. They may change when a run resumes, which prints the changes."""
 IMAGES_FREE = ("sampler.num_images", "sampler.batch_size", "sampler.num_frames")
 """Keys of section `sampler` that no image depends on."""
 MEASUREMENT_FREE = ("loss", "bits_per_dim", "batch_size", "repeats", "split", "dir", "num_images")
-"""Keys of section `eval` that no result of an image depends on, or that stand in what identifies the images."""
+"""Keys of section `eval` that no row of a measurement depends on, or that the identity of the images contains."""
 
 
 Difference = tuple[str, Any, Any]
-"""Dotted path of a key, its value in the saved settings, and its value in the present ones."""
+"""Dotted path of a key, its value in the saved settings, and its value in the new ones."""
 
 
 def another_run(settings: Settings, saved: Settings, *, training: bool = False) -> list[Difference]:
-    """Return the differences that make the saved settings those of another run.
+    """Return the differences that identify another run.
 
     Args:
-        settings: Present settings.
-        saved: Settings of the run in the workdir.
-        training: Whether the run is to be resumed, so that another seed is another run too.
+        settings: new settings.
+        saved: settings of the workdir.
+        training: whether the run is resumed, so that another seed identifies another run too.
     """
     identity = (*RUN, SEED) if training else RUN
     return [each for each in _differences(settings, saved) if _section(each) in identity and each[0] not in CHANGEABLE]
 
 
 def changed_training(settings: Settings, saved: Settings) -> list[Difference]:
-    """Differences that a run which resumes goes on with."""
+    """Return the differences that a resumed run accepts.
+
+    Args:
+        settings: new settings.
+        saved: settings of the workdir.
+    """
     return [each for each in _differences(settings, saved) if _section(each) in TRAINING or each[0] in TRAINING]
 
 
 def images(settings: Settings, step: int, seed: int, task: Mapping[str, Any]) -> dict[str, Any]:
-    """What image number i depends on, beside i: the checkpoint, the seed, the sampler, and the task if there is one."""
-    sampler = plain(settings)["sampler"]
-    kept = {key: value for key, value in sampler.items() if f"sampler.{key}" not in IMAGES_FREE and _told(key, value)}
-    return {"checkpoint_step": step, "seed": seed, "sampler": kept} | ({"task": dict(task)} if task else {})
+    """Return all that image i depends on, besides i.
+
+    Args:
+        settings: settings of the run.
+        step: step of the checkpoint.
+        seed: seed of the samples.
+        task: description of the task; empty for unconditional sampling.
+    """
+    sampler = {
+        key: value
+        for key, value in plain(settings)["sampler"].items()
+        if f"sampler.{key}" not in IMAGES_FREE and _identifies(key, value)
+    }
+    return {"checkpoint_step": step, "seed": seed, "sampler": sampler} | ({"task": dict(task)} if task else {})
 
 
 def measurement(settings: Settings, data: Mapping[str, Any], step: int, seed: int, num_images: int) -> dict[str, Any]:
-    """What a measurement depends on; `data` is the section of the measured images, whose folder is that of `eval`."""
+    """Return all that a measurement depends on.
+
+    Args:
+        settings: settings of the run.
+        data: section `data` of the measured images; their directory is that of section `eval`.
+        step: step of the checkpoint.
+        seed: seed of the measurement.
+        num_images: number of measured images.
+    """
     sections = plain(settings)
     return {
         "checkpoint_step": step,
@@ -58,13 +81,15 @@ def measurement(settings: Settings, data: Mapping[str, Any], step: int, seed: in
         "data": {key: value for key, value in data.items() if key != "dir"} | {"dir": settings.eval.dir},
         "loss": sections["loss"],
         "eval": {
-            key: value for key, value in sections["eval"].items() if key not in MEASUREMENT_FREE and _told(key, value)
+            key: value
+            for key, value in sections["eval"].items()
+            if key not in MEASUREMENT_FREE and _identifies(key, value)
         },
     }
 
 
-def _told(key: str, value: Any) -> bool:
-    """Whether a value is part of a description: all but the average that older descriptions do not name."""
+def _identifies(key: str, value: Any) -> bool:
+    """Return whether a value is part of an identity; the default average is not, as in identities of older versions."""
     return (key, value) != ("average", EMA)
 
 
@@ -73,9 +98,7 @@ def _section(difference: Difference) -> str:
 
 
 def _differences(settings: Settings, saved: Settings) -> list[Difference]:
-    here, there = flatten(plain(settings)), flatten(plain(saved))
+    new, old = flatten(plain(settings)), flatten(plain(saved))
     return [
-        (path, there.get(path), here.get(path))
-        for path in dict.fromkeys([*here, *there])
-        if there.get(path) != here.get(path)
+        (path, old.get(path), new.get(path)) for path in dict.fromkeys([*new, *old]) if old.get(path) != new.get(path)
     ]

@@ -1,4 +1,4 @@
-"""From a config file and its overrides to settings, and back to the plain dict that config.json holds."""
+"""Settings of a config file and its overrides, and their conversion to and from the plain dict of config.json."""
 
 import dataclasses
 import difflib
@@ -35,8 +35,11 @@ def load(argument: str) -> ConfigDict:
     `ve/cifar10_ncsnpp_continuous`. A file may import `configs.families` from any directory. If it lies in or below a
     folder `configs` of its own, it may import that folder too.
 
+    Args:
+        argument: value of --config.
+
     Raises:
-        UserError: The file is missing, defines no config or fails, or the variant is unknown.
+        UserError: the file is missing, defines no config or fails, or the variant is unknown.
     """
     name, _, variant = argument.partition(":")
     file = _config_file(name)
@@ -50,7 +53,7 @@ def load(argument: str) -> ConfigDict:
     sys.path[:0] = roots
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file may raise
+    except Exception as error:  # a user's file may raise any type
         raise UserError(f"--config={name}: {type(error).__name__}: {error}") from error
     finally:
         for root in roots:
@@ -73,7 +76,7 @@ def run_name(argument: str) -> str:
 
 
 def _config_file(name: str) -> Path:
-    """The file of this path, or of the packaged config of this name; UserError if there is neither."""
+    """Return the file of a path or of a packaged config; UserError if there is neither."""
     packaged = PACKAGED / CONFIGS
     for file in (Path(name), packaged / f"{name}.py"):
         if file.is_file():
@@ -85,10 +88,17 @@ def _config_file(name: str) -> Path:
 
 
 def from_config(config: ConfigDict, assignments: Sequence[str] = ()) -> Settings:
-    """Settings of a config with `section.key=value` overrides; UserError for the first mistake.
+    """Return the settings of a config with overrides.
 
-    A new `name` starts its section afresh from that choice's defaults. Names are applied first, so that the keys of the
-    new choice can be set beside it, in any order.
+    A new `name` resets its section to the defaults of the new entry. Names are applied first, so the order of overrides
+    does not matter.
+
+    Args:
+        config: config of a file, which the overrides change.
+        assignments: overrides `section.key=value`.
+
+    Raises:
+        UserError: unknown or missing key, wrong type, value out of range, or contradicting settings.
     """
     pairs = [assignment.partition("=")[::2] for assignment in assignments]
     with config.unlocked():
@@ -100,7 +110,15 @@ def from_config(config: ConfigDict, assignments: Sequence[str] = ()) -> Settings
 
 
 def from_saved(saved: Mapping[str, Any], assignments: Sequence[str] = ()) -> Settings:
-    """Settings of a config.json, with defaults for keys that are younger than it, and overrides on top."""
+    """Return the settings of a config.json, with defaults for newer keys, and overrides.
+
+    Args:
+        saved: content of config.json.
+        assignments: overrides `section.key=value`.
+
+    Raises:
+        UserError: as in `from_config`.
+    """
     keys = _hints(Settings)
     return from_config(ConfigDict({key: value for key, value in saved.items() if key in keys}), assignments)
 
@@ -108,37 +126,48 @@ def from_saved(saved: Mapping[str, Any], assignments: Sequence[str] = ()) -> Set
 # ------------------------------------------------------------------------- plain dicts
 
 
-def read(kind: type, given: Any, path: str = "") -> Any:
-    """An instance of a section's class from a plain dict.
+def read(kind: type, source: Any, path: str = "") -> Any:
+    """Return an instance of a section's class from a plain dict.
 
-    Raises UserError for an unknown or missing key, a value of the wrong type, and one out of its range.
+    Args:
+        kind: class of the section.
+        source: values and sections by key.
+        path: dotted path of the section.
+
+    Raises:
+        UserError: unknown or missing key, wrong type, or value out of range.
     """
-    if not isinstance(given, Mapping):
-        raise UserError(f"--config.{path}={given!r}: expected a section")
+    if not isinstance(source, Mapping):
+        raise UserError(f"--config.{path}={source!r}: expected a section")
     hints, values = _hints(kind), dict[str, Any]()
-    for key in given:
+    for key in source:
         if key not in hints:
             raise _unknown(kind, path, key)
     for field in dataclasses.fields(kind):
-        inside, where = _join(path, field.name), hints[field.name]
-        section = _section_type(where, given, field.name, path)
+        inside, hint = _join(path, field.name), hints[field.name]
+        section = _section_type(hint, source, field.name, path)
         if section is not None:
-            values[field.name] = read(section, given.get(field.name, {}), inside)
-        elif field.name in given:
-            values[field.name] = _fit(given[field.name], where, inside)
+            values[field.name] = read(section, source.get(field.name, {}), inside)
+        elif field.name in source:
+            values[field.name] = _fit(source[field.name], hint, inside)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"--config.{inside} is missing: expected {describe(_parts(where)[0])}")
+            raise UserError(f"--config.{inside} is missing: expected {describe(_parts(hint)[0])}")
     return kind(**values)
 
 
 def plain(settings: Settings) -> dict[str, Any]:
-    """The nested dict that `read` reads; a sampler that is left out is left out."""
-    whole = dataclasses.asdict(settings)
-    return _plain({key: value for key, value in whole.items() if (key, value) != ("sampler", None)})
+    """Return the nested dict of settings, as `read` takes it, without an absent sampler."""
+    sections = dataclasses.asdict(settings)
+    return _plain({key: value for key, value in sections.items() if (key, value) != ("sampler", None)})
 
 
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """Other settings, in which the keys with these dotted paths have other values."""
+    """Return settings with other values.
+
+    Args:
+        settings: settings, which stay unchanged.
+        values: new values by dotted path.
+    """
     changed = plain(settings)
     for path, value in values.items():
         *above, key = path.split(".")
@@ -150,7 +179,12 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
 
 
 def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """All values of a nested dict by their dotted paths."""
+    """Return all values of a nested dict by dotted path.
+
+    Args:
+        plain: nested dict.
+        prefix: dotted path of the dict.
+    """
     flat: dict[str, Any] = {}
     for key, value in plain.items():
         path = _join(prefix, key)
@@ -159,29 +193,29 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def section_types(kind: type = Settings, path: str = "") -> Iterator[tuple[str, type, From | None]]:
-    """Path, class and registry of every section, whichever entries are picked."""
+    """Yield path, class and registry of every section, independent of the entries that a config picks."""
     yield path, kind, None
     for key, hint in _hints(kind).items():
         mark = _mark(hint)
         section = _section_class(hint)
         if section is None:
             continue
-        for inside, found, picks in section_types(section, _join(path, key)):
-            yield inside, found, mark if inside == _join(path, key) else picks
+        for inside, section_class, inner_mark in section_types(section, _join(path, key)):
+            yield inside, section_class, mark if inside == _join(path, key) else inner_mark
 
 
 def value_types(section: type) -> dict[str, Any]:
-    """Type of every value of a section's class, without marks."""
+    """Return the type of every value of a section's class, without marks."""
     return {key: kind for key, (kind, _) in value_hints(section).items()}
 
 
 def value_hints(section: type) -> dict[str, tuple[Any, list[Any]]]:
-    """Type and marks of every value of a section's class."""
+    """Return type and marks of every value of a section's class."""
     parts = {key: _parts(hint) for key, hint in _hints(section).items() if _section_class(hint) is None}
     return {key: (kind, marks) for key, (kind, *marks) in parts.items()}
 
 
-# ------------------------------------------------------------------------- parts of the above
+# ------------------------------------------------------------------------- helpers
 
 
 def _hints(kind: type) -> dict[str, Any]:
@@ -190,7 +224,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _parts(hint: Any) -> list[Any]:
-    """A type and its marks."""
+    """Return a type and its marks."""
     return list(typing.get_args(hint)) if typing.get_origin(hint) is Annotated else [hint]
 
 
@@ -199,24 +233,24 @@ def _mark(hint: Any) -> From | None:
 
 
 def _section_class(hint: Any) -> Any:
-    """The section that a key holds, before an entry is picked; None for a value."""
+    """Return the class of a section before an entry is picked; None for a value."""
     bare = _parts(hint)[0]
     return next((kind for kind in (bare, *typing.get_args(bare)) if dataclasses.is_dataclass(kind)), None)
 
 
-def _section_type(hint: Any, given: Mapping[str, Any], key: str, path: str) -> type | None:
-    """The class with which to read a section; None for a value, and for an optional section that is not given."""
+def _section_type(hint: Any, source: Mapping[str, Any], key: str, path: str) -> type | None:
+    """Return the class with which to read a section; None for a value and for an absent optional section."""
     base, mark = _section_class(hint), _mark(hint)
-    if base is None or (key not in given and type(None) in typing.get_args(_parts(hint)[0])):
+    if base is None or (key not in source and type(None) in typing.get_args(_parts(hint)[0])):
         return None
-    section = given.get(key, {})
+    section = source.get(key, {})
     if mark is None or not isinstance(section, Mapping | ConfigDict):
         return base
     return mark.pick(base, section.get("name"), _join(path, key))
 
 
 def _fit(value: Any, hint: Any, path: str) -> Any:
-    """The value, if it has the type and lies in the ranges of its annotation; lists become tuples."""
+    """Return the value, with tuples for lists, if it has the type and range of its annotation; UserError if not."""
     kind, *marks = _parts(hint)
     if typing.get_origin(kind) is Mapping and isinstance(value, Mapping):
         return {key: _fit(item, typing.get_args(kind)[1], _join(path, key)) for key, item in value.items()}
@@ -231,12 +265,12 @@ def _fit(value: Any, hint: Any, path: str) -> Any:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were; networks must be hashable."""
+    """Return tuples for the lists of JSON, since networks must be hashable."""
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> Any:
-    """Dicts with `name` before the keys that it explains."""
+    """Return dicts with the key `name` first."""
     if not isinstance(value, dict):
         return value
     return {key: _plain(value[key]) for key in sorted(value, key=lambda key: key != "name")}
@@ -279,11 +313,13 @@ def _unknown(kind: Any, path: str, key: str) -> UserError:
     owner = path or "the config"
     if issubclass(kind, Choice):
         owner = f"{path}.name={kind.name}"
-    return UserError(f"--config.{_join(path, key)}: {owner} has no such key{_suggest(key, list(_hints(kind)))}")
+    keys = [other for other in _hints(kind) if other != "name"]
+    problem = f"has no such key{_suggest(key, keys)}" if keys else "has no options"
+    return UserError(f"--config.{_join(path, key)}: {owner} {problem}")
 
 
 def _paths(config: ConfigDict) -> list[str]:
-    """Dotted paths of all keys of a config's sections, as far as they can be told."""
+    """Return the dotted paths of all keys of a config, with those of the entries that it picks."""
     flat = dict[str, Any]()
     for path, kind, mark in section_types():
         section: Any = config
@@ -303,4 +339,4 @@ def _suggest(wrong: str, allowed: Sequence[str]) -> str:
     close = difflib.get_close_matches(wrong, allowed, n=3, cutoff=0.5)
     if close:
         return f"; did you mean {' or '.join(close)}?"
-    return f"; allowed are {', '.join(allowed)}" if allowed else ""
+    return f"; choose one of {', '.join(allowed)}" if allowed else ""

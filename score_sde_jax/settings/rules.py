@@ -1,4 +1,4 @@
-"""Settings that contradict each other are refused here, in one line, before any work."""
+"""Checks for settings that contradict each other."""
 
 import re
 from typing import Any
@@ -8,7 +8,14 @@ from score_sde_jax.settings.sections import EMA, LEVELS, Settings
 
 
 def check(settings: Settings) -> None:
-    """Raise UserError for the first contradiction: it names the keys, their values and what would fit."""
+    """Check settings before a run starts.
+
+    Args:
+        settings: settings of the run.
+
+    Raises:
+        UserError: the first contradiction, with the keys, their values and a remedy.
+    """
     _check_classifiers(settings)
     _check_calls(settings)
     _check_levels(settings)
@@ -22,7 +29,7 @@ def check(settings: Settings) -> None:
 
 
 def at(settings: Settings, path: str) -> Any:
-    """The section or value at a dotted path; None inside a section that is left out."""
+    """Return the section or value at a dotted path; None inside an absent section."""
     value: Any = settings
     for key in path.split("."):
         value = getattr(value, key, None)
@@ -30,13 +37,14 @@ def at(settings: Settings, path: str) -> Any:
 
 
 def _check_times(settings: Settings) -> None:
-    """Training times that the SDE does not have, or that do not go with the weighting."""
+    """Check the training times against the SDE and the weighting."""
     times, weight, sde = settings.loss.times.name, settings.loss.weight.name, settings.sde
     if times == "log_normal" and not sde.entry.time_is_sigma:
         raise UserError(f"--config.loss.times.name=log_normal: needs sde.name=edm, not {sde.name}")
     if times == "ladder" and not sde.entry.has_ladder:
         raise UserError(
-            f"--config.loss.times.name=ladder: sde.name={sde.name} has no noise levels; choose uniform or importance"
+            f"--config.loss.times.name=ladder: sde.name={sde.name} has no discrete noise levels; choose uniform or "
+            "importance"
         )
     if weight == "likelihood_importance" and times != "importance":
         raise UserError(
@@ -44,13 +52,13 @@ def _check_times(settings: Settings) -> None:
         )
     if weight == "likelihood" and times == "importance":
         raise UserError(
-            "--config.loss.times.name=importance: draws by the weighting already; choose "
-            "loss.weight.name=likelihood_importance, not likelihood"
+            "--config.loss.weight.name=likelihood: loss.times.name=importance samples by this weighting already; use "
+            "likelihood_importance"
         )
 
 
 def _check_levels(settings: Settings) -> None:
-    """A ladder of one level, and ladders of different lengths for a network conditioned on the level index."""
+    """Check the numbers of noise levels, which are equal for a network conditioned on the level index."""
     sections = {path: at(settings, path) for path in LEVELS}
     levels = {path: section.get("num_levels") for path, section in sections.items() if section is not None}
     for path, number in levels.items():
@@ -60,7 +68,7 @@ def _check_levels(settings: Settings) -> None:
         return
     if settings.loss.times.name != "ladder":
         raise UserError(
-            "--config.parameterization.condition.name=level_index: level_index needs loss.times.name=ladder, "
+            "--config.parameterization.condition.name=level_index: needs loss.times.name=ladder, "
             f"not {settings.loss.times.name}"
         )
     trained = {path: number for path, number in levels.items() if path in LEVELS[:3] and number is not None}
@@ -70,18 +78,18 @@ def _check_levels(settings: Settings) -> None:
 
 
 def _check_conditions(settings: Settings) -> None:
-    """A noise condition that the network cannot read."""
+    """Check that the network supports the noise condition."""
     network, condition = settings.model, settings.parameterization.condition.name
     conditions = getattr(network.entry, "conditions", None)
-    readable = conditions(**network.options()) if conditions else None
-    if readable is not None and condition not in readable:
+    supported = conditions(**network.options()) if conditions else None
+    if supported is not None and condition not in supported:
         embedding = network.get("embedding")
-        what = f"model.embedding={embedding}" if embedding else f"model.name={network.name}"
-        raise UserError(f"--config.parameterization.condition.name={condition}: {what} needs {' or '.join(readable)}")
+        owner = f"model.embedding={embedding}" if embedding else f"model.name={network.name}"
+        raise UserError(f"--config.parameterization.condition.name={condition}: {owner} needs {' or '.join(supported)}")
 
 
 def _check_evaluation(settings: Settings) -> None:
-    """Measurements that the run's objects do not have."""
+    """Check that the run supports its measurements."""
     if settings.eval.bits_per_dim and settings.loss.name == "classification":
         raise UserError("--config.eval.bits_per_dim=True: a classifier (loss.name=classification) has no density")
     t_min, sde = settings.eval.t_min, settings.sde
@@ -90,35 +98,35 @@ def _check_evaluation(settings: Settings) -> None:
 
 
 def _check_classifiers(settings: Settings) -> None:
-    """A classifier that learns no classes or draws images, and classes learned by another network."""
+    """Check that a classifier, and no other network, has the classification loss, and that it has no sampler."""
     loss, name = settings.loss.name, settings.model.name
     classifies = getattr(settings.model.entry, "is_classifier", False)
     if (loss == "classification") != classifies:
         raise UserError(
             f"--config.loss.name={loss}: model.name={name} is {'a' if classifies else 'no'} classifier; "
-            "loss.name=classification and a classifier such as model.name=wide_resnet go together"
+            "use loss.name=classification with a classifier, such as model.name=wide_resnet, and no other network"
         )
     if classifies and settings.sampler:
-        raise UserError("--config.sampler: a classifier (loss.name=classification) draws no images; leave it out")
+        raise UserError("--config.sampler: a classifier (loss.name=classification) generates no images; leave it out")
 
 
 def _check_averages(settings: Settings) -> None:
-    """An average that is not kept, and one with the name of the first."""
+    """Check the names of averages of the parameters."""
     names = (EMA, *settings.train.averages)
     for name in settings.train.averages:
         if not re.fullmatch(r"\w+", name):
             raise UserError(f"--config.train.averages.{name}: a name has letters, digits and underscores only")
     if EMA in settings.train.averages:
         raise UserError(
-            "--config.train.averages.ema: ema is the average with the decay train.ema_decay; name it otherwise"
+            "--config.train.averages.ema: ema is the average with decay train.ema_decay; choose another name"
         )
     for path in ("sampler.average", "eval.average"):
         if (name := at(settings, path)) not in (None, *names):
-            raise UserError(f"--config.{path}={name}: must be one of {', '.join(names)}; train.averages names more")
+            raise UserError(f"--config.{path}={name}: choose one of {', '.join(names)}, or add it to train.averages")
 
 
 def _check_calls(settings: Settings) -> None:
-    """A length that is no multiple of the steps of a call."""
+    """Check that all lengths are multiples of the steps per call."""
     per_call = settings.train.steps_per_call
     for path in ("train.steps", "train.log_every", "train.preview_every", "checkpoint.every"):
         length = at(settings, path)

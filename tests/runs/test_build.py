@@ -60,7 +60,11 @@ def test_step_sizes_follow_the_square_of_the_noise():
         ("ffhq_ncsnv2", ["parameterization.condition.name=log_sigma"], ["model.name=ncsnv2_deepest", "none"]),
         ("toy", ["loss.times.name=log_normal"], ["log_normal", "sde.name=edm", "not ve"]),
         ("toy", ["sampler.corrector.name=none"], ["config.sampler", "both none"]),
-        ("digits_subvp", ["loss.times.name=ladder"], ["config.loss.times.name=ladder", "subvp has no noise levels"]),
+        (
+            "digits_subvp",
+            ["loss.times.name=ladder"],
+            ["config.loss.times.name=ladder", "subvp has no discrete noise levels"],
+        ),
         (
             "digits_ve",
             ["loss.weight.name=likelihood_importance"],

@@ -1,4 +1,4 @@
-"""What is the same run, and what may change: every key belongs to one of the lists, and a changed run says so."""
+"""Settings that identify a run, and settings that may change when it resumes."""
 
 import shutil
 import sys
@@ -22,20 +22,20 @@ from score_sde_jax.settings import identity
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-STILL = ("train.preview_every=0", "optimizer.decay=constant", "sampler.num_images=2", "sampler.batch_size=2")
+OPTIONS = ("train.preview_every=0", "optimizer.decay=constant", "sampler.num_images=2", "sampler.batch_size=2")
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A finished run of 4 steps."""
     workdir = tmp_path_factory.mktemp("digits")
-    train(finished("digits", *STILL), workdir, quiet)
+    train(finished("digits", *OPTIONS), workdir, quiet)
     return workdir
 
 
 @pytest.fixture
 def run(digits, tmp_path):
-    """A copy of it, to go on with."""
+    """A copy of the run, to resume."""
     shutil.copytree(digits, tmp_path / "run")
     return tmp_path / "run"
 
@@ -44,13 +44,13 @@ def run(digits, tmp_path):
 def test_train_with_another_seed_is_refused_and_sampling_is_not(run, steps):
     before = contents(run)
     with pytest.raises(UserError, match=r"the saved run has seed=\d+, these settings have 9; use another --workdir"):
-        train(finished("digits", *STILL, f"train.steps={steps}", "seed=9"), run, quiet)
+        train(finished("digits", *OPTIONS, f"train.steps={steps}", "seed=9"), run, quiet)
     assert contents(run) == before
-    sample(finished("digits", *STILL, "seed=9", "sampler.num_images=1"), run, SampleRequest(), quiet)
+    sample(finished("digits", *OPTIONS, "seed=9", "sampler.num_images=1"), run, SampleRequest(), quiet)
 
 
-def test_every_section_is_judged_once():
-    """As part of the run, as what training alone depends on, or as what comes after training."""
+def test_every_section_is_in_one_list():
+    """A section identifies the run, or only training depends on it, or it is for sampling and evaluation."""
     sections = {path.partition(".")[0] for path in settings.flatten(settings.plain(finished("digits")))}
     training = {path for path in identity.TRAINING if "." not in path}
     assert sections == set(identity.RUN) | training | {identity.SEED, "sampler", "task", "eval"}
@@ -58,7 +58,7 @@ def test_every_section_is_judged_once():
 
 
 @pytest.mark.parametrize("key", identity.CHANGEABLE)
-def test_a_key_that_may_change_is_one_of_training(key):
+def test_a_changeable_key_is_one_of_training(key):
     assert key in identity.TRAINING and key.partition(".")[0] in identity.RUN
 
 
@@ -76,29 +76,29 @@ def test_a_key_that_may_change_is_one_of_training(key):
         ("checkpoint.keep=3", "checkpoint.keep 2 -> 3"),
     ],
 )
-def test_a_run_goes_on_with_other_training_and_says_what_changed(run, change, line):
+def test_a_run_resumes_with_other_training_settings_and_prints_them(run, change, line):
     lines = []
-    train(finished("digits", *STILL, "train.steps=5", change), run, lines.append)
-    told = next(line for line in lines if line.startswith("changed settings: "))
-    assert line in told and "train.steps 4 -> 5" in told and any("resuming" in line for line in lines)
-    assert directories.saved_settings(run) == finished("digits", *STILL, "train.steps=5", change)
+    train(finished("digits", *OPTIONS, "train.steps=5", change), run, lines.append)
+    message = next(line for line in lines if line.startswith("changed settings: "))
+    assert line in message and "train.steps 4 -> 5" in message and any("resuming" in line for line in lines)
+    assert directories.saved_settings(run) == finished("digits", *OPTIONS, "train.steps=5", change)
     if "batch_size" in change:
         assert any("go on at image 16" in line for line in lines)
-    sample(finished("digits", *STILL, change), run, SampleRequest(), quiet)
+    sample(finished("digits", *OPTIONS, change), run, SampleRequest(), quiet)
 
 
 @pytest.mark.parametrize("change", ["optimizer.gradient_clip=1.0", "optimizer.weight_decay=0.01"])
-def test_the_state_of_another_optimizer_is_taken_over(run, change):
-    """The moments and counts of five steps, four of them with the optimizer before; the state has another shape."""
-    train(finished("digits", *STILL, "train.steps=5", change), run, quiet)
-    before = restored(run, finished("digits", *STILL), 4)
-    after = restored(run, finished("digits", *STILL, change), 5)
+def test_moments_survive_a_change_of_the_optimizer(run, change):
+    """Moments and counts include the four steps of the old optimizer, whose state has another structure."""
+    train(finished("digits", *OPTIONS, "train.steps=5", change), run, quiet)
+    before = restored(run, finished("digits", *OPTIONS), 4)
+    after = restored(run, finished("digits", *OPTIONS, change), 5)
     structures = [jax.tree.structure(state.opt_state) for state in (before, after)]
     assert structures[0] != structures[1]
     counts = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.dtype == np.int32]
     assert [int(count) for count in counts] == [5, 5]
     for old, new in zip(second_moments(before), second_moments(after), strict=True):
-        # nu' = 0.999 nu + 0.001 g^2: a fresh start would have only the last term
+        # nu' = 0.999 nu + 0.001 g^2; new moments would have only the last term
         assert np.all(np.asarray(new) >= 0.99 * np.asarray(old))
 
 
@@ -107,12 +107,12 @@ def second_moments(state):
     return [leaf for path, leaf in leaves if ".nu" in jax.tree_util.keystr(path)]
 
 
-def test_a_run_knows_itself(run):
-    """Settings that differ from the defaults of its config file come from the run, and overrides apply on top."""
+def test_saved_settings_are_those_of_the_run_with_overrides(run):
+    """The saved settings differ from those of the config file; overrides change them."""
     saved = directories.saved_settings(run)
-    assert saved == finished("digits", *STILL)
+    assert saved == finished("digits", *OPTIONS)
     longer = directories.saved_settings(run, ["train.steps=6", "sampler.num_images=3"])
-    assert longer == finished("digits", *STILL, "train.steps=6", "sampler.num_images=3")
+    assert longer == finished("digits", *OPTIONS, "train.steps=6", "sampler.num_images=3")
     assert len(images(sample(directories.saved_settings(run, ["sampler.num_images=3"]), run, SampleRequest()))) == 3
     assert (evaluate(directories.saved_settings(run, ["eval.num_images=8"]), run, say=quiet) / "metrics.json").exists()
     lines = []
@@ -143,22 +143,22 @@ def test_a_refused_command_leaves_the_workdir_as_it_was(run, tmp_path, changes, 
     before = contents(run)
     for workdir in (run, tmp_path / "new"):
         if "model" in changes or "value_range" in changes or "steps_per_call" in changes:
-            workdir = run  # no mistake of a new run
+            workdir = run  # not refused in a new run
         with pytest.raises(UserError) as raised:
-            train(finished("digits", *STILL, *changes.split()), workdir, quiet)
+            train(finished("digits", *OPTIONS, *changes.split()), workdir, quiet)
         assert part in str(raised.value) and "\n" not in str(raised.value)
         assert contents(run) == before and not (tmp_path / "new").exists()
 
 
-def test_a_network_that_does_not_fit_leaves_no_workdir(tmp_path):
-    """Its images are known to the data alone."""
+def test_a_network_that_does_not_fit_the_images_leaves_no_workdir(tmp_path):
+    """The error appears only when the shape of the images is known."""
     with pytest.raises(UserError, match=r"--config\.model\.patch=3: "):
-        train(finished("digits", *STILL, "model.patch=3"), tmp_path / "new", quiet)
+        train(finished("digits", *OPTIONS, "model.patch=3"), tmp_path / "new", quiet)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_program_that_fails_to_compile_changes_nothing_of_a_run(run, monkeypatch):
-    """As when the memory does not suffice."""
+def test_a_program_that_fails_to_compile_changes_no_file_of_a_run(run, monkeypatch):
+    """The compiler fails, for example, if the memory does not suffice."""
 
     def fails(*_):
         raise MemoryError
@@ -166,21 +166,21 @@ def test_a_program_that_fails_to_compile_changes_nothing_of_a_run(run, monkeypat
     before = {path: data for path, data in contents(run).items() if path.name != directories.LOCK}
     monkeypatch.setattr(Jit, "compiled", fails)
     with pytest.raises(MemoryError):
-        train(finished("digits", *STILL, "train.steps=6", "train.batch_size=4"), run, quiet)
+        train(finished("digits", *OPTIONS, "train.steps=6", "train.batch_size=4"), run, quiet)
     assert {path: data for path, data in contents(run).items() if path.name != directories.LOCK} == before
 
 
 @pytest.mark.parametrize(
     "text", ["null", "[]", "3", "{}", '{"image_shape": null}', '{"image_shape": [2.5]}', '{"image_shape": []}', "\xff"]
 )
-def test_a_config_that_is_none(run, text):
+def test_an_invalid_config_json_is_refused(run, text):
     (run / "config.json").write_bytes(text.encode("latin-1"))
-    for attempt in (train, info, lambda chosen, run, say: sample(chosen, run, SampleRequest(), say)):
+    for attempt in (train, info, lambda config, run, say: sample(config, run, SampleRequest(), say)):
         with pytest.raises(UserError, match=r"config\.json: not the config of a run \("):
-            attempt(finished("digits", *STILL), run, quiet)
+            attempt(finished("digits", *OPTIONS), run, quiet)
 
 
-def test_a_saved_value_that_is_auto_is_named(run):
+def test_a_saved_value_auto_is_refused(run):
     config = run / "config.json"
     config.write_text(config.read_text().replace('"sigma_max": 1.0', '"sigma_max": "auto"'))
     with pytest.raises(UserError, match=r"config\.json: has no value for sde\.sigma_max, which is auto"):
@@ -188,24 +188,24 @@ def test_a_saved_value_that_is_auto_is_named(run):
 
 
 def test_a_checkpoint_of_another_model_leaves_the_workdir_as_it_was(run):
-    """As when the network of this version has other parameters."""
+    """The network of this version may have other parameters."""
     config = run / "config.json"
     config.write_text(config.read_text().replace('"bottleneck": 8', '"bottleneck": 16'))
     before = contents(run)
-    for attempt in (train, lambda chosen, run, say: sample(chosen, run, SampleRequest(), say)):
+    for attempt in (train, lambda config, run, say: sample(config, run, SampleRequest(), say)):
         with pytest.raises(UserError, match=r"holds another model: \S+ is \S+ .* there, .* here"):
-            attempt(finished("digits", *STILL, "model.bottleneck=16", "train.steps=6"), run, quiet)
+            attempt(finished("digits", *OPTIONS, "model.bottleneck=16", "train.steps=6"), run, quiet)
     assert contents(run) == before
 
 
 def test_sampling_reads_the_averages_alone(run, monkeypatch):
-    wanted_entries, load = [], checkpoint.Checkpoints._load
+    loaded_entries, load = [], checkpoint.Checkpoints._load
 
-    def recording(self, step, wanted):
-        wanted_entries.append(sorted(wanted))
-        return load(self, step, wanted)
+    def recording(self, step, entries):
+        loaded_entries.append(sorted(entries))
+        return load(self, step, entries)
 
     monkeypatch.setattr(checkpoint.Checkpoints, "_load", recording)
-    sample(finished("digits", *STILL), run, SampleRequest(), quiet)
-    evaluate(finished("digits", *STILL, "eval.num_images=8"), run, say=quiet)
-    assert wanted_entries == [["ema_params", "step"]] * 2
+    sample(finished("digits", *OPTIONS), run, SampleRequest(), quiet)
+    evaluate(finished("digits", *OPTIONS, "eval.num_images=8"), run, say=quiet)
+    assert loaded_entries == [["ema_params", "step"]] * 2

@@ -114,7 +114,7 @@ def test_classes_are_learned_by_classifiers_alone(name, assignments, part):
 def test_a_classifier_with_a_sampler_is_refused():
     config = loaded("digits_classifier", ":debug")
     config.sampler = loaded("digits", ":debug").sampler.copy_and_resolve_references()
-    with pytest.raises(UserError, match=r"config\.sampler: a classifier .* draws no images; leave it out"):
+    with pytest.raises(UserError, match=r"config\.sampler: a classifier .* generates no images; leave it out"):
         settings.from_config(config, [])
 
 
