@@ -1,6 +1,8 @@
-"""NCSN on CelebA at 32 pixels as published: 30,117,635 parameters (arXiv 1907.05600). One GPU, days.
+"""NCSN on CelebA at 32 x 32 pixels as published: 30,117,635 parameters (arXiv 1907.05600).
 
-python main.py --config=configs/celeba_ncsn.py --mode=train --config.data.dir=DIR
+    python main.py --config=configs/celeba_ncsn.py --mode=train --config.data.dir=DIR
+
+Time: one GPU, days (estimate, not run).
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +12,7 @@ from configs.families.ncsn import ncsn
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The experiment, or with "debug" a few seconds of it."""
+    """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     config = ncsn()
-    config.data.update(dict(name="celeb_a", dir=None, image_size=32, flip=True))  # crop of 140, then 32 pixels
+    config.data.update(dict(name="celeb_a", dir=None, image_size=32, flip=True))  # 140 x 140 pixels, resized
     return variant(config, name, width=8)

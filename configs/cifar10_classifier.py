@@ -1,6 +1,8 @@
-"""The noise-conditional classifier of score-SDE, WRN-28-10, on CIFAR-10 (arXiv 2011.13456, Appendix I). One GPU, a day.
+"""The classifier of noisy CIFAR-10 images of score-SDE, WRN-28-10 (arXiv 2011.13456, Appendix I).
 
-python main.py --config=configs/cifar10_classifier.py --mode=train --config.data.dir=DIR
+    python main.py --config=configs/cifar10_classifier.py --mode=train --config.data.dir=DIR
+
+Time: one GPU, a day (estimate, not run).
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +12,7 @@ from configs.families.classifier import classifier
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The experiment, or with "debug" a few seconds of it."""
+    """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     config = classifier(center=0.5)
     config.data.update(dict(name="cifar10", dir=None, flip=True))
     config.parameterization.input_scale = 2.0

@@ -1,6 +1,9 @@
-"""NCSN on CIFAR-10 as published: 30,117,635 parameters, published FID 25.32 (arXiv 1907.05600, Table 1). One GPU, days.
+"""NCSN on CIFAR-10 as published: 30,117,635 parameters (arXiv 1907.05600, Table 1).
 
-python main.py --config=configs/cifar10_ncsn.py --mode=train --config.data.dir=DIR
+    python main.py --config=configs/cifar10_ncsn.py --mode=train --config.data.dir=DIR
+
+Expected: published FID 25.32; not reproduced here.
+Time: one GPU, days (estimate, not run).
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +13,7 @@ from configs.families.ncsn import ncsn
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The experiment, or with "debug" a few seconds of it."""
+    """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     config = ncsn()
     config.data.update(dict(name="cifar10", dir=None, flip=True))
     return variant(config, name, width=8)

@@ -1,6 +1,8 @@
-"""NCSNv2 on FFHQ at 256 pixels as published: 94,132,611 parameters (arXiv 2006.09011, Appendix B). Several GPUs, days.
+"""NCSNv2 on FFHQ at 256 x 256 pixels as published: 94,132,611 parameters (arXiv 2006.09011, Appendix B).
 
-python main.py --config=configs/ffhq_ncsnv2.py --mode=train --config.data.dir=FOLDER
+    python main.py --config=configs/ffhq_ncsnv2.py --mode=train --config.data.dir=FOLDER
+
+Time: several GPUs, days (estimate, not run).
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +12,7 @@ from configs.families.ncsn import ncsnv2
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The experiment, or with "debug" a few seconds of it."""
+    """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     config = ncsnv2(sigma_max=348.0, num_levels=2311, step_lr=9e-7, num_steps=3)
     config.data.update(dict(name="image_folder", dir=None, image_size=256))
     config.model.name = "ncsnv2_deepest"

@@ -1,7 +1,10 @@
-"""NCSNv2 on a folder of your own images at 64 pixels; noise ladder and Langevin step are chosen from the images. One
-GPU.
+"""NCSNv2 on a folder or zip file of your images, 64 x 64 pixels (arXiv 2006.09011).
 
-python main.py --config=configs/image_folder.py --mode=train --config.data.dir=FOLDER [--config.data.image_size=32]
+    python main.py --config=configs/image_folder.py --mode=train --config.data.dir=FOLDER [--config.data.image_size=32]
+
+The largest noise level, the number of levels and the Langevin step size are computed from the images by techniques 1, 2
+and 4 of the paper.
+Time: one GPU, days (estimate, not run).
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +14,7 @@ from configs.families.ncsn import ncsnv2
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The experiment, or with "debug" a few seconds of it."""
+    """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     config = ncsnv2(sigma_max="auto", num_levels="auto", step_lr="auto", num_steps=5)
     config.data.update(dict(name="image_folder", dir=None, image_size=64))
     config.train.batch_size = 64

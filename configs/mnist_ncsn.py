@@ -1,6 +1,8 @@
-"""NCSN on MNIST as published: 7,638,657 parameters (arXiv 1907.05600). One GPU, hours.
+"""NCSN on MNIST as published: 7,638,657 parameters (arXiv 1907.05600).
 
-python main.py --config=configs/mnist_ncsn.py --mode=train --config.data.dir=DIR
+    python main.py --config=configs/mnist_ncsn.py --mode=train --config.data.dir=DIR
+
+Time: one GPU, hours (estimate, not run).
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +12,7 @@ from configs.families.ncsn import ncsn
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The experiment, or with "debug" a few seconds of it."""
+    """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     config = ncsn()
     config.data.update(dict(name="mnist", dir=None))
     config.model.width = 64

@@ -12,7 +12,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 PARAMETERS = re.compile(r"([\d,]+) parameters")
 FID = re.compile(r"published FID ([\d.]+)")
 BITS = re.compile(r"([\d.]+) bits/dim")
-TIME = re.compile(r"(One|Several) (GPUs?), ((?:a )?\w+)\.")
+TIME = re.compile(r"(one|several) (GPUs?), ((?:a )?\w+) \(estimate")
 
 
 def write(directory: Path) -> None:
@@ -64,7 +64,7 @@ def published_configs() -> str:
                 f"`{config.model.name}`",
                 parameters[1],
                 *figures,
-                f"{time[3]}, {time[1].lower()} {time[2]}" if time else "",
+                f"{time[3]}, {time[1]} {time[2]}" if time else "",
             )
         )
     return table(("config", "model", "parameters", "FID", "bits/dim", "estimated time"), rows)

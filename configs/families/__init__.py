@@ -1,4 +1,4 @@
-"""What the configs of one method share; a config file says only what differs."""
+"""Shared parts of the configs; a config file has only its differences."""
 
 from typing import Any
 
@@ -7,15 +7,23 @@ from ml_collections.config_dict import FieldReference
 
 
 def levels(number: int | str) -> FieldReference:
-    """A number of ladder levels that several sections share: set one of them and all follow."""
+    """Return a number of noise levels that several sections share: an override of one changes all.
+
+    Args:
+        number: number of levels, or "auto".
+    """
     return FieldReference(number, field_type=object)
 
 
 def small(num_levels: int, sigma_min: float, sigma_max: float, center: float, sigma_data: float) -> ConfigDict:
-    """NCSN with a small U-Net that learns in minutes on a CPU.
+    """Return noise levels and sampler of NCSN with a small U-Net, with EDM preconditioning, for a CPU.
 
-    center and sigma_data: mean and standard deviation of the pixels, with which the network's inputs and targets have
-    unit variance.
+    Args:
+        num_levels: number of noise levels.
+        sigma_min: smallest noise level.
+        sigma_max: largest noise level.
+        center: mean of the pixels.
+        sigma_data: standard deviation of the pixels; with both, inputs and targets of the network have unit variance.
     """
     shared = levels(num_levels)
     return ConfigDict(
@@ -45,15 +53,22 @@ def small(num_levels: int, sigma_min: float, sigma_max: float, center: float, si
 
 
 def variant(config: ConfigDict, name: str, **tiny_model: Any) -> ConfigDict:
-    """The config itself for "", or for "debug" the same experiment in seconds on a CPU, with a model of
-    `tiny_model`.
+    """Return the config, or a debug variant: 4 steps, few noise levels and a tiny model.
+
+    Args:
+        config: config, which variant "debug" changes.
+        name: "" or "debug".
+        **tiny_model: keys of section `model` of the debug variant.
+
+    Raises:
+        ValueError: unknown variant.
     """
     if name not in ("", "debug"):
         raise ValueError(f"unknown variant {name!r}; the only one is debug")
     if name == "debug":
         config.model.update(tiny_model)
         if "num_levels" in config.loss.times:
-            config.loss.times.num_levels = 3  # the sections that share it follow
+            config.loss.times.num_levels = 3  # sets all sections that share it
         config.train.update(dict(steps=4, batch_size=8, log_every=1, preview_every=2))
         config.checkpoint.update(dict(every=2, keep=2))
         if "sampler" not in config:

@@ -1,17 +1,21 @@
-"""What classifiers of noisy images share."""
+"""Shared parts of the classifiers of noisy images."""
 
 from ml_collections import ConfigDict
 
 
 def classifier(center: float) -> ConfigDict:
-    """The classifier of score-SDE on VE noise (arXiv 2011.13456, Appendix I.1)."""
+    """Return the classifier of score-SDE for the VE SDE (arXiv 2011.13456, Appendix I.1).
+
+    Args:
+        center: mean of the pixels.
+    """
     return ConfigDict(
         dict(
             seed=0,
             data=dict(value_range=(0.0, 1.0)),
             model=dict(name="wide_resnet", num_classes=10),
             sde=dict(name="ve", sigma_min=0.01, sigma_max=50.0),
-            # of a parameterization a classifier has what its network sees and is told
+            # a classifier uses only the input scaling and the noise condition of the parameterization
             parameterization=dict(
                 name="scaled_score", center=center, input_scale=1.0, condition=dict(name="log_sigma")
             ),

@@ -1,6 +1,8 @@
-"""The published methods, one row each: what the configs, the table of the README and the tests are made of.
+"""The published methods, one entry each; configs, tests and a table of the documentation are made of them.
 
-python -m configs.families.methods prints the table.
+    python -m configs.families.methods
+
+prints the table.
 """
 
 import dataclasses
@@ -15,9 +17,15 @@ NONE = dict(name="none")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """The sections of a config that make a method: diffusion, what the network predicts, training times, sampler.
+    """The sections of a config that define a method.
 
-    shared_levels: whether setting the number of levels in one section sets it in all.
+    Attributes:
+        sde: section `sde`.
+        parameterization: section `parameterization`.
+        times: section `loss.times`.
+        weight: section `loss.weight`.
+        sampler: section `sampler`.
+        shared_levels: whether all sections share their number of noise levels.
     """
 
     sde: dict[str, Any]
@@ -28,7 +36,7 @@ class Method:
     shared_levels: bool = False
 
     def sections(self) -> ConfigDict:
-        """The sections, to be completed by data, network, optimizer and lengths."""
+        """Return a config of these sections, without data, network, optimizer and lengths."""
         parts = dict(sde=self.sde, parameterization=self.parameterization, sampler=self.sampler)
         config = ConfigDict(_copied(parts | dict(loss=dict(times=self.times, weight=self.weight))))
         if self.shared_levels:
@@ -36,7 +44,7 @@ class Method:
         return config
 
     def row(self) -> tuple[str, ...]:
-        """Diffusion, training times, parameterization, weighting and sampler in words."""
+        """Return the row of the table: diffusion, training times, parameterization, weighting and sampler."""
         sde, condition, sampler = self.sde, self.parameterization["condition"]["name"], self.sampler
         ends = [next((sde[key] for key in keys if key in sde), None) for keys in (LOW, HIGH)]
         steps = [sampler[name] for name in ("corrector", "predictor") if sampler[name] != NONE]
@@ -52,7 +60,12 @@ class Method:
 
 
 def share_levels(config: ConfigDict, number: int | str) -> None:
-    """Give all sections of a method one number of levels, which each of them sets for all."""
+    """Make all sections of a config share one number of noise levels.
+
+    Args:
+        config: config, which is changed.
+        number: number of levels, or "auto".
+    """
     shared = levels(number)
     for section, key in (("loss", "times"), ("sampler", "times"), ("parameterization", "condition")):
         if "num_levels" in config[section][key]:
@@ -64,7 +77,7 @@ LOW, HIGH = ("sigma_min", "beta_min", "t_min"), ("sigma_max", "beta_max", "t_max
 
 
 def _copied(section: dict[str, Any]) -> dict[str, Any]:
-    """A dict of its own for every section; one that stood in two places would be one section of the config."""
+    """Return a deep copy, since a ConfigDict would make one section of a dict that is used twice."""
     return {key: _copied(value) if isinstance(value, dict) else value for key, value in section.items()}
 
 
@@ -78,11 +91,11 @@ def _ladder(num_levels: int) -> dict[str, Any]:
 
 
 def _annealed(step_lr: float, num_steps: int) -> dict[str, Any]:
-    """Of the released code's step_lr, which is in units of sigma_min^2 = 0.01^2."""
+    """Convert step_lr of the released code, which is in units of sigma_min^2 = 0.01^2."""
     return dict(name="annealed_langevin", step_size=step_lr / 0.01**2, num_steps=num_steps)
 
 
-CENTERED = dict(center=0.5, input_scale=2.0)  # networks of data in [0, 1] that see 2 x - 1
+CENTERED = dict(center=0.5, input_scale=2.0)  # the input of the network is 2 x - 1, for data in [0, 1]
 UNIFORM = dict(name="uniform")
 
 METHODS = {
@@ -90,7 +103,7 @@ METHODS = {
         sde=dict(name="ve", sigma_min=0.01, sigma_max=1.0),
         parameterization=dict(name="score", condition=dict(name="level_index", num_levels=10), **CENTERED),
         times=_ladder(10),
-        # step_lr 2e-5 of the released code; the formula of the paper has half of it
+        # step_lr is 2e-5 in the released code and half of it in the paper's formula
         sampler=dict(times=_ladder(10), corrector=_annealed(2e-5, 100), predictor=NONE, prior="uniform", denoise=False),
         shared_levels=True,
     ),
@@ -101,7 +114,7 @@ METHODS = {
         sampler=dict(times=_ladder(232), corrector=_annealed(6.2e-6, 5), predictor=NONE, prior="uniform", denoise=True),
         shared_levels=True,
     ),
-    "DDPM": Method(  # arXiv 2006.11239, with the variance of the transition
+    "DDPM": Method(  # arXiv 2006.11239, with the transition variance beta_t
         sde=dict(name="ddpm", beta_min=1e-4, beta_max=0.02, num_levels=1000),
         parameterization=dict(name="noise", condition=dict(name="scaled_time")),
         times=_ladder(1000),
@@ -140,7 +153,7 @@ METHODS = {
         )
         for name, sde in (("DDPM++", "vp"), ("sub-VP", "subvp"))
     },
-    "EDM": Method(  # arXiv 2206.00364, Table 1; its network is not here
+    "EDM": Method(  # arXiv 2206.00364, Table 1, without its network
         sde=dict(name="edm", t_min=0.002, t_max=80.0),
         parameterization=dict(name="edm", condition=dict(name="quarter_log_sigma")),
         times=dict(name="log_normal", mean=-1.2, std=1.2),
@@ -157,7 +170,7 @@ METHODS = {
 
 
 def table() -> str:
-    """The methods as a table in Markdown."""
+    """Return the methods as a Markdown table."""
     head = ("method", "sde", "training times", "parameterization", "weighting", "sampler")
     rows = [head, ("---",) * len(head), *((name, *method.row()) for name, method in METHODS.items())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

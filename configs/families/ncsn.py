@@ -1,4 +1,4 @@
-"""What the published configurations of NCSN and NCSNv2 share; a config file says only what differs."""
+"""Shared parts of the configs of NCSN and NCSNv2; a config file has only its differences."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,11 @@ from configs.families.methods import METHODS, share_levels
 
 
 def ncsn(num_levels: int = 10) -> ConfigDict:
-    """NCSN as published: CIFAR-10 and CelebA at 32 pixels (arXiv 1907.05600, Section 5 and Appendix B)."""
+    """Return NCSN as published for 32 x 32 pixels (arXiv 1907.05600, Section 5 and Appendix B).
+
+    Args:
+        num_levels: number of noise levels.
+    """
     config = METHODS["NCSN"].sections()
     config.loss.reduction = "half_sum"
     config.update(
@@ -25,7 +29,14 @@ def ncsn(num_levels: int = 10) -> ConfigDict:
 
 
 def ncsnv2(sigma_max: float | str, num_levels: int | str, step_lr: float | str, num_steps: int) -> ConfigDict:
-    """NCSNv2 as published (arXiv 2006.09011, Appendix B); "auto" leaves a choice to its techniques and the data."""
+    """Return NCSNv2 as published (arXiv 2006.09011, Appendix B).
+
+    Args:
+        sigma_max: largest noise level; "auto" applies technique 1 to the data.
+        num_levels: number of noise levels; "auto" applies technique 2.
+        step_lr: step size of Langevin dynamics as in the paper; "auto" applies technique 4.
+        num_steps: Langevin steps per noise level.
+    """
     config = METHODS["NCSNv2"].sections()
     step_size = step_lr if isinstance(step_lr, str) else step_lr / 0.01**2  # the paper's epsilon over sigma_min^2
     with config.ignore_type():

@@ -1,4 +1,4 @@
-"""What the published configurations of score-SDE share (arXiv 2011.13456 and the files released with it)."""
+"""Shared parts of the configs of score-SDE (arXiv 2011.13456 and its released files)."""
 
 from typing import Any
 
@@ -23,7 +23,11 @@ NCSNPP_1024 = NCSNPP_256 | dict(width=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 3
 
 
 def folder(image_size: int) -> dict[str, Any]:
-    """A folder or zip file of images."""
+    """Return the section `data` of a folder or zip file of images.
+
+    Args:
+        image_size: height and width in pixels.
+    """
     return dict(name="image_folder", dir=None, image_size=image_size, flip=True)
 
 
@@ -36,10 +40,19 @@ def ve(
     num_steps: int = 1000,
     snr: float = 0.16,
 ) -> ConfigDict:
-    """Variance exploding, at num_levels levels or (None) in continuous time; predictor-corrector sampling."""
+    """Return a VE config with predictor-corrector sampling.
+
+    Args:
+        data: section `data`.
+        model: section `model`.
+        sigma_max: largest noise level.
+        num_levels: number of noise levels; None for continuous time.
+        num_steps: sampling steps in continuous time.
+        snr: signal-to-noise ratio of the Langevin corrector.
+    """
     config = _common(METHODS["NCSN++"], data, model, value_range=(0.0, 1.0), ema_decay=0.999)
     config.sde.sigma_max = sigma_max
-    config.sampler.corrector.snr = snr  # the released code averages the norms over the batch (norms="batch")
+    config.sampler.corrector.snr = snr  # the released code averages the norms over the batch, norms=batch here
     config.loss.reduction = "half_sum"
     if num_levels is None:
         config.sampler.times.num_steps = num_steps
@@ -53,25 +66,36 @@ def ve(
 
 
 def vp(data: dict[str, Any], model: dict[str, Any], *, method: str = "DDPM++") -> ConfigDict:
-    """Variance preserving ("DDPM++"), or "sub-VP", in continuous time; Euler-Maruyama sampling."""
+    """Return a VP or sub-VP config in continuous time with Euler-Maruyama sampling.
+
+    Args:
+        data: section `data`.
+        model: section `model`.
+        method: "DDPM++" for VP, or "sub-VP".
+    """
     config = _common(METHODS[method], data, model, value_range=(-1.0, 1.0), ema_decay=0.9999)
     config.loss.reduction = "mean"
     return config
 
 
 def ddpm(data: dict[str, Any], model: dict[str, Any]) -> ConfigDict:
-    """The 1000 levels of DDPM (arXiv 2006.11239); ancestral sampling with the variance of the transition."""
+    """Return DDPM with 1000 noise levels (arXiv 2006.11239), and ancestral sampling with the transition variance.
+
+    Args:
+        data: section `data`.
+        model: section `model`.
+    """
     return vp(data, model, method="DDPM")
 
 
 def deep(config: ConfigDict) -> ConfigDict:
-    """The deep networks are trained for fewer steps."""
+    """Set the fewer training steps of the deep networks."""
     config.train.steps = 950_000
     return config
 
 
 def large(config: ConfigDict, *, batch_size: int = 64) -> ConfigDict:
-    """Images of 256 or 1024 pixels."""
+    """Set the lengths and batch sizes for images of 256 or 1024 pixels."""
     config.train.update(dict(steps=2_400_000, batch_size=batch_size))
     config.checkpoint.every = 5_000
     config.sampler.update(dict(num_images=16, batch_size=16))
@@ -79,7 +103,7 @@ def large(config: ConfigDict, *, batch_size: int = 64) -> ConfigDict:
 
 
 def tiny(config: ConfigDict, name: str) -> ConfigDict:
-    """The config itself for "", or for "debug" the same experiment in seconds on a CPU."""
+    """Return the config, or its debug variant; see `variant`."""
     config = variant(config, name, width=8, multipliers=(1, 1), num_blocks=1)
     if name == "debug":
         config.optimizer.warmup_steps = 2
@@ -111,10 +135,15 @@ def _common(
 
 
 def digits(config: ConfigDict, name: str, *, center: float, sigma_data: float) -> ConfigDict:
-    """The 8 x 8 digits by a small network of the family, in as many minutes as NCSN takes for them.
+    """Change a config to the 8 x 8 digits, with a small network and EDM preconditioning, for a CPU.
 
-    center and sigma_data: mean and standard deviation of the pixels, with which the network's inputs and targets have
-    unit variance. Dequantised, so that the likelihood of the whole numbers is bounded.
+    The digits are dequantized, since the density of discrete values is unbounded.
+
+    Args:
+        config: config, which is changed.
+        name: "" or "debug".
+        center: mean of the pixels.
+        sigma_data: standard deviation of the pixels; with both, inputs and targets of the network have unit variance.
     """
     config.model.update(dict(width=32, multipliers=(1, 2), num_blocks=1, attention=(4,), dropout=0.0))
     condition = config.parameterization.condition

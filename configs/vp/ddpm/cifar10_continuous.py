@@ -1,7 +1,9 @@
-"""DDPM on CIFAR-10, continuous VP: 35,218,947 parameters, published FID 3.69 by the probability flow, 3.21 bits/dim
-(arXiv 2011.13456). One GPU, weeks.
+"""DDPM on CIFAR-10, continuous VP: 35,218,947 parameters (arXiv 2011.13456).
 
-python main.py --config=configs/vp/ddpm/cifar10_continuous.py --mode=train --config.data.dir=DIR
+    python main.py --config=configs/vp/ddpm/cifar10_continuous.py --mode=train --config.data.dir=DIR
+
+Expected: published FID 3.69 by the probability flow ODE and 3.21 bits/dim; not reproduced here.
+Time: one GPU, weeks (estimate, not run).
 """
 
 from ml_collections import ConfigDict
@@ -10,5 +12,5 @@ from configs.families.score_sde import CIFAR10, tiny, vp
 
 
 def get_config(name: str = "") -> ConfigDict:
-    """The experiment, or with "debug" a few seconds of it."""
+    """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     return tiny(vp(CIFAR10, dict(name="ddpm")), name)
