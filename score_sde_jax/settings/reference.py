@@ -68,7 +68,7 @@ def summary(documented: Any) -> str:
 
 def meanings(documented: Any) -> dict[str, str]:
     """Meaning of each name in the lists `Args:` and `Attributes:` of a docstring, those of base classes included."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for owner in reversed(getattr(documented, "__mro__", (documented,))):
         names: list[str] = []
         inside = False
@@ -77,10 +77,10 @@ def meanings(documented: Any) -> dict[str, str]:
                 inside, names = line in LISTS, []
             elif inside and (item := ITEM.fullmatch(line)):
                 names = item["names"].split(", ")
-                found |= dict.fromkeys(names, item["text"])
+                texts |= dict.fromkeys(names, item["text"])
             elif inside and line.strip():
-                found |= {name: f"{found[name]} {line.strip()}" for name in names}
-    return found
+                texts |= {name: f"{texts[name]} {line.strip()}" for name in names}
+    return texts
 
 
 def _entry(path: str, section: Any, registry: From, name: str) -> Entry:

@@ -1,4 +1,4 @@
-"""A shell with nothing in it but stand-ins, a clone of the repository, and a program in the place of main.py."""
+"""A shell with stand-ins for programs, a clone of the repository, and a stand-in for main.py."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def shell(tmp_path):
 
 @pytest.fixture
 def clone(shell):
-    """A repository with launch/, a tracked file that was changed since the commit, and one that is not tracked."""
+    """A repository with launch/, a modified tracked file and an untracked file."""
     root = shell.tmp / "clone"
     shutil.copytree(LAUNCH, root / "launch")
     (root / "pyproject.toml").write_text("committed\n")

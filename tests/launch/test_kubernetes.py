@@ -1,4 +1,4 @@
-"""kubernetes.sh: the manifest that it would apply, and the image that the pods run."""
+"""kubernetes.sh: its manifest, and the image of the pods."""
 
 import pytest
 from shells import LAUNCH, PODS, ROOT
@@ -14,7 +14,7 @@ def test_kubernetes_dry_run_is_the_manifest(shell):
     status, out, err = shell.run("kubernetes.sh", "--dry-run", *flags, MEMORY_PER_POD="128Gi", **variables)
     assert (status, err) == (0, "")
     assert out.startswith("# kubectl apply --filename=-\napiVersion: jobset.x-k8s.io/v1alpha2\nkind: JobSet\n")
-    found = manifest(out)
+    documents = manifest(out)
     pod = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 300,
@@ -54,7 +54,7 @@ def test_kubernetes_dry_run_is_the_manifest(shell):
         "podFailurePolicy": {"rules": [mistake]},
         "template": {"spec": pod},
     }
-    assert found == {
+    assert documents == {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
         "metadata": {"name": "run"},

@@ -1,4 +1,4 @@
-"""local.sh: the processes that it would start, their flags and devices, and how they end together."""
+"""local.sh: its processes, their flags and devices, and their common end."""
 
 import os
 import re
@@ -38,11 +38,11 @@ def test_local_gives_every_process_its_flags_and_devices(shell, program):
     for number in range(3):
         prefix = f"[{number}] "
         flags, environment = [line.removeprefix(prefix) for line in out.splitlines() if line.startswith(prefix)]
-        found = re.fullmatch(
+        match = re.fullmatch(
             rf"flags --dir=\S+ --coordinator_address=127\.0\.0\.1:(\d+) --num_processes=3 --process_id={number}", flags
         )
-        assert found, flags
-        ports.add(int(found[1]))
+        assert match, flags
+        ports.add(int(match[1]))
         assert environment == "environment None cpu --xla_force_host_platform_device_count=2"
     assert len(ports) == 1 and 20000 <= ports.pop() < 32000
 

@@ -1,4 +1,4 @@
-"""Every script of launch/: its form, its help, what it would run, its mistakes; and that the README names all of it."""
+"""Every script of launch/: its form, help, dry run and errors; and the completeness of its README."""
 
 import os
 import re
@@ -139,7 +139,7 @@ def test_readme_names_every_script_and_variable():
 
 
 def test_nobody_is_named():
-    """No host, registry, project, bucket or zone: those are the user's."""
+    """Hosts, registries, projects, buckets and zones are those of the user."""
     interfaces = {"jobset.x-k8s.io", "nvidia.com"}
     for path in LAUNCH.iterdir():
         text = path.read_text()

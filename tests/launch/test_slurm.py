@@ -34,9 +34,9 @@ def slurm(shell):
 def test_slurm_directives_come_before_the_first_command():
     lines = (LAUNCH / "slurm.sh").read_text().splitlines()
     first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    found = [(number, line.split()[1]) for number, line in enumerate(lines) if line.startswith("#SBATCH")]
-    assert [directive for _, directive in found] == DIRECTIVES
-    assert max(number for number, _ in found) < first
+    result = [(number, line.split()[1]) for number, line in enumerate(lines) if line.startswith("#SBATCH")]
+    assert [directive for _, directive in result] == DIRECTIVES
+    assert max(number for number, _ in result) < first
 
 
 def test_slurm_dry_run(shell):
@@ -46,7 +46,7 @@ def test_slurm_dry_run(shell):
     )
     command = ("--dry-run", *MAIN, "--workdir=a b")
     assert shell.run("slurm.sh", *command) == (0, expected.format("", "JOBID", "JOBID"), "")
-    found = shell.run(
+    result = shell.run(
         "slurm.sh",
         *command,
         SLURM_JOB_ID="7",
@@ -54,7 +54,7 @@ def test_slurm_dry_run(shell):
         SLURM_GPUS_ON_NODE="4",
         SLURM_NTASKS_PER_NODE="4",
     )
-    assert found == (0, expected.format(" --cpus-per-task=8 --gpu-bind=none", 7, 7), "")
+    assert result == (0, expected.format(" --cpus-per-task=8 --gpu-bind=none", 7, 7), "")
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 143])

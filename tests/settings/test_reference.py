@@ -60,14 +60,14 @@ def test_summary_is_the_first_sentence():
 
 
 def test_entries_describe_types_ranges_and_defaults():
-    found = {(entry.path, entry.name): {key.name: key for key in entry.keys} for entry in ENTRIES}
-    assert found["train", None]["steps"].kind == "an integer, >= 1"
-    assert found["train", None]["steps"].default is None
-    assert found["train", None]["averages"].default == "{}"
-    assert found["sde", "ve"]["sigma_max"].kind == "a number or auto"
-    assert found["sde", "ve"]["sigma_max"].default == "50.0"
-    assert "flip" in found["data", None]
-    assert "flip" not in found["data", "digits"]
+    keys_of = {(entry.path, entry.name): {key.name: key for key in entry.keys} for entry in ENTRIES}
+    assert keys_of["train", None]["steps"].kind == "an integer, >= 1"
+    assert keys_of["train", None]["steps"].default is None
+    assert keys_of["train", None]["averages"].default == "{}"
+    assert keys_of["sde", "ve"]["sigma_max"].kind == "a number or auto"
+    assert keys_of["sde", "ve"]["sigma_max"].default == "50.0"
+    assert "flip" in keys_of["data", None]
+    assert "flip" not in keys_of["data", "digits"]
 
 
 def test_entries_name_the_default_of_each_registry():

@@ -1,4 +1,4 @@
-"""One experiment whose settings have other values than the defaults, as assignments and as objects by hand."""
+"""One experiment without default values, as overrides and as objects built by hand."""
 
 import functools
 
@@ -41,7 +41,7 @@ ASSIGNMENTS = (
 
 
 class Dropping(nn.Module):
-    """A perceptron that drops hidden features in training, by the keys it is given."""
+    """A perceptron with dropout of its hidden features, by its dropout keys."""
 
     width: int = 4
     dropout: float = 0.1
@@ -75,7 +75,7 @@ def noise_fn(params, **more):
 
 
 def loss(params, keys, x0, held_out=False):
-    """Of each image, in training or held out."""
+    """Return the loss of each image, in training or held out."""
     more = dict(train=False) if held_out else dict(train=True, dropout_keys=prng.fold_in(keys, 2**31 - 1))
     return losses.score_matching_loss(
         noise_fn(params, **more),
@@ -89,7 +89,7 @@ def loss(params, keys, x0, held_out=False):
 
 
 def optimizer():
-    """Clipped AdamW whose rate rises for a step from 0 and falls as a cosine over the two that are left."""
+    """AdamW with gradient clipping; its rate rises from 0 for one step and falls as a cosine for two."""
     schedule = optax.join_schedules(
         [optax.linear_schedule(0.0, 0.01, 1), optax.cosine_decay_schedule(0.01, 2)], boundaries=[1]
     )
@@ -117,7 +117,7 @@ def sampler(prior, order):
 
 
 def training_rows(step, batch_size):
-    """Rows of a batch, from the stored digits on: shuffled by numpy, mirrored and dequantized by the image's keys."""
+    """Return the rows of a batch of digits: shuffled by numpy, mirrored and dequantized by the key of each image."""
     stored = DATASETS["digits"](split="test").gather(np.arange(359))[0]
 
     def stream(number, counter):
@@ -132,7 +132,7 @@ def training_rows(step, batch_size):
 
 
 def training_images(keys, stored):
-    """Mirrored by one number folded into an image's key, dequantized by another, in their range."""
+    """Mirror and dequantize images by two streams of the key of each image, and map them to the value range."""
     mirror = prng.uniform(prng.fold_in(keys, 2**31 - 4), jnp.zeros(len(stored)))
     images = np.where(np.asarray(mirror)[:, None, None, None] < 0.5, stored[:, :, ::-1], stored).astype(np.float32)
     noise = np.asarray(prng.uniform(prng.fold_in(keys, 2**31 - 3), jnp.asarray(images)))
@@ -140,11 +140,11 @@ def training_images(keys, stored):
 
 
 def key(purpose):
-    """Of one use of the seed, by its number."""
+    """Return the root key of one use of the seed."""
     return jax.random.fold_in(jax.random.key(SEED), ["init", "train", "sample", "evaluate"].index(purpose))
 
 
 def stored(x):
-    """Gray levels of 17 that tile the range, as a dequantized image goes back to one of them."""
+    """Round dequantized images down to their level, one of 17."""
     level = np.clip(np.floor((np.asarray(x) - LOW) / (HIGH - LOW) * LEVELS), 0, LEVELS - 1)
     return np.round(255 * level / (LEVELS - 1)).astype(np.uint8)

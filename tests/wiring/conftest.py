@@ -1,4 +1,4 @@
-"""Data of every kind, and runs without a compiler."""
+"""Data of every kind, and runs without compilation."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from two_values import CLASSIFIER, context
 
 
 class Places(dict):
-    """Paths by name; those that are dear are made when somebody asks for them."""
+    """Paths by name; costly files are written on their first use."""
 
     def __init__(self, makers):
         super().__init__()
@@ -21,7 +21,7 @@ class Places(dict):
 
 @pytest.fixture(scope="session")
 def journeys(tmp_path_factory, request):
-    """Runs of everything, over pictures, arrays, folders, a mask and classifiers, by the names of two_values.py."""
+    """Runs of all drivers, with the images, arrays, folders, mask and classifiers that two_values.py names."""
     root, rng = tmp_path_factory.mktemp("places"), np.random.default_rng(0)
 
     def trained(seed):

@@ -1,7 +1,7 @@
 """The drivers without a compiler: what they trace and what they hand to it, recorded, with made-up results.
 
 A driver runs as a user starts it, reads its data and writes its files; only the functions that it compiles are traced
-instead. So a whole run takes a second, and what a setting changes on its way to the devices can be seen.
+instead. So a run takes a second, and the effect of a setting on programs and their arguments is recorded.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 @dataclasses.dataclass
 class Recorder:
-    """Programs that were traced, and their arguments call by call, each as a digest."""
+    """Digests of the traced programs, and of the arguments of each call."""
 
     programs: list[str] = dataclasses.field(default_factory=list)
     calls: list[tuple] = dataclasses.field(default_factory=list)
@@ -44,7 +44,7 @@ class Recorder:
 
 
 def digest(program):
-    """Digest of a program and of all arrays in it."""
+    """Return the digest of a program and of all arrays in it."""
     digest_so_far = hashlib.sha256(ADDRESS.sub("", str(program)).encode())
     for constant in constants(program):
         digest_so_far.update(fingerprint(constant).encode())
@@ -52,7 +52,7 @@ def digest(program):
 
 
 def constants(program):
-    """The arrays that a program closes over, anywhere in it."""
+    """Yield the arrays that a program closes over."""
     yield from program.consts
     yield from _inner_constants(program.jaxpr)
 
@@ -68,7 +68,7 @@ def _inner_constants(jaxpr):
 
 
 def fingerprint(tree):
-    """Digest of every value in a tree of arrays and keys."""
+    """Return the digest of all values in a tree of arrays and keys."""
     digest_so_far = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(tree):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -83,7 +83,7 @@ def zeros(shapes):
 
 
 def ramps(shapes, start=0.0):
-    """Real numbers from `start` on, below start + 1; zeros for whole ones, and True."""
+    """Return values for shapes: floats in [start, start + 1), zeros for integers, and True."""
 
     def ramp(leaf):
         if leaf.dtype == bool:
@@ -97,7 +97,7 @@ def ramps(shapes, start=0.0):
 
 
 class Listener:
-    """A logger that tells the recorder what it hears."""
+    """A logger that passes its metrics to the recorder."""
 
     def __init__(self, seen, name, workdir, resumed_step):
         self.seen, self.name = seen, name

@@ -1,4 +1,4 @@
-"""Runs of the drivers without a compiler, and all that can be seen of them: programs, calls, values, files."""
+"""Runs of the drivers without compilation, and their traces: programs, calls, values and files."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ AFTER_TRAINING = ("sampler.", "task.", "eval.")
 
 
 class Unsaved:
-    """Checkpoints that are nowhere."""
+    """Checkpoints without files."""
 
     def __init__(self, *args):
         pass
@@ -43,13 +43,13 @@ class Unsaved:
 
 
 def restore(workdir, checkpoint, abstract):
-    """Averages that depend on the seed of the run alone, in the place of its checkpoint."""
+    """Return averages that depend on the seed alone, instead of those of a checkpoint."""
     start = directories.saved_config(workdir)["seed"]
     return 1, ramps(abstract, start + 0.5 * ("averages" in abstract))
 
 
 class Journeys:
-    """Trains, samples and evaluates once for each set of assignments; `places` are the paths that these may name."""
+    """Trains, samples and evaluates once per set of overrides; `places` are the paths that they may name."""
 
     def __init__(self, root, places):
         self.root, self.places, self.known, self.runs = root, places, {}, {}
@@ -68,8 +68,8 @@ class Journeys:
         """What lies on disk of a run with these assignments, those apart that come after training."""
         before = tuple(text for text in assignments if not text.startswith(AFTER_TRAINING))
         if before not in self.runs:
-            chosen, workdir = self.config(name, before), self.root / f"run{len(self.runs)}"
-            directories.record(workdir, chosen, build.dataset(chosen).image_shape)
+            config, workdir = self.config(name, before), self.root / f"run{len(self.runs)}"
+            directories.record(workdir, config, build.dataset(config).image_shape)
             self.runs[before] = workdir
         return self.runs[before]
 
@@ -110,12 +110,12 @@ class Journeys:
 
     def _network(self, name, assignments):
         """The network alone: what it starts from, and what it computes in training."""
-        chosen = self.config(name, assignments)
-        network = build.experiment(chosen, (8, 8, 1)).network
+        config = self.config(name, assignments)
+        network = build.experiment(config, (8, 8, 1)).network
         keys, x = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 8, 8, 1))
         conditions = {"level_index": jnp.zeros(2, jnp.int32), "none": None}
-        condition = conditions.get(chosen.parameterization.condition.name, jnp.zeros(2))
-        more = {"dropout_keys": keys} if chosen.model.get("dropout") else {}
+        condition = conditions.get(config.parameterization.condition.name, jnp.zeros(2))
+        more = {"dropout_keys": keys} if config.model.get("dropout") else {}
         with recorded() as seen:
             seen.trace(lambda x: network.init_with_output(keys[0], x, Condition(condition), train=True, **more), x)
         return seen.programs

@@ -1,4 +1,4 @@
-"""A recorder of every draw of random numbers: from which key, and in which function of the package.
+"""A recorder of all random numbers: the key, and the function of the package, of each draw.
 
 JAX's draws are seen through a generator of our own, threefry with a note of every key that bits are drawn from, which
 works inside any transformation and any compiled program; the functions of `jax.random` add where they were called.
@@ -62,7 +62,7 @@ def _named(draw):
 
 
 def _place():
-    """File and function of the package that draws."""
+    """Return the file and function of the package that draws."""
     frame = sys._getframe(1)
     while frame is not None:
         path = pathlib.Path(frame.f_code.co_filename)
@@ -74,7 +74,7 @@ def _place():
 
 
 class _Philox(np.random.Philox):
-    """Numpy's, with the count at which it began."""
+    """A numpy generator and its first counter."""
 
     first = 0
 
@@ -86,7 +86,7 @@ class _Philox(np.random.Philox):
 
 
 class Draws:
-    """How often which place drew from each key, which keys others come from, and numpy's generators."""
+    """Number of draws per key and place, the keys that others are derived from, and numpy's generators."""
 
     def __init__(self):
         self.places, self.parents, self.generators = {}, set(), []
@@ -110,7 +110,7 @@ class Draws:
 
 @contextlib.contextmanager
 def recorded():
-    """What is drawn inside, known once it is over."""
+    """Yield a recorder, which is filled at the end of the block."""
     draws, make_key = Draws(), jax.random.key
 
     def philox(*, key, counter):

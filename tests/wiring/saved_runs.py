@@ -1,4 +1,4 @@
-"""Runs with a checkpoint that no training has made: raw and averaged parameters are drawn at random."""
+"""Runs with an untrained checkpoint, whose raw and averaged parameters are random."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ SMALL = "model.name=mlp model.width=4 model.depth=1 parameterization.condition.n
 
 def saved_run(workdir, name, shape, *assignments):
     """A run with one checkpoint; its config, experiment, and raw and averaged parameters."""
-    chosen = finished(name, *assignments)
-    experiment = build.experiment(chosen, shape)
+    config = finished(name, *assignments)
+    experiment = build.experiment(config, shape)
     shapes = jax.eval_shape(experiment.init, jax.random.key(0))
 
     def drawn(seed):
@@ -24,8 +24,8 @@ def saved_run(workdir, name, shape, *assignments):
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     raw, average = drawn(0), drawn(100)
-    directories.record(workdir, chosen, shape)
+    directories.record(workdir, config, shape)
     checkpoints = Checkpoints(workdir / "checkpoints")
     checkpoints.save(1, zeros.replace(step=jnp.ones((), jnp.int32), params=raw, ema_params=average))
     checkpoints.close()
-    return chosen, experiment, raw, average
+    return config, experiment, raw, average

@@ -1,4 +1,4 @@
-"""The averaged parameters are what is drawn with and what guides: at the files that a user opens.
+"""Samples and guidance use the averaged parameters, compared in the files of a run.
 
 Each run holds a checkpoint whose raw parameters are others. What training draws, and the loss of an evaluation, are
 compared in test_by_hand.py; all runs of tests/runs/evaluate have raw parameters that are off.
@@ -26,21 +26,23 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 def test_samples_and_guidance_are_those_of_averaged_parameters(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "wide_resnet", LinearClassifier)
-    chosen, ours, *params = saved_run(tmp_path / "run", "digits", (8, 8, 1), *SMALL.split())
+    config, experiment, *params = saved_run(tmp_path / "run", "digits", (8, 8, 1), *SMALL.split())
     _, other, *guides = saved_run(tmp_path / "guide", "digits_classifier", (8, 8, 1))
-    guided = dataclasses.replace(ours, task=ClassConditional(), classifier=other)
+    guided = dataclasses.replace(experiment, task=ClassConditional(), classifier=other)
     given = {"label": jnp.arange(8, dtype=jnp.int32)}
 
     @jax.jit
     def drawn(params, guide):
-        key, indices = prng.root(chosen.seed, "sample"), jnp.arange(8)
-        return ours.sample(params, indices, key, {}).images, guided.sample((params, guide), indices, key, given).images
+        key, indices = prng.root(config.seed, "sample"), jnp.arange(8)
+        return experiment.sample(params, indices, key, {}).images, guided.sample(
+            (params, guide), indices, key, given
+        ).images
 
-    plain, classes = (ours.pixels.stored(np.asarray(x)) for x in drawn(params[1], guides[1]))
+    plain, classes = (experiment.pixels.stored(np.asarray(x)) for x in drawn(params[1], guides[1]))
     assert not np.array_equal(plain, classes)
     for raw in ((params[0], guides[1]), (params[1], guides[0])):
-        assert not np.array_equal(classes, ours.pixels.stored(np.asarray(drawn(*raw)[1])))
-    np.testing.assert_array_equal(images(sample(chosen, tmp_path / "run", SampleRequest(), quiet)), plain)
+        assert not np.array_equal(classes, experiment.pixels.stored(np.asarray(drawn(*raw)[1])))
+    np.testing.assert_array_equal(images(sample(config, tmp_path / "run", SampleRequest(), quiet)), plain)
     task = ["task.name=class_conditional", f"task.classifier={tmp_path / 'guide'}"]
     output = sample(finished("digits", *SMALL.split(), *task), tmp_path / "run", SampleRequest(), quiet)
     with np.load(output / "images.npz") as archive:
@@ -49,11 +51,11 @@ def test_samples_and_guidance_are_those_of_averaged_parameters(tmp_path, monkeyp
 
 
 def test_points_and_their_score_field_are_those_of_averaged_parameters(tmp_path, monkeypatch):
-    chosen, experiment, raw, average = saved_run(tmp_path, "toy", (2,))
+    config, experiment, raw, average = saved_run(tmp_path, "toy", (2,))
     shown = []
     monkeypatch.setattr(pictures, "score_field", lambda *args: shown.append(args) or pictures.points(args[0]))
-    output = sample(chosen, tmp_path, SampleRequest(), quiet)
-    drawn = jax.jit(experiment.sample)(average, jnp.arange(8), prng.root(chosen.seed, "sample"), {}).images
+    output = sample(config, tmp_path, SampleRequest(), quiet)
+    drawn = jax.jit(experiment.sample)(average, jnp.arange(8), prng.root(config.seed, "sample"), {}).images
     with np.load(output / "points.npz") as archive:
         np.testing.assert_allclose(archive["points"], drawn, rtol=1e-4, atol=1e-4)
     points, at, score, sigma = shown[0]

@@ -1,4 +1,4 @@
-"""A config of other values than the defaults: every number and file of its run, from objects put together by hand."""
+"""A config without default values: all numbers and files of its run against objects built by hand."""
 
 import functools
 import json
@@ -44,14 +44,14 @@ def run(tmp_path_factory, dropping):
 
 
 def parameters(seed):
-    """Parameters none of which is zero."""
+    """Return parameters without zeros."""
     shapes = jax.eval_shape(by_hand.NETWORK.init, jax.random.key(0), jnp.zeros((1, *SHAPE)), Condition(jnp.zeros(1)))
     return jax.tree.map(lambda leaf: 0.3 * jax.random.normal(jax.random.key(seed + leaf.size), leaf.shape), shapes)
 
 
 @functools.cache
 def steps_by_hand():
-    """Parameters, their average, the loss and noise level of each image and the gradient's norm, step after step."""
+    """Yield parameters, their average, loss and noise level of each image, and the gradient norm of each step."""
     optimizer, root = by_hand.optimizer(), by_hand.key("train")
 
     @jax.jit
@@ -76,12 +76,12 @@ def steps_by_hand():
         return params, average, state, losses, level, optax.tree.norm(gradient)
 
     params = average = init()
-    state, found = optimizer.init(params), []
+    state, steps_so_far = optimizer.init(params), []
     for step in range(3):
         x0 = jnp.asarray(by_hand.training_rows(step, 6))
         params, average, state, *seen = advance(params, average, state, step, x0)
-        found.append((params, average, *map(np.asarray, seen)))
-    return found
+        steps_so_far.append((params, average, *map(np.asarray, seen)))
+    return steps_so_far
 
 
 def test_losses_and_noise_levels_are_those_of_the_same_objects_by_hand():
@@ -121,7 +121,7 @@ def test_samples_are_those_of_the_same_sampler_by_hand(prior, order):
 
 
 def test_a_run_trains_by_hand_from_the_data_on(run):
-    """Losses, norms and losses of noise levels in metrics.jsonl, and the parameters and averages of the checkpoint."""
+    """Compare losses, norms and losses per noise level in metrics.jsonl, and the parameters of the checkpoint."""
     steps, rows = steps_by_hand(), read_metrics(run / "metrics.jsonl")
     for (params, _, losses, level, grad_norm), row in zip(steps, rows, strict=True):
         assert row["loss"] == pytest.approx(losses.mean(), rel=1e-5)
@@ -136,7 +136,7 @@ def test_a_run_trains_by_hand_from_the_data_on(run):
 
 
 def test_a_run_leaves_the_images_of_its_averaged_parameters_by_hand(run):
-    """The preview after two steps and the final set after three, in the gray levels that were dequantized."""
+    """Compare the preview after two steps and the final set after three, in the dequantized gray levels."""
     steps = steps_by_hand()
     sampler = by_hand.sampler("uniform", "predictor_corrector")
 
@@ -160,7 +160,7 @@ def test_a_run_leaves_the_images_of_its_averaged_parameters_by_hand(run):
 
 
 def test_an_evaluation_measures_the_averaged_parameters_by_hand(run):
-    """Losses over the draws of every image of another split, and of as many training images, dequantized alike."""
+    """Compare the losses of all images of another split, and of as many training images, both dequantized."""
     output = evaluate(by_hand.config("eval.split=train", "eval.num_images=4", "eval.draws=3"), run, say=quiet)
     average = steps_by_hand()[-1][1]
 

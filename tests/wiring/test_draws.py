@@ -1,4 +1,4 @@
-"""No two draws of random numbers come from one key: in training, in sampling every task, in evaluation, in the data.
+"""Each key is used for one draw: in training, in sampling for every task, in evaluation, in the data.
 
 Nor does a draw come from a key that other keys are derived from.
 """
@@ -32,11 +32,11 @@ from score_sde_jax.tasks import TASKS
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 TIME = "diffusion.losses:_unit"
-"""Drawn twice on purpose: by the loss, and for the noise level that its loss is counted at."""
+"""Intended second draw: the loss samples the time, and its noise level is computed from the same time."""
 PROBE = "diffusion.likelihood:_estimated.probe"
-"""Drawn on purpose at every evaluation of the network: the directions are the same all along the flow."""
+"""Intended draw in every network evaluation: the Hutchinson probes are constant along the ODE."""
 MASK = "tasks.masks:random"
-"""Drawn on purpose once to complete the image and once to show what was known of it."""
+"""Intended second draw: one completes the image, the other saves its observation."""
 
 RUN = (*context("seed"), "sampler.corrector.num_steps=2")
 LOOSE = ["task.rtol=0.1", "task.atol=0.1"]
@@ -53,7 +53,7 @@ def linear(monkeypatch):
 
 @pytest.fixture
 def untrained(monkeypatch, journeys):
-    """Function from assignments to the workdir of a run that was never trained."""
+    """Function from overrides to the workdir of an untrained run."""
     monkeypatch.setattr(directories, "restore", restore)
     return lambda *assignments: journeys.workdir("digits", (*RUN, *assignments))
 
@@ -80,12 +80,12 @@ def test_the_recorder_sees_a_draw_from_a_key_that_others_come_from():
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_draws_from_every_key_once(name, tmp_path):
-    """Initialization, times and noise of every step, and what the loss draws itself."""
+    """Initialization, times and noise of every step, and the draws of the loss."""
     key, own = TRAINED[name]
-    chosen = finished(config_of(key), *of_choice(*key.split("=")))
-    chosen = dataclasses.replace(chosen, sampler=None)  # sampling has a test of its own
+    config = finished(config_of(key), *of_choice(*key.split("=")))
+    config = dataclasses.replace(config, sampler=None)  # sampling has a test of its own
     with recorded() as draws:
-        train(chosen, tmp_path, quiet)
+        train(config, tmp_path, quiet)
     assert draws.shared(TIME) == set()
     drawn = {place for places in draws.places.values() for place in places}
     assert drawn - {"elsewhere"} == {
@@ -117,8 +117,8 @@ def test_sampling_draws_from_every_key_once(name, prior, untrained, journeys, tm
     task += {"inpainting": ["task.mask=random"], "interpolation": LOOSE, "reconstruction": LOOSE}.get(name, [])
     workdir = untrained(*(text for text in task if text.startswith("data.")))
     with recorded() as draws:
-        chosen = finished("digits", *RUN, *task, f"sampler.prior={prior}")
-        sample(chosen, workdir, SampleRequest(output=tmp_path / prior), quiet)
+        config = finished("digits", *RUN, *task, f"sampler.prior={prior}")
+        sample(config, workdir, SampleRequest(output=tmp_path / prior), quiet)
     assert draws.shared(MASK) == set()
     assert bool(draws.places) == (name not in ("reconstruction", "interpolation"))
 
@@ -133,7 +133,7 @@ def test_evaluation_draws_from_every_key_once(untrained):
 
 
 def test_the_pipeline_uses_every_count_of_a_stream_once(monkeypatch):
-    """Orders of epochs, over three epochs of 359 digits."""
+    """The orders of three epochs of 359 digits."""
     monkeypatch.setattr(pipeline, "READ_OPTIONS", pipeline.grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     with recorded() as draws:
         batches = training_batches(digits("test"), batch_size=100, seed=3)

@@ -1,4 +1,4 @@
-"""Every key of every section reaches what it is for: two values of it, two different runs.
+"""Every key of every section has an effect: two values give two different runs.
 
 The drivers run as a user starts them, without a compiler (dry.py); what they trace, what they call it with and what
 they leave must differ, in every mode that the key is for.
@@ -49,9 +49,9 @@ def acting_in(mode):
 
 def assert_values_differ(journeys, key, mode):
     name, assignments = config_of(key), context(key)
-    chosen = journeys.config(name, assignments)
+    config = journeys.config(name, assignments)
     path = path_of(key)
-    value = functools.reduce(getattr, path.split("."), chosen)
+    value = functools.reduce(getattr, path.split("."), config)
     runs = {f"{path}={value}": journeys.observe(mode, name, assignments)}
     for other in other_values(key, KEYS[key], value):
         runs[" ".join(other)] = journeys.observe(mode, name, (*assignments, *other))
@@ -68,7 +68,7 @@ def assert_choices_differ(journeys, path, mode):
 
 
 def test_every_key_is_followed_or_has_a_reason():
-    """And what the tables name are keys: a table that is out of date says so."""
+    """The tables name existing keys only."""
     for key in [*REASONS, *REFUSED]:
         assert key in KEYS, key
     for end in OTHERS:
@@ -80,9 +80,9 @@ def test_every_key_is_followed_or_has_a_reason():
 
 @pytest.mark.parametrize(("name", "other"), SAME_CODE.items())
 def test_a_network_with_the_keys_of_another_is_that_one_with_other_defaults(name, other):
-    ours, theirs = MODELS[name], MODELS[other]
-    assert ours.__call__.__code__ is theirs.__call__.__code__
-    assert list(arguments(ours)) == list(arguments(theirs))
+    network, other_network = MODELS[name], MODELS[other]
+    assert network.__call__.__code__ is other_network.__call__.__code__
+    assert list(arguments(network)) == list(arguments(other_network))
 
 
 class TestTraining:

@@ -1,4 +1,4 @@
-"""What a training run writes and says of known steps: metrics, speeds, the best checkpoint, what a stop keeps.
+"""Files and messages of a training run with known steps: metrics, speeds, the best checkpoint, a stop.
 
 The driver runs as a user starts it, but its step gives numbers that the test knows (dry.py), by a clock of its own.
 """
@@ -23,7 +23,7 @@ LOSSES = np.array([5.0, 1.0, 2.0, 4.0, 1.5, 1.0, 9.0, 9.0])
 
 
 def metrics(step):
-    """Two images of a batch of four in the bin of the step's own number."""
+    """Count two images of a batch of four in the bin with the number of the step."""
     counts = jnp.zeros(10).at[step].set(2.0)
     norms = dict(grad_norm=10.0 * step, param_norm=20.0 * step, update_norm=30.0 * step)
     known = dict(loss=LOSSES[step - 1], level_count=counts, level_loss=6.0 * step * counts, **norms)
@@ -31,7 +31,7 @@ def metrics(step):
 
 
 def trained(workdir, *assignments, **recording):
-    """Lines of a run that was trained."""
+    """Train a run and return its lines."""
     lines = []
     with recorded(**({"metrics": metrics} | recording)):
         train(finished("digits", *context("seed"), "train.steps=8", *assignments), workdir, lines.append)
@@ -56,7 +56,7 @@ def test_metrics_are_means_over_the_steps_since_the_last(tmp_path, steps_per_cal
 
 
 def test_speeds_are_those_of_the_steps_alone(tmp_path, monkeypatch):
-    """Two seconds a step of four images; a preview takes 100, a save 10, and neither counts as training."""
+    """A step of four images takes two seconds. A preview takes 100 s and a save 10 s, which do not count."""
 
     class Slow(Unsaved):
         def save(self, step, state, **more):
@@ -82,7 +82,7 @@ def test_speeds_are_those_of_the_steps_alone(tmp_path, monkeypatch):
 
 
 def best(workdir):
-    """Step and loss of the best checkpoint."""
+    """Return step and loss of the best checkpoint."""
     checkpoints = Checkpoints(workdir / "best")
     (step,) = checkpoints.steps()
     return step, checkpoints.about_step(step)["loss"]
@@ -97,7 +97,7 @@ def test_the_best_checkpoint_has_the_lowest_mean_loss_between_saves(tmp_path):
 
 
 def test_a_stop_keeps_the_losses_of_the_steps_before_it(tmp_path):
-    """The mean of steps 1 to 6 decides at step 6, although the run was stopped after step 4."""
+    """At step 6 the loss is the mean of steps 1 to 6, although the run was stopped after step 4."""
     every = *BEST, "checkpoint.every=6"
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     trained(straight, *every, "train.steps=6")
@@ -111,11 +111,11 @@ def test_a_stop_keeps_the_losses_of_the_steps_before_it(tmp_path):
 
 @pytest.mark.parametrize("bad", ["loss", "grad_norm"])
 def test_steps_that_are_not_finite_are_left_out_of_every_mean(tmp_path, bad):
-    """Where the loss is finite and the gradient is not, and the reverse."""
+    """Either the loss or the gradient is not finite."""
 
     def poisoned(step):
-        found = metrics(step) | {"skipped": jnp.asarray(int(step >= 3), jnp.int32)}
-        return found | ({bad: jnp.asarray(jnp.inf)} if step == 3 else {})
+        values = metrics(step) | {"skipped": jnp.asarray(int(step >= 3), jnp.int32)}
+        return values | ({bad: jnp.asarray(jnp.inf)} if step == 3 else {})
 
     lines = trained(tmp_path, "train.log_every=4", "train.max_skipped=1", "checkpoint.every=8", metrics=poisoned)
     first, second = read_metrics(tmp_path / "metrics.jsonl")

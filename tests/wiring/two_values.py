@@ -1,4 +1,4 @@
-"""Every key of the schema, with a config in which it acts and another value for it, or the reason why it has none.
+"""Every key of the schema with a config in which it has an effect and another value, or the reason why it has none.
 
 A key's id is the path of its section, the choice that owns it, and its name: "sde=ve.sigma_max", "train.ema_decay".
 """
@@ -56,7 +56,7 @@ SMALL_UNET = "model.name=small_unet model.widths=(8,) model.num_blocks=1 model.b
 TWO_AVERAGES = "train.averages={{'slow':0.5}}"
 IN_COLOR = "data.name=npz data.dir={color} "
 
-CONTEXTS = {  # what a key or a choice needs, beside TINY, to have a meaning, by the longest start of its id
+CONTEXTS = {  # overrides with which a key or choice has an effect, besides TINY, by the longest prefix of its id
     "": "",
     "data=mnist": "data.name=mnist data.dir={tfds}",
     "data=fashion_mnist": "data.name=fashion_mnist data.dir={tfds}",
@@ -170,7 +170,7 @@ OTHERS = {  # values to compare with that of the context, by the end of a key's 
     "center": ["0.2"],
 }
 
-REFUSED = {  # declared where the files decide: any other value is refused, and the line names the key
+REFUSED = {  # fixed by the files: another value is refused, and the message names the key
     f"data={name}.{key}"
     for name, keys in {
         "digits": ("image_size", "channels"),
@@ -183,7 +183,7 @@ REFUSED = {  # declared where the files decide: any other value is refused, and 
 } | {f"data={name}.dir" for name in ("mnist", "fashion_mnist", "cifar10", "celeb_a")}
 
 SAME_CODE = {"ddpm": "ncsnpp", "ddpmpp": "ncsnpp", "ncsnv2_deeper": "ncsnv2", "ncsnv2_deepest": "ncsnv2"}
-"""Networks that are another one with other defaults: their keys are followed there."""
+"""Networks that differ from another one only in their defaults; its keys are tested instead."""
 
 REASONS = {  # keys of which no value can be seen in what a run computes and leaves
     "data=celeb_a.cache_bytes": "memory and speed alone: tests/data reads the same images with and without it",
@@ -193,62 +193,62 @@ REASONS = {  # keys of which no value can be seen in what a run computes and lea
 
 
 def keys() -> dict[str, Any]:
-    """Annotation of every key, by its id."""
-    found: dict[str, Any] = {}
+    """Return the annotation of every key, by its id."""
+    kinds: dict[str, Any] = {}
     for path, section, registry in section_types():
-        found |= {f"{path}.{key}".lstrip("."): kind for key, kind in value_types(section).items() if key != "name"}
+        kinds |= {f"{path}.{key}".lstrip("."): kind for key, kind in value_types(section).items() if key != "name"}
         for name in registry.registry if registry else ():
-            chosen = registry.pick(section, name, path)
-            found |= {f"{path}={name}.{key}": kind for key, kind in value_types(chosen).items() if key in chosen.own}
-    return found
+            picked = registry.pick(section, name, path)
+            kinds |= {f"{path}={name}.{key}": kind for key, kind in value_types(picked).items() if key in picked.own}
+    return kinds
 
 
 def registries() -> dict[str, Any]:
-    """The registry of every section that picks from one, by its path."""
+    """Return the registry of every section that has one, by its path."""
     return {path: mark.registry for path, _, mark in section_types() if mark}
 
 
 def by_start(table: dict[str, Any], key: str) -> Any:
-    """The entry whose name is the longest start of a key's id."""
+    """Return the entry whose name is the longest prefix of a key's id."""
     return table[max(filter(key.startswith, table), key=len)]
 
 
 def by_end(table: dict[str, Any], key: str) -> Any:
-    """The entry whose name is the longest end of a key's id, None where there is none."""
+    """Return the entry whose name is the longest suffix of a key's id; None if there is none."""
     return table.get(max(filter(key.endswith, table), key=len, default=None))
 
 
 def path_of(key: str) -> str:
-    """What a user types for a key: "sde.sigma_max" for "sde=ve.sigma_max"."""
+    """Return the flag of a key: "sde.sigma_max" for "sde=ve.sigma_max"."""
     section, _, name = key.rpartition(".")
     return f"{section.partition('=')[0]}.{name}".lstrip(".")
 
 
 def context(key: str) -> tuple[str, ...]:
-    """Assignments with which a key, or a choice, has a meaning."""
+    """Return the overrides with which a key, or a choice, has an effect."""
     return _tiny(key, by_start(CONTEXTS, key).split())
 
 
 def of_choice(path: str, name: str) -> tuple[str, ...]:
-    """Assignments that choose the entry of a registry, with what else it needs."""
+    """Return the overrides that pick an entry of a registry, with the other keys that it needs."""
     choice = f"{path}={name}"
     return context(choice) if choice in CONTEXTS else _tiny(choice, [f"{path}.name={name}"])
 
 
 def _tiny(key: str, more: list[str]) -> tuple[str, ...]:
-    """With what is tiny in the sections that are not chosen anew."""
-    chosen = [text.partition(".name=")[0] for text in more if ".name=" in text]
+    """Add the tiny values of the sections that the overrides do not set."""
+    picked = [text.partition(".name=")[0] for text in more if ".name=" in text]
     tiny = (TINY_CLASSIFIER if config_of(key) == CLASSIFIER else TINY).split()
-    return (*(text for text in tiny if text.partition("=")[0].rpartition(".")[0] not in chosen), *more)
+    return (*(text for text in tiny if text.partition("=")[0].rpartition(".")[0] not in picked), *more)
 
 
 def config_of(key: str) -> str:
-    """The config file that the assignments are for."""
+    """Return the config file of the overrides."""
     return CLASSIFIER if key.startswith(("model=wide_resnet", "loss=classification")) else "digits"
 
 
 def other_values(key: str, annotation: Any, value: Any) -> list[tuple[str, ...]]:
-    """Assignments that give the key each of its other values."""
+    """Return the overrides that set each of the other values of a key."""
     given = by_end(OTHERS, key)
     if given is None:
         given = [str(other) for other in _others(key, annotation, value)]
