@@ -1,4 +1,4 @@
-"""What there is to set: every section, entry and key, with the type, the range, the default and the meaning."""
+"""The reference of settings: every section, registry entry and key, with type, range, default and meaning."""
 
 import dataclasses
 import inspect
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 def entries() -> Iterator[Entry]:
-    """Every section in the order of `Settings`, each followed by the entries of its registry."""
+    """Yield every section in the order of `Settings`, each followed by the entries of its registry."""
     texts = dict[str, dict[str, str]]()
     for path, section, registry in section_types():
         parent, _, key = path.rpartition(".")
@@ -61,13 +61,13 @@ def entries() -> Iterator[Entry]:
 
 
 def summary(documented: Any) -> str:
-    """First sentence of a docstring."""
+    """Return the first sentence of a docstring."""
     paragraph = inspect.cleandoc(documented.__doc__ or "").partition("\n\n")[0]
     return " ".join(re.split(r"(?<=[.;]) (?=[A-Z])", " ".join(paragraph.split()))[:1])
 
 
 def meanings(documented: Any) -> dict[str, str]:
-    """Meaning of each name in the lists `Args:` and `Attributes:` of a docstring, those of base classes included."""
+    """Return the meanings in the lists `Args:` and `Attributes:` of a docstring and of those of base classes."""
     texts: dict[str, str] = {}
     for owner in reversed(getattr(documented, "__mro__", (documented,))):
         names: list[str] = []
@@ -90,7 +90,7 @@ def _entry(path: str, section: Any, registry: From, name: str) -> Entry:
 
 
 def _keys(section: Any, documented: Any, names: tuple[str, ...] | None) -> Iterator[Key]:
-    """Values of a section's class, or those with these names, with the meanings in a docstring."""
+    """Yield the values of a section's class, or those with these names, with the meanings of a docstring."""
     texts, fields = meanings(documented), {field.name: field for field in dataclasses.fields(section)}
     for key, (kind, marks) in value_hints(section).items():
         if names is None or key in names:
@@ -98,7 +98,7 @@ def _keys(section: Any, documented: Any, names: tuple[str, ...] | None) -> Itera
 
 
 def _in_words(kind: Any, marks: list[Any]) -> str:
-    """Type and range of a value."""
+    """Return type and range of a value in words."""
     ranges = [str(mark).removeprefix("must be ") for mark in marks if isinstance(mark, Range)]
     return ", ".join([describe(kind) + (" or auto" if AUTO in marks else ""), *ranges])
 
