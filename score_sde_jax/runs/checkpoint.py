@@ -53,7 +53,9 @@ class Checkpoints:
     def __init__(
         self, directory: epath.PathLike, retention: Retention | None = None, about: dict[str, Any] | None = None
     ) -> None:
-        self.directory = epath.Path(directory).absolute()
+        path = epath.Path(directory)
+        # Orbax needs absolute paths. Those of a bucket are, but `absolute` puts the working directory before them.
+        self.directory = path if "://" in str(path) else path.absolute()
         self.about = {"version": __version__, **(about or {})}
         policies = ocp.training.preservation_policies
         kept: list[Any] = [policies.LatestN(retention.keep if retention else 1)]

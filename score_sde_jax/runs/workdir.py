@@ -34,9 +34,9 @@ def locate(name: str, key: str = "--workdir") -> Path:
         path = epath.Path(name)
         path.exists()
     except KeyError as error:
-        raise UserError(f"{key}={name}: nothing here knows {error}; use a path, or gs://bucket/run") from error
+        raise UserError(f"{key}={name}: unsupported scheme; use a path, or gs://bucket/run") from error
     except Exception as error:  # each file system raises its own
-        install = "; pip install 'score-sde-jax[gcs]'" if isinstance(error, ImportError) else ""
+        install = "; pip install gcsfs" if isinstance(error, ImportError) else ""
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{key}={name}: cannot be reached ({reason}){install}") from error
     return path

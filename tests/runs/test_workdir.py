@@ -1,15 +1,12 @@
-"""What a workdir keeps, on a disk or in a bucket, and the other run that it refuses."""
+"""What a workdir keeps, and the other run that it refuses."""
 
 import pathlib
-import sys
-from typing import ClassVar
 
 import pytest
 from experiments import finished
 
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import workdir
-from score_sde_jax.runs.reporting import MetricsLog, read_metrics
 
 
 @pytest.mark.parametrize(
@@ -41,32 +38,3 @@ def test_a_workdir_that_cannot_be_written_or_read(tmp_path):
     (tmp_path / "config.json").write_text('{"data": {')
     with pytest.raises(UserError, match=r"config\.json: not the config of a run"):
         workdir.saved_config(tmp_path)
-
-
-def test_a_workdir_in_a_bucket(monkeypatch):
-    """Files of a run as objects of a bucket, here one in memory; without the package one line says what to install."""
-    with pytest.raises(UserError, match=r"gs://bucket/run: cannot be reached \(.*gcsfs.*\); pip install"):
-        workdir.locate("gs://bucket/run")
-    with pytest.raises(UserError, match=r"^--output=nowhere://run: nothing here knows"):
-        workdir.locate("nowhere://run", "--output")
-    from fsspec.implementations.memory import MemoryFileSystem
-
-    class Bucket(MemoryFileSystem):
-        protocol = ("gs", "gcs")
-        store: ClassVar[dict] = {}
-        pseudo_dirs: ClassVar[list] = [""]
-
-    for protocol in Bucket.protocol:
-        monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, protocol, Bucket)
-    run = workdir.locate("gs://bucket/run")
-    with workdir.claimed(run):
-        workdir.record(run, finished("digits"), (8, 8, 1))
-    assert workdir.saved_config(run)["image_shape"] == [8, 8, 1]
-    log = MetricsLog(run, 0)
-    for step in (1, 2, 3):
-        log.write(step, {"loss": float(step)})
-    log = MetricsLog(run, 2)
-    log.write(3, {"loss": 0.5})
-    assert read_metrics(run / "metrics.jsonl") == [
-        {"step": step, "loss": loss} for step, loss in [(1, 1.0), (2, 2.0), (3, 0.5)]
-    ]
