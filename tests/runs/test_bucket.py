@@ -1,4 +1,4 @@
-"""A run whose workdir is a bucket, by the clients of Google Cloud Storage that users have and a store in this process."""
+"""A run whose workdir is a bucket: the real clients of Google Cloud Storage and a store in this process."""
 
 import io
 import json
