@@ -1,4 +1,7 @@
-"""Score-based generative models for images as pure JAX functions; the names below are the public surface."""
+"""Score-based generative models of images as pure functions in JAX.
+
+The names below are the public interface of the package; its subpackages hold the rest.
+"""
 
 from score_sde_jax import keys, samplers
 from score_sde_jax.condition import Condition

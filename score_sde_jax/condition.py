@@ -1,4 +1,4 @@
-"""What a network is conditioned on beside the image."""
+"""Conditions of a network."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,12 @@ from jaxtyping import Array, Float, Int, Num
 
 
 class Condition(NamedTuple):
-    """Conditions of a batch of images; None for those that the network is not given.
+    """Conditions of a batch of images; None marks a condition that the network does not have.
 
-    noise: one number per image for its noise level. label: class of each image; the number of classes stands for "no
-    class". augment: parameters of each image's augmentation.
+    Attributes:
+        noise: one number per image that encodes the noise level, see `diffusion.parameterization.CONDITIONS`.
+        label: class of each image, 0 to num_classes - 1; num_classes is the token for "no class".
+        augment: augmentation parameters of each image.
     """
 
     noise: Num[Array, " batch"] | None = None

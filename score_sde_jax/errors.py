@@ -1,23 +1,28 @@
-"""How a command ends before its time: by a mistake, by a fault, or by a signal.
+"""Exceptions that end a command, each with the exit status that `main.py` returns.
 
-`main.py` prints the message alone, without a traceback, and exits with the status.
+`main.py` prints the message in one line, without a traceback.
 """
 
 
 class UserError(Exception):
-    """A mistake in a flag, a config, a file or a data set, told in one line; starting again would not help."""
+    """Invalid flag, config, file or dataset; not retryable."""
 
     status = 2
 
 
 class RunError(Exception):
-    """A fault of the machine, told in one line: a device lost, a disk full; started again, the run goes on."""
+    """Fault of the machine, such as a failed device or a full disk; the same command resumes the run."""
 
     status = 1
 
 
 class StoppedError(Exception):
-    """A signal stopped the run after its state was saved; started again, the run goes on."""
+    """A signal stopped the run after a checkpoint was saved; the same command resumes the run.
+
+    Args:
+        message: line that `main.py` prints.
+        signal: number of the signal; the exit status is 128 more.
+    """
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

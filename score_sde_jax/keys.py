@@ -1,6 +1,6 @@
-"""One PRNG key per image, so that image i is the same in any batch, on any number of devices.
+"""One PRNG key per image, so that image i depends neither on the batch size nor on the number of devices.
 
-Everywhere in this package `keys` is an array of typed PRNG keys with one key for every image of the batch.
+Everywhere in this package, `keys` is an array of typed PRNG keys with one key per image of the batch.
 """
 
 from enum import IntEnum
@@ -14,9 +14,9 @@ Purpose = Literal["init", "train", "sample", "evaluate"]
 
 
 class Stream(IntEnum):
-    """Numbers folded into an image's key for random streams of their own.
+    """Numbers that are folded into an image's key to obtain independent random streams.
 
-    They are above all that a split of a key counts to: its parts are what folding 0, 1, ... gives.
+    `jax.random.split` folds in 0, 1, ..., so the numbers lie above any number of parts.
     """
 
     DROPOUT = 2**31 - 1
@@ -27,46 +27,94 @@ class Stream(IntEnum):
 
 
 def root(seed: int, purpose: Purpose) -> Key[Array, ""]:
-    """Key of one use of a seed; no two uses share noise."""
+    """Return the root key of one purpose; different purposes share no random numbers.
+
+    Args:
+        seed: seed of the run.
+        purpose: use of the key.
+    """
     return jax.random.fold_in(jax.random.key(seed), get_args(Purpose).index(purpose))
 
 
 def per_image(key: Key[Array, ""], indices: Int[Array, " batch"]) -> Key[Array, " batch"]:
-    """Key of each image, a function of the root key and the image's own number alone."""
+    """Return the key of each image, a function of the root key and the image's index alone.
+
+    Args:
+        key: root key.
+        indices: index of each image.
+    """
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
 
 
 def fold_in(keys: Key[Array, " batch"], number: Int[Array, ""] | int) -> Key[Array, " batch"]:
-    """Keys for step `number`, without carrying keys from one step to the next."""
+    """Fold a number, such as a step index, into every key.
+
+    Args:
+        keys: one key per image.
+        number: 0 to 2^32 - 1.
+    """
     return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
 def stream(keys: Key[Array, " batch"], name: Stream) -> Key[Array, " batch"]:
-    """Keys of a named stream, independent of what else the same keys are used for."""
+    """Return the keys of a named stream, which is independent of all other uses of the same keys.
+
+    Args:
+        keys: one key per image.
+        name: stream.
+    """
     return fold_in(keys, int(name))
 
 
 def split(keys: Key[Array, " batch"], num: int) -> tuple[Key[Array, " batch"], ...]:
-    """`num` independent arrays of keys."""
+    """Split every key.
+
+    Args:
+        keys: one key per image.
+        num: number of parts.
+
+    Returns:
+        `num` independent arrays of keys.
+    """
     parts = jax.vmap(lambda key: jax.random.split(key, num))(keys)
     return tuple(parts[:, i] for i in range(num))
 
 
 def normal(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """Unit Gaussian noise of the shape and type of `like`; row i depends on keys[i] alone."""
+    """Draw standard normal noise; row i depends on keys[i] alone.
+
+    Args:
+        keys: one key per image.
+        like: array of the shape and dtype of the result.
+    """
     return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:], like.dtype))(keys)
 
 
 def uniform(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """Uniform noise on [0, 1) of the shape and type of `like`; row i depends on keys[i] alone."""
+    """Draw uniform noise on [0, 1); row i depends on keys[i] alone.
+
+    Args:
+        keys: one key per image.
+        like: array of the shape and dtype of the result.
+    """
     return jax.vmap(lambda key: jax.random.uniform(key, like.shape[1:], like.dtype))(keys)
 
 
 def signs(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """-1 or 1, each in half of all draws, of the shape and type of `like`; row i depends on keys[i] alone."""
+    """Draw Rademacher noise, -1 or 1 with probability 1/2 each; row i depends on keys[i] alone.
+
+    Args:
+        keys: one key per image.
+        like: array of the shape and dtype of the result.
+    """
     return jax.vmap(lambda key: jax.random.rademacher(key, like.shape[1:], like.dtype))(keys)
 
 
 def bcast(values: Shaped[Array, " batch"], like: Shaped[Array, "batch *shape"]) -> Shaped[Array, "..."]:
-    """One value per image, shaped (batch, 1, ..., 1) so that it multiplies images without broadcasting ranks."""
+    """Reshape one value per image to (batch, 1, ..., 1), so that it broadcasts over the images.
+
+    Args:
+        values: one value per image.
+        like: array of the rank of the result.
+    """
     return jnp.reshape(values, (-1,) + (1,) * (like.ndim - 1))

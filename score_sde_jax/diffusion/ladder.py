@@ -1,5 +1,6 @@
-"""NCSNv2's choices of the noise ladder and the Langevin step from the data (arXiv 2006.09011). Equations:
-docs/theory.md.
+"""Techniques of NCSNv2 that choose the noise levels and the Langevin step size from the data.
+
+Source: arXiv 2006.09011. Equation numbers refer to docs/theory.md.
 """
 
 import math
@@ -12,23 +13,31 @@ from scipy.stats import norm
 from score_sde_jax.errors import UserError
 
 MAX_IMAGES = 10_000
-"""Distances are measured among this many images at most, drawn evenly from the data set."""
+"""Largest number of images between which distances are computed."""
 
 OVERLAP = 0.567
-"""The paper asks for an overlap of about 0.5; all of its ladders (232, 500, 788, 1086, 2311 levels) have 0.567."""
+"""Overlap of neighboring noise levels.
+
+The paper asks for about 0.5; all of its configurations (232, 500, 788, 1086 and 2311 levels) have 0.567.
+"""
 
 MIN_DIMENSION = 6
-"""Technique 2 has no ratio, or one above 10, in fewer dimensions."""
+"""Smallest dimension for which technique 2 has a solution with a ratio below 10."""
 
 
 def largest_pairwise_distance(images: Num[np.ndarray, "num ..."]) -> float:
-    """Largest Euclidean distance between two images, NCSNv2's sigma_1, eq. (21) (technique 1).
+    """Return the largest Euclidean distance between two images, NCSNv2's sigma_1 (technique 1).
 
-    Of a data set above MAX_IMAGES images it is a lower bound, measured on an evenly spaced subset.
+    If there are more than MAX_IMAGES images, the result is a lower bound from an evenly spaced subset.
+
+    Args:
+        images: images of the dataset.
+
+    Reference: arXiv 2006.09011, technique 1; theory.md eq. (21).
     """
-    chosen = np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).astype(int)
-    x = images[chosen].reshape(len(chosen), -1).astype(np.float32)
-    x -= x.mean(axis=0)  # distances do not change, float32 keeps more of their digits
+    subset = np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).astype(int)
+    x = images[subset].reshape(len(subset), -1).astype(np.float32)
+    x -= x.mean(axis=0)  # Centering keeps the distances and reduces the rounding error of float32.
     squares = np.sum(x**2, axis=1)
     largest = 0.0
     for start in range(0, len(x), 1000):
@@ -39,13 +48,19 @@ def largest_pairwise_distance(images: Num[np.ndarray, "num ..."]) -> float:
 
 
 def ladder_ratio(dimension: int) -> float:
-    """Ratio gamma of neighbouring noise levels whose shells overlap by OVERLAP, eq. (22) (technique 2).
+    """Return the ratio gamma of neighboring noise levels whose overlap is OVERLAP (technique 2).
 
-    Raises UserError below MIN_DIMENSION, where noise forms no shells and no ladder separates them.
+    Args:
+        dimension: number of values of an image.
+
+    Raises:
+        UserError: dimension is below MIN_DIMENSION, where the noise does not concentrate on a sphere.
+
+    Reference: arXiv 2006.09011, technique 2; theory.md eq. (22).
     """
     if dimension < MIN_DIMENSION:
         raise UserError(
-            f'num_levels="auto" needs images of at least {MIN_DIMENSION} values, not {dimension}; give a number'
+            f"num_levels=auto: images must have >= {MIN_DIMENSION} values, got {dimension}; set a number instead"
         )
 
     def overlap(gamma: float) -> float:
@@ -56,13 +71,27 @@ def ladder_ratio(dimension: int) -> float:
 
 
 def num_levels(dimension: int, sigma_min: float, sigma_max: float) -> int:
-    """Number of levels of a ladder from sigma_max to sigma_min with the ratio of technique 2."""
+    """Return the number of geometric noise levels from sigma_max to sigma_min by technique 2.
+
+    Args:
+        dimension: number of values of an image.
+        sigma_min: smallest noise level, in units of x_0; positive.
+        sigma_max: largest noise level.
+    """
     return max(2, 1 + round(math.log(sigma_max / sigma_min) / math.log(ladder_ratio(dimension))))
 
 
 def langevin_step_size(ratio: float, num_steps: int) -> float:
-    """Step size in units of sigma^2 that keeps the noise of a level after num_steps steps nearest to sigma^2, eq. (23)
-    (technique 4).
+    """Return the Langevin step size that keeps the variance of a noise level nearest to sigma^2 (technique 4).
+
+    Args:
+        ratio: ratio gamma of neighboring noise levels, above 1.
+        num_steps: number of Langevin steps at each noise level, at least 1.
+
+    Returns:
+        The step size r in units of sigma^2.
+
+    Reference: arXiv 2006.09011, technique 4; theory.md eq. (23).
     """
 
     def mismatch(r: float) -> float:

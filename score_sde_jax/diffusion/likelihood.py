@@ -1,4 +1,4 @@
-"""How likely images are under the probability flow of a network. Equations: docs/theory.md."""
+"""Log-likelihood under the probability flow ODE. Equation numbers refer to docs/theory.md."""
 
 import math
 from collections.abc import Callable
@@ -19,16 +19,19 @@ Numbers = Float[Array, " batch"]
 Divergence = Literal["rademacher", "gaussian", "exact"]
 
 PROBES_PER_PASS = 16
-"""Directions whose derivatives are computed at once; more take turns, so that memory does not grow with them."""
+"""Number of Hutchinson probes per batched JVP; more probes run in sequence, so memory stays bounded."""
 
 
 class Likelihood(NamedTuple):
-    """Log-likelihood of every image in nats, and how it was found.
+    """Log-likelihood of each image and its diagnostics.
 
-    standard_error: that of the estimate of the divergence, from the spread of its probes; 0 where it is exact and not a
-        number for a single probe. It holds neither the error of the solver nor the spread over images.
-    latent: the image carried to t_max. evaluations: of the network, each with a derivative in every direction.
-    converged: whether the solver got to t_max; where it did not, the log-likelihood is not a number.
+    Attributes:
+        log_likelihood: log density in nats; not a number for an image that did not converge.
+        standard_error: standard error of the divergence estimate in nats, from the spread over probes: 0 for an exact
+            divergence, not a number for a single probe. It excludes the error of the solver and the spread over images.
+        latent: solution of the ODE at t_max.
+        nfe: number of function evaluations; each includes one JVP per probe.
+        converged: whether the solver reached t_max.
     """
 
     log_likelihood: Numbers
@@ -51,52 +54,70 @@ def log_likelihood(
     t_start: float | None = None,
     max_evaluations: int = 10000,
 ) -> Likelihood:
-    """Log-likelihood of images by the change of variables along the probability flow, eq. (27) (arXiv 2011.13456, eq.
-    39).
+    """Return the log-likelihood of images by the instantaneous change of variables along the probability flow ODE.
 
-    It is the density, at x0, of the noisy data of time `t_start` (t_min of the SDE where not given). The divergence is
-    Hutchinson's estimate with `num_probes` independent random directions for each image, the same at all times (arXiv
-    1810.01367), of signs ("rademacher") or unit Gaussians, or "exact": a derivative in every one of the D directions.
-    Every probe is a log-likelihood of its own, integrated beside the others and the image in one state, on all of which
-    the solver controls the error, as scipy does on the vector of both. Image i depends on keys[i] alone.
-    The prior is the SDE's, N(0, sigma(t_max)^2), as if nothing of x0 were left at t_max.
-    Raises ValueError for options without sense.
+    The result is the density at x0 of the noisy data at time `t_start`, under the prior N(0, sigma(t_max)^2 I). Each
+    Hutchinson probe is constant in time and integrated as its own component of the ODE state. The solver controls the
+    error of the whole state, as scipy does for the concatenated vector.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        keys: one PRNG key per image; the result of image i depends on keys[i] alone.
+        x0: images.
+        divergence: "rademacher" or "gaussian" for Hutchinson's estimate with such probes, "exact" for one JVP per
+            dimension.
+        num_probes: number of probes per image, at least 1; not used if the divergence is exact.
+        rtol: relative tolerance of the solver; positive.
+        atol: absolute tolerance of the solver; positive.
+        t_start: initial time, t_min <= t_start < t_max; None for t_min of the SDE.
+        max_evaluations: upper bound on the NFE of each image, at least 8.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    Reference: arXiv 2011.13456, eq. 39; arXiv 1810.01367; theory.md eq. (27).
     """
     if divergence not in ("rademacher", "gaussian", "exact"):
-        raise ValueError(f"divergence={divergence!r}: allowed are 'rademacher', 'gaussian' and 'exact'")
+        raise ValueError(f"divergence must be one of 'rademacher', 'gaussian', 'exact', got {divergence!r}")
     if num_probes < 1:
-        raise ValueError(f"num_probes={num_probes} must be at least 1")
+        raise ValueError(f"num_probes must be >= 1, got {num_probes}")
     start = sde.t_min if t_start is None else t_start
     if not sde.t_min <= start < sde.t_max:
-        raise ValueError(f"t_start={start} must be from t_min={sde.t_min} to below t_max={sde.t_max}")
+        raise ValueError(f"t_start must be >= t_min={sde.t_min} and < t_max={sde.t_max}, got {start}")
     dim = math.prod(x0.shape[1:])
     exact = divergence == "exact"
-    trace = _exact(x0) if exact else _estimated(keys, x0, divergence, num_probes)
+    trace = _exact_trace(x0) if exact else _estimated_trace(keys, x0, divergence, num_probes)
 
     def velocity(state: tuple[Images, Array], t: Numbers) -> tuple[Images, Array]:
         x = state[0]
         t = prng.bcast(t, x)
         eps, traces = trace(lambda x: noise_fn(x, t), x)
-        # Divergence of eq. (14): the part of f x is D f, known without an estimate; the rest is linear in eps.
+        # Divergence of eq. (14): the term f x contributes D f exactly; the other term is linear in eps.
         linear, per_eps = dim * sde.drift(t), sde.velocity(jnp.zeros_like(t), jnp.ones_like(t), t)
         return sde.velocity(x, eps, t), jnp.reshape(linear, (-1, 1)) + jnp.reshape(per_eps, (-1, 1)) * traces
 
     state = x0, jnp.zeros((len(x0), 1 if exact else num_probes), x0.dtype)
-    (latent, changes), evaluations, converged = ode.dormand_prince(
+    (latent, changes), nfe, converged = ode.dormand_prince(
         velocity, state, start, sde.t_max, rtol=rtol, atol=atol, max_evaluations=max_evaluations
     )
-    found = jnp.mean(changes, axis=1) + prior_log_density(sde, latent)  # eq. (27)
+    log_density = jnp.mean(changes, axis=1) + prior_log_density(sde, latent)  # eq. (27)
     if exact:
-        error = jnp.zeros_like(found)
+        error = jnp.zeros_like(log_density)
     elif num_probes == 1:
-        error = jnp.full_like(found, jnp.nan)
+        error = jnp.full_like(log_density, jnp.nan)
     else:
         error = jnp.std(changes, axis=1, ddof=1) / jnp.sqrt(num_probes)
-    return Likelihood(jnp.where(converged, found, jnp.nan), error, latent, evaluations, converged)
+    return Likelihood(jnp.where(converged, log_density, jnp.nan), error, latent, nfe, converged)
 
 
 def prior_log_density(sde: SDE, x: Images) -> Numbers:
-    """Log density of the SDE's prior N(0, sigma(t_max)^2) in nats."""
+    """Return the log density, in nats, of the prior N(0, sigma(t_max)^2 I).
+
+    Args:
+        sde: diffusion.
+        x: latents.
+    """
     sigma = sde.sigma(jnp.asarray(sde.t_max, x.dtype))
     flat = jnp.reshape(x, (len(x), -1)) / sigma
     return -0.5 * jnp.sum(flat**2, axis=1) - flat.shape[1] * (jnp.log(sigma) + 0.5 * math.log(2 * math.pi))
@@ -105,11 +126,16 @@ def prior_log_density(sde: SDE, x: Images) -> Numbers:
 def bits_per_dim(
     log_likelihood: Numbers, dim: int, levels: int | None = None, value_range: tuple[float, float] = (0.0, 1.0)
 ) -> Numbers:
-    """Bits that a number of an image takes, from the log-likelihood in nats of the image dequantised, eq. (28).
+    """Return bits per dimension of uniformly dequantized images.
 
-    `dim` is the number of numbers in an image, which lie in `value_range`, cut into `levels` equal bins: v + u, with u
-    uniform on [0, 1), is at low + (v + u) (high - low) / levels. With `levels` None the numbers are continuous, and the
-    bits are those of their density.
+    Args:
+        log_likelihood: log density of the dequantized images in nats.
+        dim: number of dimensions of an image.
+        levels: number of quantization levels of the stored values; None for continuous data, whose bits are those of
+            the density.
+        value_range: range of the dequantized values v + u, with stored v and u uniform on [0, 1), after scaling.
+
+    Reference: arXiv 1511.01844, Section 3.1; theory.md eq. (28).
     """
     low, high = value_range
     bins = 0.0 if levels is None else math.log2(levels / (high - low))
@@ -118,68 +144,68 @@ def bits_per_dim(
 
 # ------------------------------------------------------------------------- traces of the Jacobian of eps
 
-# (eps as a function of x, x) -> (eps, estimates of the trace of its Jacobian as (batch, estimates))
+# (function x -> eps, x) -> (eps, estimates of the trace of its Jacobian).
 Trace = Callable[[Callable[[Images], Images], Images], tuple[Images, Float[Array, "batch estimates"]]]
 
 
 def _quadratic_forms(
-    function: Callable[[Images], Images], x: Images, directions: Float[Array, "some batch *shape"]
+    function: Callable[[Images], Images], x: Images, probes: Float[Array, "some batch *shape"]
 ) -> tuple[Images, Float[Array, "some batch"]]:
-    """The function at x and v' J v for several directions v, by derivatives forwards: one pass and no memory of it."""
+    """Return the function at x and u' J u for several probes u, by forward-mode JVPs, which store no activations."""
 
-    def form(v: Images) -> tuple[Images, Numbers]:
-        value, slope = jax.jvp(function, (x,), (v,))
-        return value, jnp.sum(jnp.reshape(v * slope, (len(x), -1)), axis=1)
+    def form(u: Images) -> tuple[Images, Numbers]:
+        value, slope = jax.jvp(function, (x,), (u,))
+        return value, jnp.sum(jnp.reshape(u * slope, (len(x), -1)), axis=1)
 
-    return jax.vmap(form, out_axes=(None, 0))(directions)
+    return jax.vmap(form, out_axes=(None, 0))(probes)
 
 
-def _in_turns(num: int, directions: Callable[[Array], Array]) -> Callable[..., tuple[Array, Array]]:
-    """Function (eps of x, x) -> eps and v' J v of all `num` directions, some of them at a time."""
-    turns = -(-num // PROBES_PER_PASS)
-    some = -(-num // turns)
+def _in_passes(num: int, probes: Callable[[Array], Array]) -> Callable[..., tuple[Array, Array]]:
+    """Return a function (x -> eps, x) -> (eps, u' J u of all `num` probes) that bounds the probes of one pass."""
+    num_passes = -(-num // PROBES_PER_PASS)
+    per_pass = -(-num // num_passes)
 
     def forms(function: Callable[[Images], Images], x: Images) -> tuple[Images, Float[Array, "num batch"]]:
         def body(_: Images, first: Array) -> tuple[Images, Array]:
-            return _quadratic_forms(function, x, directions(first + jnp.arange(some)))
+            return _quadratic_forms(function, x, probes(first + jnp.arange(per_pass)))
 
-        if turns == 1:
+        if num_passes == 1:
             return body(x, jnp.asarray(0))
-        eps, found = jax.lax.scan(body, x, jnp.arange(0, num, some))
-        return eps, jnp.reshape(found, (-1, len(x)))[:num]
+        eps, values = jax.lax.scan(body, x, jnp.arange(0, num, per_pass))
+        return eps, jnp.reshape(values, (-1, len(x)))[:num]
 
     return forms
 
 
-def _exact(x0: Images) -> Trace:
-    """One direction for every number of an image."""
+def _exact_trace(x0: Images) -> Trace:
+    """Return the trace by one JVP per dimension."""
     dim = math.prod(x0.shape[1:])
 
-    def directions(numbers: Array) -> Array:
+    def unit_vectors(numbers: Array) -> Array:
         units = jnp.reshape(jax.nn.one_hot(numbers, dim, dtype=x0.dtype), (-1, 1, *x0.shape[1:]))
         return jnp.broadcast_to(units, (len(numbers), *x0.shape))
 
-    forms = _in_turns(dim, directions)
+    forms = _in_passes(dim, unit_vectors)
 
     def trace(function: Callable[[Images], Images], x: Images) -> tuple[Images, Array]:
-        eps, found = forms(function, x)
-        return eps, jnp.sum(found, axis=0)[:, None]
+        eps, values = forms(function, x)
+        return eps, jnp.sum(values, axis=0)[:, None]
 
     return trace
 
 
-def _estimated(keys: Keys, x0: Images, divergence: Divergence, num_probes: int) -> Trace:
-    """Random directions v with E v v' = 1 (Hutchinson, Skilling): E v' J v is the trace of J."""
+def _estimated_trace(keys: Keys, x0: Images, divergence: Divergence, num_probes: int) -> Trace:
+    """Return Hutchinson's estimate of the trace: E u' J u for random probes u with E u u' = I."""
 
     def probe(number: Array) -> Images:
-        own = prng.fold_in(keys, number)
-        return prng.normal(own, x0) if divergence == "gaussian" else prng.signs(own, x0)
+        probe_keys = prng.fold_in(keys, number)
+        return prng.normal(probe_keys, x0) if divergence == "gaussian" else prng.signs(probe_keys, x0)
 
-    # Drawn again at every evaluation, rather than kept: cheaper than a network, and no memory.
-    forms = _in_turns(num_probes, jax.vmap(probe))
+    # The probes are drawn again at every evaluation: that costs less than the network and needs no memory.
+    forms = _in_passes(num_probes, jax.vmap(probe))
 
     def trace(function: Callable[[Images], Images], x: Images) -> tuple[Images, Array]:
-        eps, found = forms(function, x)
-        return eps, found.T
+        eps, values = forms(function, x)
+        return eps, values.T
 
     return trace

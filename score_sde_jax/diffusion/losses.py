@@ -1,14 +1,15 @@
-"""Score matching: when to look (training times), how much it counts (weights), and the losses themselves.
+"""Training-time distributions, loss weightings and losses.
 
 The objective of arXiv 1907.05600, eq. (6) of docs/theory.md,
-    1/2 E || s(x~, sigma) + (x~ - x) / sigma^2 ||^2 weighted by lambda(sigma),
-is computed in noise space, eq. (7): with s = -eps_hat / sigma it equals 1/2 E w(t) || eps_hat - eps ||^2 with w =
-lambda / sigma^2.
-In float32 the noise form keeps its digits where the others lose them (docs/design.md).
-Sliced score matching, eq. (31), has the same minimum and needs no noise to compare with.
 
-A loss draws time and noise from the two halves of each image's key; everything else that training draws with the same
-key has a named stream (`keys.Stream`).
+    1/2 E || s(x~, sigma) + (x~ - x) / sigma^2 ||^2, weighted by lambda(sigma),
+
+is computed in noise space: with s = -eps_hat / sigma it equals 1/2 E w(t) || eps_hat - eps ||^2 with w = lambda /
+sigma^2, eq. (7). Other forms lose digits to cancellation in float32 (docs/design.md). Sliced score matching, eq. (31),
+has the same minimum without a target.
+
+A loss draws time and noise from two halves of each image's key. All other random numbers of training come from the
+named streams of the same key (`keys.Stream`).
 """
 
 from collections.abc import Callable
@@ -26,77 +27,142 @@ TrainingTimes = Callable[[SDE, Key[Array, " batch"]], Float[Array, " batch"]]
 Weight = Callable[[SDE, Time], Time]
 
 NUM_BINS = 10
-"""Noise levels are binned into this many for the loss per level."""
+"""Number of bins of the noise level for which training and evaluation report the loss."""
 
-# ------------------------------------------------------------------------- training times
+# ------------------------------------------------------------------------- training-time distributions
 
 
 def _unit(keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
+    """Draw one number per image, uniform on [0, 1)."""
     return prng.uniform(keys, jnp.zeros(len(keys)))
 
 
 def ladder(sde: SDE, keys: Key[Array, " batch"], *, num_levels: int = 10) -> Float[Array, " batch"]:
-    """A uniformly drawn level of the ladder of num_levels times from t_max to t_min, eq. (8)."""
+    """Draw training times uniformly from num_levels evenly spaced times, NCSN's discrete noise levels.
+
+    Args:
+        sde: diffusion.
+        keys: one PRNG key per image.
+        num_levels: number of noise levels from t_max to t_min, at least 2.
+
+    Raises:
+        ValueError: num_levels is below 2.
+
+    Reference: arXiv 1907.05600, Section 4.2; theory.md eq. (8).
+    """
     if num_levels < 2:
-        raise ValueError(f"num_levels={num_levels} must be at least 2")
+        raise ValueError(f"num_levels must be >= 2, got {num_levels}")
     level = jnp.floor(_unit(keys) * num_levels)
     return sde.t_max + (sde.t_min - sde.t_max) * level / (num_levels - 1)
 
 
 def uniform(sde: SDE, keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
-    """Uniform on [t_min, t_max) (arXiv 2011.13456, eq. 7)."""
+    """Draw training times uniformly from [t_min, t_max).
+
+    Args:
+        sde: diffusion.
+        keys: one PRNG key per image.
+
+    Reference: arXiv 2011.13456, eq. 7.
+    """
     return sde.t_min + (sde.t_max - sde.t_min) * _unit(keys)
 
 
 def log_normal(sde: SDE, keys: Key[Array, " batch"], *, mean: float = -1.2, std: float = 1.2) -> Float[Array, " batch"]:
-    """Log-normal in t, cut to [t_min, t_max]; for SDEs whose time is sigma (arXiv 2206.00364, Table 1)."""
+    """Draw training times from a log-normal distribution, for SDEs whose time is sigma.
+
+    Args:
+        sde: diffusion; times outside [t_min, t_max] are clipped to it.
+        keys: one PRNG key per image.
+        mean: mean of log t.
+        std: standard deviation of log t; positive.
+
+    Reference: arXiv 2206.00364, Table 1.
+    """
     t = jnp.exp(mean + std * prng.normal(keys, jnp.zeros(len(keys))))
     return jnp.clip(t, sde.t_min, sde.t_max)
 
 
 def importance(sde: SDE, keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
-    """Of density proportional to g^2 / sigma^2, which is uniform in log sigma / alpha, eq. (29) (arXiv 2101.09258,
-    Section 5.1).
+    """Draw training times with density proportional to g^2 / sigma^2, which is uniform in the log SNR.
+
+    Args:
+        sde: diffusion.
+        keys: one PRNG key per image.
+
+    Reference: arXiv 2101.09258, Section 5.1; theory.md eq. (29).
     """
     return sde.time_at(_unit(keys))
 
 
-# ------------------------------------------------------------------------- weights w(t) = lambda / sigma^2
+# ------------------------------------------------------------------------- loss weightings w = lambda / sigma^2
 
 
 def simple(sde: SDE, t: Time) -> Time:
-    """Lambda = sigma^2: the weight of NCSN, DDPM and score-SDE, 1 in noise space."""
+    """Return w = 1, lambda = sigma^2, the weighting of NCSN, DDPM and score-SDE.
+
+    Args:
+        sde: diffusion.
+        t: time.
+
+    Reference: arXiv 1907.05600, Section 4.2; arXiv 2006.11239, eq. 14.
+    """
     del sde
     return jnp.ones_like(t)
 
 
 def likelihood(sde: SDE, t: Time) -> Time:
-    """Lambda = g^2: the loss bounds the likelihood (arXiv 2101.09258, Theorem 1), eq. (11)."""
+    """Return w = g^2 / sigma^2, lambda = g^2, for which the loss bounds the negative log-likelihood.
+
+    Args:
+        sde: diffusion.
+        t: time.
+
+    Reference: arXiv 2101.09258, Theorem 1; theory.md eq. (11).
+    """
     return sde.diffusion_squared(t) / sde.sigma(t) ** 2
 
 
 def likelihood_importance(sde: SDE, t: Time) -> Time:
-    """The constant that makes the loss at `importance` times that of `likelihood` at uniform times, eq. (30)."""
+    """Return the constant with which the loss at `importance` times estimates the `likelihood` loss.
+
+    Args:
+        sde: diffusion.
+        t: time.
+
+    Reference: arXiv 2101.09258, Section 5.1; theory.md eq. (30).
+    """
     at_t_min, at_t_max = (sde.half_log_snr(jnp.asarray(end, t.dtype)) for end in (sde.t_min, sde.t_max))
     return jnp.full_like(t, 2 * (at_t_min - at_t_max) / (sde.t_max - sde.t_min))
 
 
 def edm(sde: SDE, t: Time, *, sigma_data: float = 0.5) -> Time:
-    """Unit weight on the output of an edm-parameterized network (arXiv 2206.00364, Table 1), eq. (12)."""
+    """Return the weighting of EDM, which is 1 on the output F of a network with parameterization `edm`.
+
+    Args:
+        sde: diffusion.
+        t: time.
+        sigma_data: standard deviation of the centered data, in units of x_0; positive.
+
+    Reference: arXiv 2206.00364, Table 1; theory.md eq. (12).
+    """
     return 1 + (sde.sigma(t) / (sde.alpha(t) * sigma_data)) ** 2
 
 
-# ------------------------------------------------------------------------- the loss
+# ------------------------------------------------------------------------- reductions
 
 
 def mean(errors: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
-    """Mean over pixels and channels."""
+    """Return the mean over the dimensions of each image."""
     return jnp.mean(jnp.reshape(errors, (len(errors), -1)), axis=1)
 
 
 def half_sum(errors: Float[Array, "batch *shape"]) -> Float[Array, " batch"]:
-    """Half the sum over pixels and channels, as in eq. (6) and the papers of NCSN."""
+    """Return half the sum over the dimensions of each image, as in the papers of NCSN and eq. (6)."""
     return 0.5 * jnp.sum(jnp.reshape(errors, (len(errors), -1)), axis=1)
+
+
+# ------------------------------------------------------------------------- losses
 
 
 def score_matching_loss(
@@ -109,9 +175,18 @@ def score_matching_loss(
     weight: Weight = simple,
     reduction: Callable[[Float[Array, "batch *shape"]], Float[Array, " batch"]] = mean,
 ) -> Float[Array, " batch"]:
-    """Denoising score matching loss of each image, eq. (7) (arXiv 1907.05600, eq. 5; arXiv 2011.13456, eq. 7).
+    """Return the denoising score matching (DSM) loss of each image.
 
-    Its mean over the batch is the objective. Image i uses keys[i] alone.
+    Args:
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        sde: diffusion.
+        keys: one PRNG key per image; the loss of image i depends on keys[i] alone.
+        x0: clean images.
+        times: training-time distribution (sde, keys) -> t, one of `TIMES`.
+        weight: loss weighting (sde, t) -> w, one of `WEIGHTS`.
+        reduction: reduction over the dimensions of an image, one of `REDUCTIONS`.
+
+    Reference: arXiv 1907.05600, eq. 5; arXiv 2011.13456, eq. 7; theory.md eq. (7).
     """
     t, x_t, eps = _perturbed(sde, keys, x0, times)
     return reduction(weight(sde, t) * (noise_fn(x_t, t) - eps) ** 2)  # eq. (7)
@@ -128,15 +203,27 @@ def sliced_score_matching_loss(
     reduction: Callable[[Float[Array, "batch *shape"]], Float[Array, " batch"]] = mean,
     num_projections: int = 1,
 ) -> Float[Array, " batch"]:
-    """Sliced score matching loss of each image at every noise level, eq. (31), with the variance reduction of arXiv
-    1905.07088, Section 4, annealed as in the code of NCSN.
+    """Return the variance-reduced sliced score matching loss of the noisy images.
 
-    Of the same gradient in expectation as `score_matching_loss`, and below it by half the weight for every number of an
-    image. `num_projections` random directions of signs are averaged; each is a derivative of the network forwards.
-    Raises ValueError for fewer than 1 projection.
+    Its expected gradient is that of `score_matching_loss`; its expectation is lower by a constant, eq. (31).
+
+    Args:
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        sde: diffusion.
+        keys: one PRNG key per image; the loss of image i depends on keys[i] alone.
+        x0: clean images.
+        times: training-time distribution (sde, keys) -> t, one of `TIMES`.
+        weight: loss weighting (sde, t) -> w, one of `WEIGHTS`.
+        reduction: reduction over the dimensions of an image, one of `REDUCTIONS`.
+        num_projections: number of Rademacher projections, at least 1; each costs one forward-mode JVP.
+
+    Raises:
+        ValueError: num_projections is below 1.
+
+    Reference: arXiv 1905.07088; arXiv 1907.05600, Section 2.1; theory.md eq. (31).
     """
     if num_projections < 1:
-        raise ValueError(f"num_projections={num_projections} must be at least 1")
+        raise ValueError(f"num_projections must be >= 1, got {num_projections}")
     t, x_t, _ = _perturbed(sde, keys, x0, times)
 
     def project(number: Array) -> tuple[Array, Array]:
@@ -159,14 +246,28 @@ def classification_loss(
     weight: Weight = simple,
     reduction: Callable[[Float[Array, "batch *shape"]], Float[Array, " batch"]] = mean,
 ) -> Float[Array, " batch"]:
-    """Cross-entropy of a classifier of noisy images, eq. (34) (arXiv 2011.13456, Appendix I), in nats.
+    """Return the cross-entropy, in nats, of a classifier of noisy images.
 
-    Time and noise as in `score_matching_loss`; its minimum is p(class | x_t). `reduction` sees one number an image.
+    Times and noise are those of `score_matching_loss`. The minimum is the posterior p(class | x_t).
+
+    Args:
+        log_probabilities: classifier (x, t) -> log p(class | x_t = x) of every class.
+        sde: diffusion.
+        keys: one PRNG key per image; the loss of image i depends on keys[i] alone.
+        x0: clean images.
+        labels: class of each image.
+        times: training-time distribution (sde, keys) -> t, one of `TIMES`.
+        weight: loss weighting (sde, t) -> w, one of `WEIGHTS`.
+        reduction: reduction of the one cross-entropy of an image, one of `REDUCTIONS`.
+
+    Reference: arXiv 2011.13456, Appendix I; theory.md eq. (34).
     """
     t, x_t, _ = _perturbed(sde, keys, x0, times)
-    logs = log_probabilities(x_t, t)
-    chosen = jnp.sum(jax.nn.one_hot(labels, logs.shape[1], dtype=logs.dtype) * logs, axis=1, keepdims=True)
-    return reduction(-jnp.reshape(weight(sde, t), (-1, 1)) * chosen)
+    log_probs = log_probabilities(x_t, t)
+    of_label = jnp.sum(
+        jax.nn.one_hot(labels, log_probs.shape[1], dtype=log_probs.dtype) * log_probs, axis=1, keepdims=True
+    )
+    return reduction(-jnp.reshape(weight(sde, t), (-1, 1)) * of_label)
 
 
 def correctly_classified(
@@ -177,25 +278,40 @@ def correctly_classified(
     labels: Int[Array, " batch"],
     t: Time,
 ) -> Bool[Array, " batch"]:
-    """Whether the most probable class of each image, made noisy to time t, is its own."""
+    """Return whether the most probable class of each noisy image at time t is its label.
+
+    Args:
+        log_probabilities: classifier (x, t) -> log p(class | x_t = x) of every class.
+        sde: diffusion.
+        keys: one PRNG key per image, for the noise.
+        x0: clean images.
+        labels: class of each image.
+        t: time.
+    """
     x_t, _ = sde.perturb(keys, x0, t)
     return jnp.argmax(log_probabilities(x_t, t), axis=1) == labels
 
 
 def normalized_log_nsr(sde: SDE, keys: Key[Array, " batch"], *, times: TrainingTimes) -> Float[Array, " batch"]:
-    """Where a loss looks with these keys: 0 at the smallest noise, 1 at the largest, even in log sigma / alpha."""
+    """Return the normalized log noise-to-signal ratio at the time that a loss draws for each image.
+
+    Args:
+        sde: diffusion.
+        keys: keys of the loss.
+        times: training-time distribution of the loss.
+    """
     return sde.normalized_log_nsr(times(sde, _keys(keys)[0]))
 
 
 def _keys(keys: Key[Array, " batch"]) -> tuple[Key[Array, " batch"], ...]:
-    """Keys of the time and of the noise."""
+    """Return the keys of the time and of the noise."""
     return prng.split(keys, 2)
 
 
 def _perturbed(
     sde: SDE, keys: Key[Array, " batch"], x0: Float[Array, "batch *shape"], times: TrainingTimes
 ) -> tuple[Time, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
-    """Time, noisy image and the noise in it, as every loss draws them."""
+    """Draw the time, the noisy image and the noise in it, as every loss does."""
     key_t, key_eps = _keys(keys)
     t = prng.bcast(times(sde, key_t), x0)
     return t, *sde.perturb(key_eps, x0, t)

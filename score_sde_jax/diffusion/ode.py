@@ -1,8 +1,8 @@
-"""Ordinary differential equations dy/dt = velocity(y, t), solved for every image of a batch by itself, on the device.
+"""Adaptive solver of ordinary differential equations dy/dt = velocity(y, t), independent per image, on the device.
 
-The method is the pair of orders 5 and 4 of Dormand and Prince (J. Comp. Appl. Math. 6, 1980) with the step sizes of
-Hairer, Norsett and Wanner (Solving Ordinary Differential Equations I, Section II.4), which is also what scipy's RK45
-does; an image takes the same steps here as there.
+The method is the embedded Runge-Kutta pair of orders 5 and 4 of Dormand and Prince (J. Comp. Appl. Math. 6, 1980). Its
+step sizes are those of Hairer, Norsett and Wanner (Solving Ordinary Differential Equations I, Section II.4). It takes
+the same steps as scipy's RK45 (`tests/diffusion/test_ode.py`).
 """
 
 from collections.abc import Callable
@@ -30,22 +30,28 @@ STAGES = np.array(
         [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656, 0, 0],
         [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0],
     ]
-)  # the last stage is the result of order 5, whose slope begins the next step
+)  # The last stage is the result of order 5, so its slope is the first slope of the next step.
 FOURTH_ORDER = np.array([5179 / 57600, 0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40])
 NFE_PER_STEP, NFE_AT_START = 6, 2
-"""Evaluations of a step, accepted or not, and those that find the first slope and step size."""
+"""Evaluations of the velocity in a step, accepted or rejected, and before the first step."""
 
 
 class Solution(NamedTuple):
-    """State at the end, built as that at the start, evaluations for every image, and whether it got to the end."""
+    """Result of `dormand_prince`.
+
+    Attributes:
+        state: state at the end time, or the last accepted state of an image that did not converge.
+        nfe: number of evaluations of the velocity for each image.
+        converged: whether the solver reached the end time for each image.
+    """
 
     state: Any
     nfe: Int[Array, " batch"]
     converged: Flags
 
 
-class _Way(NamedTuple):
-    """Where every image is: time, state, slope there, size of its next step, and how its last step went."""
+class _SolverState(NamedTuple):
+    """Solver state of every image: time, state, slope, next step size, NFE, and how its last step ended."""
 
     t: Numbers
     state: State
@@ -53,7 +59,7 @@ class _Way(NamedTuple):
     size: Numbers
     nfe: Int[Array, " batch"]
     rejected: Flags
-    lost: Flags
+    failed: Flags
 
 
 def dormand_prince(
@@ -66,136 +72,165 @@ def dormand_prince(
     atol: float = 1e-5,
     max_evaluations: int = 10000,
 ) -> Solution:
-    """Solve dy/dt = velocity(y, t) from time `start` to `end`, which may be the earlier one.
+    """Solve dy/dt = velocity(y, t) from time `start` to time `end`.
 
-    `state` is a pytree of floats with the batch as first axis of every leaf; the velocity gets it with one time for
-    every image. Every image has its own time and step size, so its result does not depend on the others; one that has
-    arrived stays while the rest go on. A step is accepted where the root mean square, over all numbers of the image's
-    state, of error / (atol + rtol |y|) is below 1.
-    An image stops before the end, `converged` being False there and the state the last one that was accepted, when
-    another step would take more than `max_evaluations` in all, or when no step that the time resolves is accepted
-    (a velocity that is not finite, a tolerance below the rounding errors). What to do then is the caller's.
-    Raises ValueError for tolerances that are not above 0, or too few evaluations for one step.
+    Every image has its own time and step sizes, so its result does not depend on the rest of the batch. A step is
+    accepted if the root mean square of error / (atol + rtol |y|) over the state of the image is below 1. An image stops
+    early, with `converged` False, if the next step would exceed `max_evaluations`, or if the smallest step that the
+    time resolves is rejected: the velocity is not finite, or the tolerance is below the rounding error.
+
+    Args:
+        velocity: function (y, t) -> dy/dt of the states and one time per image.
+        state: initial state, a pytree whose leaves have the batch as their first axis.
+        start: initial time.
+        end: final time, before or after `start`.
+        rtol: relative tolerance; positive.
+        atol: absolute tolerance, in units of y; positive.
+        max_evaluations: upper bound on the NFE of each image, at least 8.
+
+    Raises:
+        ValueError: rtol, atol or max_evaluations is out of range.
     """
     check_options(rtol=rtol, atol=atol, max_evaluations=max_evaluations)
     leaf = jax.tree.leaves(state)[0]
     start, end = (jnp.full(len(leaf), time, leaf.dtype) for time in (start, end))
     norm = partial(_norm, rtol=rtol, atol=atol)
-    slope, size = _start(velocity, state, start, end, norm)
+    slope, size = _initial_step(velocity, state, start, end, norm)
 
-    def going(way: _Way) -> Flags:
-        return (way.t != end) & ~way.lost & (way.nfe + NFE_PER_STEP <= max_evaluations)
+    def is_active(solver: _SolverState) -> Flags:
+        return (solver.t != end) & ~solver.failed & (solver.nfe + NFE_PER_STEP <= max_evaluations)
 
-    def step(way: _Way) -> _Way:
-        active = going(way)
-        smallest = 10 * jnp.finfo(way.t.dtype).eps * jnp.abs(way.t)
-        left, size = jnp.abs(end - way.t), jnp.maximum(way.size, smallest)
-        last = size >= left
-        size = jnp.where(active, jnp.minimum(size, left), 0)
-        moved, slope, error = dormand_prince_step(velocity, way.state, way.slope, way.t, jnp.sign(end - way.t) * size)
-        error = norm(error, way.state, moved)
-        good = error < 1  # not where the error is not a number
+    def step(solver: _SolverState) -> _SolverState:
+        active = is_active(solver)
+        smallest = 10 * jnp.finfo(solver.t.dtype).eps * jnp.abs(solver.t)
+        remaining, size = jnp.abs(end - solver.t), jnp.maximum(solver.size, smallest)
+        is_last = size >= remaining
+        size = jnp.where(active, jnp.minimum(size, remaining), 0)
+        signed_size = jnp.sign(end - solver.t) * size
+        new_state, slope, error = dormand_prince_step(velocity, solver.state, solver.slope, solver.t, signed_size)
+        error = norm(error, solver.state, new_state)
+        passed = error < 1  # False if the error is not a number.
         factor = 0.9 * jnp.maximum(error, 1e-10) ** -0.2
-        grown = jnp.minimum(factor, jnp.where(way.rejected, 1, 10))
-        shrunk = jnp.where(jnp.isfinite(error), jnp.maximum(factor, 0.2), 0.2)
-        accepted = active & good
-        return _Way(
-            t=jnp.where(accepted, jnp.where(last, end, way.t + jnp.sign(end - way.t) * size), way.t),
-            state=_where(accepted, moved, way.state),
-            slope=_where(accepted, slope, way.slope),
-            size=jnp.where(active, size * jnp.where(good, grown, shrunk), way.size),
-            nfe=way.nfe + NFE_PER_STEP * active,
-            rejected=jnp.where(active, ~good, way.rejected),
-            lost=way.lost | (active & ~good & (size <= smallest)),
+        growth = jnp.minimum(factor, jnp.where(solver.rejected, 1, 10))
+        reduction = jnp.where(jnp.isfinite(error), jnp.maximum(factor, 0.2), 0.2)
+        accepted = active & passed
+        return _SolverState(
+            t=jnp.where(accepted, jnp.where(is_last, end, solver.t + signed_size), solver.t),
+            state=_where(accepted, new_state, solver.state),
+            slope=_where(accepted, slope, solver.slope),
+            size=jnp.where(active, size * jnp.where(passed, growth, reduction), solver.size),
+            nfe=solver.nfe + NFE_PER_STEP * active,
+            rejected=jnp.where(active, ~passed, solver.rejected),
+            failed=solver.failed | (active & ~passed & (size <= smallest)),
         )
 
-    never = jnp.zeros(len(start), bool)
-    way = _Way(start, state, slope, size, jnp.full(len(start), NFE_AT_START, jnp.int32), never, never)
-    way = jax.lax.while_loop(lambda way: jnp.any(going(way)), step, way)
-    return Solution(way.state, way.nfe, way.t == end)
+    false = jnp.zeros(len(start), bool)
+    solver = _SolverState(start, state, slope, size, jnp.full(len(start), NFE_AT_START, jnp.int32), false, false)
+    solver = jax.lax.while_loop(lambda solver: jnp.any(is_active(solver)), step, solver)
+    return Solution(solver.state, solver.nfe, solver.t == end)
 
 
 def dormand_prince_step(
     velocity: Velocity, state: State, slope: State, t: Numbers, size: Numbers
 ) -> tuple[State, State, State]:
-    """One step of a size that every image gives (below 0 for backwards): the state after it by the method of order 5,
-    the slope there, and the difference from the method of order 4. `slope` is that at the start of the step.
+    """Take one step of a given size for each image.
+
+    Args:
+        velocity: function (y, t) -> dy/dt.
+        state: state at the start of the step.
+        slope: velocity at the start of the step.
+        t: time of each image.
+        size: step size of each image; negative for steps backward in time.
+
+    Returns:
+        The state after the step by the method of order 5, the velocity there, and the difference from the method of
+        order 4, which estimates the error.
     """
 
     def stage(carry: tuple[PyTree, State], row: tuple[Array, Array, Array]) -> tuple[tuple[PyTree, State], None]:
         (slopes, _), (i, node, weights) = carry, row
-        moved = _move(state, size, _combine(weights, slopes))
-        slope = velocity(moved, t + node.astype(t.dtype) * size)
+        stage_state = _advance(state, size, _combine(weights, slopes))
+        slope = velocity(stage_state, t + node.astype(t.dtype) * size)
         slopes = jax.tree.map(lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, i, 0), slopes, slope)
-        return (slopes, moved), None
+        return (slopes, stage_state), None
 
-    # Stage after stage in a scan, so that the velocity is compiled once and not six times.
+    # The stages run in a scan, so the velocity is compiled once instead of six times.
     slopes = jax.tree.map(lambda dy: jnp.zeros((len(NODES), *dy.shape), dy.dtype).at[0].set(dy), slope)
     rows = jnp.arange(1, len(NODES)), jnp.asarray(NODES[1:]), jnp.asarray(STAGES[1:])
-    (slopes, moved), _ = jax.lax.scan(stage, (slopes, state), rows)
+    (slopes, new_state), _ = jax.lax.scan(stage, (slopes, state), rows)
     difference = _combine(jnp.asarray(STAGES[-1] - FOURTH_ORDER), slopes)
-    error = jax.tree.map(lambda dy: _columns(size, dy) * dy, difference)
-    return moved, jax.tree.map(lambda dy: dy[-1], slopes), error
+    error = jax.tree.map(lambda dy: _bcast(size, dy) * dy, difference)
+    return new_state, jax.tree.map(lambda dy: dy[-1], slopes), error
 
 
 def check_options(*, rtol: float, atol: float, max_evaluations: int) -> None:
-    """Raise ValueError for options that `dormand_prince` cannot take."""
-    if not (rtol > 0 and atol > 0):
-        raise ValueError(f"rtol={rtol} and atol={atol} must be above 0")
+    """Check the options of `dormand_prince`.
+
+    Args:
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        max_evaluations: upper bound on the NFE.
+
+    Raises:
+        ValueError: a tolerance is not positive, or max_evaluations is below the NFE of one step.
+    """
+    for name, tolerance in {"rtol": rtol, "atol": atol}.items():
+        if not tolerance > 0:
+            raise ValueError(f"{name} must be > 0, got {tolerance}")
     if max_evaluations < NFE_AT_START + NFE_PER_STEP:
-        raise ValueError(
-            f"max_evaluations={max_evaluations}: at least {NFE_AT_START + NFE_PER_STEP}, those of one step"
-        )
+        raise ValueError(f"max_evaluations must be >= {NFE_AT_START + NFE_PER_STEP}, got {max_evaluations}")
 
 
-def _start(
+def _initial_step(
     velocity: Velocity, state: State, start: Numbers, end: Numbers, norm: Callable[..., Numbers]
 ) -> tuple[State, Numbers]:
-    """The slope at the start and the size of the first step, after a look at how fast the slope changes."""
+    """Return the slope at the start and the size of the first step, from an estimate of the second derivative."""
     direction, length = jnp.sign(end - start), jnp.abs(end - start)
 
-    def look(carry: tuple[State, Numbers], _: None) -> tuple[tuple[State, Numbers], tuple[State, Numbers]]:
-        """First at the start, then after an Euler step that moves by a hundredth of the state."""
+    def probe(carry: tuple[State, Numbers], _: None) -> tuple[tuple[State, Numbers], tuple[State, Numbers]]:
+        """Evaluate the slope first at the start, then after an Euler step of a hundredth of the state."""
         slope, size = carry
-        slope = velocity(_move(state, direction * size, slope), start + direction * size)
+        slope = velocity(_advance(state, direction * size, slope), start + direction * size)
         offset, rate = norm(state, state), norm(slope, state)
         size = jnp.minimum(jnp.where((offset < 1e-5) | (rate < 1e-5), 1e-6, 0.01 * offset / rate), length)
         return (slope, size), (slope, size)
 
-    nothing = jax.tree.map(jnp.zeros_like, state), jnp.zeros_like(start)
-    slopes, sizes = jax.lax.scan(look, nothing, None, length=2)[1]
+    zeros = jax.tree.map(jnp.zeros_like, state), jnp.zeros_like(start)
+    slopes, sizes = jax.lax.scan(probe, zeros, None, length=2)[1]
     first, second = (jax.tree.map(lambda dy, i=i: dy[i], slopes) for i in (0, 1))
-    size = sizes[0]
-    change = norm(jax.tree.map(jnp.subtract, second, first), state) / jnp.where(size > 0, size, 1)
+    euler_size = sizes[0]
+    change = norm(jax.tree.map(jnp.subtract, second, first), state) / jnp.where(euler_size > 0, euler_size, 1)
     rate = jnp.maximum(norm(first, state), change)
-    found = jnp.where(rate <= 1e-15, jnp.maximum(1e-6, 1e-3 * size), (0.01 / rate) ** 0.2)
-    return first, jnp.where(jnp.isfinite(found), jnp.minimum(found, 100 * size), 0)
+    size = jnp.where(rate <= 1e-15, jnp.maximum(1e-6, 1e-3 * euler_size), (0.01 / rate) ** 0.2)
+    return first, jnp.where(jnp.isfinite(size), jnp.minimum(size, 100 * euler_size), 0)
 
 
-def _norm(error: State, *at: State, rtol: float, atol: float) -> Numbers:
-    """Root mean square of error / (atol + rtol |y|) for every image, with the largest |y| of the states `at`."""
+def _norm(error: State, *states: State, rtol: float, atol: float) -> Numbers:
+    """Return the root mean square of error / (atol + rtol |y|) of each image, with the largest |y| of the states."""
 
-    def square(error: Array, *at: Array) -> Array:
-        largest = jnp.max(jnp.abs(jnp.stack(at)), axis=0)
+    def square(error: Array, *states: Array) -> Array:
+        largest = jnp.max(jnp.abs(jnp.stack(states)), axis=0)
         return jnp.sum(jnp.reshape((error / (atol + rtol * largest)) ** 2, (len(error), -1)), axis=1)
 
-    squares = jax.tree.leaves(jax.tree.map(square, error, *at))
+    squares = jax.tree.leaves(jax.tree.map(square, error, *states))
     return jnp.sqrt(sum(squares) * len(squares[0]) / sum(leaf.size for leaf in jax.tree.leaves(error)))
 
 
-def _move(state: State, size: Numbers, slope: State) -> State:
-    return jax.tree.map(lambda y, dy: y + _columns(size, y) * dy, state, slope)
+def _advance(state: State, size: Numbers, slope: State) -> State:
+    """Return the state after an Euler step."""
+    return jax.tree.map(lambda y, dy: y + _bcast(size, y) * dy, state, slope)
 
 
-def _columns(values: Shaped[Array, " batch"], like: Float[Array, "batch ..."]) -> Shaped[Array, "..."]:
-    """One value per image, shaped to go with a leaf of the state."""
+def _bcast(values: Shaped[Array, " batch"], like: Float[Array, "batch ..."]) -> Shaped[Array, "..."]:
+    """Reshape one value per image so that it broadcasts over a leaf of the state."""
     return jnp.reshape(values, (-1,) + (1,) * (like.ndim - 1))
 
 
-def _where(chosen: Flags, new: State, old: State) -> State:
-    return jax.tree.map(lambda n, o: jnp.where(_columns(chosen, o), n, o), new, old)
+def _where(accepted: Flags, new: State, old: State) -> State:
+    """Select the new state of the accepted images and the old state of the others."""
+    return jax.tree.map(lambda n, o: jnp.where(_bcast(accepted, o), n, o), new, old)
 
 
 def _combine(weights: Float[Array, " stages"], slopes: PyTree[Float[Array, "stages batch ..."]]) -> State:
-    """Weighted sum of slopes; not a matrix product, which accelerators round to fewer digits."""
-    return jax.tree.map(lambda dy: jnp.sum(_columns(weights.astype(dy.dtype), dy) * dy, axis=0), slopes)
+    """Return the weighted sum of slopes; a matrix product would have reduced precision on accelerators."""
+    return jax.tree.map(lambda dy: jnp.sum(_bcast(weights.astype(dy.dtype), dy) * dy, axis=0), slopes)

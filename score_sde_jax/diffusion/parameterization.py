@@ -1,7 +1,11 @@
-"""What the network's output means and what it is told: eps_hat = skip (x - c) + output F(input (x - c), condition).
+"""Preconditioning and noise-level conditioning of a network F.
 
-Every parameterization is turned into a noise prediction eps_hat(x, t) = E[eps | x_t = x]; no other module knows which
-one was used.
+A `Parameterization` turns F into a noise prediction
+
+    eps_hat(x, t) = c_skip (x - c) + c_out F(c_in (x - c), condition),    c = alpha(t) center,
+
+which approximates E[eps | x_t = x]. All other modules see the noise prediction alone. Equation numbers refer to
+docs/theory.md.
 """
 
 import dataclasses
@@ -22,81 +26,152 @@ Network = Callable[..., Shaped[Array, "batch ..."]]
 
 
 class Coefficients(NamedTuple):
-    """Scalars (or one per image) of eps_hat = skip x + output F(input x)."""
+    """Coefficients of eps_hat = c_skip x + c_out F(c_in x), scalars or one per image.
+
+    Attributes:
+        skip: c_skip.
+        output: c_out.
+        input: c_in.
+    """
 
     skip: Time | float
     output: Time | float
     input: Time | float
 
 
-# ------------------------------------------------------------------------- what the network's output means
+# ------------------------------------------------------------------------- preconditioning
 
 
 def score(sde: SDE, t: Time) -> Coefficients:
-    """F is the score itself, as in NCSN (arXiv 1907.05600): eps_hat = -sigma F."""
+    """Return the coefficients of a network that predicts the score, as in NCSN: eps_hat = -sigma F.
+
+    Args:
+        sde: diffusion.
+        t: time.
+
+    Reference: arXiv 1907.05600; theory.md eq. (4).
+    """
     return Coefficients(0.0, -sde.sigma(t), 1.0)
 
 
 def scaled_score(sde: SDE, t: Time) -> Coefficients:
-    """F is sigma times the score, as in NCSNv2 (arXiv 2006.09011, technique 3): eps_hat = -F."""
+    """Return the coefficients of a network that predicts sigma times the score, as in NCSNv2: eps_hat = -F.
+
+    Args:
+        sde: diffusion.
+        t: time.
+
+    Reference: arXiv 2006.09011, technique 3.
+    """
     del sde, t
     return Coefficients(0.0, -1.0, 1.0)
 
 
 def noise(sde: SDE, t: Time) -> Coefficients:
-    """F is the noise, as in DDPM (arXiv 2006.11239)."""
+    """Return the coefficients of a network that predicts the noise, as in DDPM: eps_hat = F.
+
+    Args:
+        sde: diffusion.
+        t: time.
+
+    Reference: arXiv 2006.11239.
+    """
     del sde, t
     return Coefficients(0.0, 1.0, 1.0)
 
 
 def edm(sde: SDE, t: Time, *, sigma_data: float = 0.5) -> Coefficients:
-    """Inputs and targets of F have unit variance (arXiv 2206.00364, Table 1), rewritten for eps with alpha restored,
-    eq. (10).
+    """Return the coefficients of EDM, for which inputs and targets of F have unit variance.
+
+    The published coefficients give the denoised image for alpha = 1; these give the noise for any alpha.
+
+    Args:
+        sde: diffusion.
+        t: time.
+        sigma_data: standard deviation of the centered data, in units of x_0; positive.
+
+    Reference: arXiv 2206.00364, Table 1; theory.md eq. (10).
     """
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     variance = sigma**2 + (alpha * sigma_data) ** 2
     return Coefficients(sigma / variance, -alpha * sigma_data / jnp.sqrt(variance), 1 / jnp.sqrt(variance))
 
 
-# ------------------------------------------------------------------------- what the network is told about t
+# ------------------------------------------------------------------------- noise-level conditions
 
 
 def none(sde: SDE, t: Time) -> None:
-    """Nothing, as in NCSNv2."""
+    """Return None: the network is not conditioned on the noise level, as in NCSNv2.
+
+    Args:
+        sde: diffusion.
+        t: time.
+    """
     del sde, t
 
 
 def level_index(sde: SDE, t: Time, *, num_levels: int = 10) -> Int[Array, "..."]:
-    """Number of the nearest ladder level, 0 being the largest noise, as in NCSN."""
+    """Return the index of the nearest of evenly spaced times, 0 at the largest noise, as in NCSN.
+
+    Args:
+        sde: diffusion.
+        t: time.
+        num_levels: number of noise levels, at least 2.
+    """
     fraction = (sde.t_max - t) / (sde.t_max - sde.t_min)
     return jnp.round(fraction * (num_levels - 1)).astype(jnp.int32)
 
 
 def log_sigma(sde: SDE, t: Time) -> Time:
-    """Log sigma(t), as in NCSN++ (arXiv 2011.13456, Appendix C)."""
+    """Return log sigma(t), as in NCSN++.
+
+    Args:
+        sde: diffusion.
+        t: time.
+
+    Reference: arXiv 2011.13456, Appendix C.
+    """
     return jnp.log(sde.sigma(t))
 
 
 def quarter_log_sigma(sde: SDE, t: Time) -> Time:
-    """log(sigma(t)) / 4, as in EDM (arXiv 2206.00364, Table 1)."""
+    """Return log(sigma(t)) / 4, as in EDM.
+
+    Args:
+        sde: diffusion.
+        t: time.
+
+    Reference: arXiv 2206.00364, Table 1.
+    """
     return 0.25 * jnp.log(sde.sigma(t))
 
 
 def scaled_time(sde: SDE, t: Time, *, scale: float = 999.0) -> Time:
-    """999 t, as in DDPM++; on the DDPM table this is the level number."""
+    """Return t times a constant, as in DDPM++; for `DDPM` with 1000 levels, 999 t is the index of the level.
+
+    Args:
+        sde: diffusion.
+        t: time.
+        scale: factor of t.
+    """
     del sde
     return scale * t
 
 
-# ------------------------------------------------------------------------- both together
+# ------------------------------------------------------------------------- noise prediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parameterization:
-    """How x, t enter the network and how its output becomes a noise prediction, or the probabilities of the classes.
+    """Map from a network to a noise prediction, or from a classifier to log probabilities.
 
-    `center` is the image value that the network sees as 0 and `input_scale` multiplies what is left: data in [0, 1] and
-    networks that compute 2 x - 1 have center 0.5 and input_scale 2.
+    For data in [0, 1] and a published network that computes 2 x - 1, center is 0.5 and input_scale is 2.
+
+    Attributes:
+        coefficients: preconditioning (sde, t) -> `Coefficients`.
+        condition: noise-level condition (sde, t) -> number, or None.
+        center: pixel value that is 0 in the input of the network.
+        input_scale: factor of the centered input, beside c_in.
     """
 
     coefficients: Callable[[SDE, Time], Coefficients]
@@ -111,31 +186,51 @@ class Parameterization:
         label: Int[Array, " batch"] | None = None,
         augment: Float[Array, "batch parameters"] | None = None,
     ) -> NoiseFn:
-        """(x, t) -> eps_hat, given the labels and augmentations of the images; `network` takes (x, `Condition`)."""
+        """Return the noise prediction (x, t) -> eps_hat of a network.
+
+        Args:
+            network: function (x, `Condition`) -> F.
+            sde: diffusion.
+            label: class of each image; None for an unconditional prediction.
+            augment: augmentation parameters of each image, if any.
+        """
 
         def noise_fn(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:
             skip, output, _ = self.coefficients(sde, t)
-            seen, noise = self.inputs(sde, x, t)
-            return skip * self._centered(sde, x, t) + output * network(seen, Condition(noise, label, augment))
+            inputs, noise = self.inputs(sde, x, t)
+            return skip * self._centered(sde, x, t) + output * network(inputs, Condition(noise, label, augment))
 
         return noise_fn
 
     def log_probabilities(self, network: Network, sde: SDE) -> LogProbabilities:
-        """(x, t) -> log p(class | x_t = x) of every class; `network` is a classifier, and returns logits.
+        """Return the log probabilities (x, t) -> log p(class | x_t = x) of a classifier of noisy images.
 
-        It sees what a network that predicts the noise would see; `skip` and `output` are of no use to it.
+        The classifier has the inputs of a noise prediction; c_skip and c_out are not used.
+
+        Args:
+            network: function (x, `Condition`) -> logits.
+            sde: diffusion.
         """
 
         def log_probabilities(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch classes"]:
-            seen, noise = self.inputs(sde, x, t)
-            return jax.nn.log_softmax(network(seen, Condition(noise)))
+            inputs, noise = self.inputs(sde, x, t)
+            return jax.nn.log_softmax(network(inputs, Condition(noise)))
 
         return log_probabilities
 
     def inputs(
         self, sde: SDE, x: Float[Array, "batch *shape"], t: Time
     ) -> tuple[Float[Array, "batch *shape"], Shaped[Array, " batch"] | None]:
-        """What the network sees of x_t = x, and its noise condition for each image."""
+        """Return the input of the network and its noise-level condition.
+
+        Args:
+            sde: diffusion.
+            x: noisy images.
+            t: time.
+
+        Returns:
+            The preconditioned images, and one number per image or None.
+        """
         noise = self.condition(sde, t)
         if noise is not None:
             noise = jnp.broadcast_to(jnp.reshape(noise, -1), (len(x),))

@@ -1,8 +1,8 @@
-"""Samplers: a step is step(keys, x, t, s) -> x, and one `lax.scan` runs them all and carries what they remember.
+"""Samplers: predictors, correctors, time grids, and one `lax.scan` that runs them.
 
-`keys` holds one PRNG key for every image, so image number i depends on (seed, i) alone. Predictors (`predictors.py`)
-move from time t to time s < t; correctors (`correctors.py`) move at time t; `chain` composes them; time grids are in
-`times.py`.
+A sampler step maps x from time t to time s: step(keys, x, t, s) -> x, with one PRNG key per image. A predictor
+(`predictors.py`) has s < t; a corrector (`correctors.py`) stays at time t. `chain` composes steps, such as a predictor
+and a corrector, and `run` applies a step along a time grid (`times.py`).
 """
 
 from score_sde_jax.samplers.correctors import CORRECTORS

@@ -1,5 +1,6 @@
-"""Correctors: Langevin dynamics at one time t, which leaves p_t invariant up to the step size. Equations:
-docs/theory.md.
+"""Correctors: Langevin dynamics at a fixed time t, which leaves p_t invariant as the step size goes to 0.
+
+Equation numbers refer to docs/theory.md.
 """
 
 from collections.abc import Callable
@@ -14,21 +15,31 @@ from score_sde_jax.diffusion.parameterization import NoiseFn
 from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.samplers.step import Images, Keys, Scalar, Step
 
-# (score, noise, sigma) -> step size, a scalar or one for every image as (batch, 1, ..., 1)
+# (score, noise, sigma) -> step size, a scalar or (batch, 1, ..., 1).
 StepSize = Callable[[Images, Images, Scalar], Float[Array, "..."]]
 
 
 def langevin_dynamics(
     sde: SDE, noise_fn: NoiseFn, step_size: StepSize, num_steps: int, *, shrink: bool = False
 ) -> Step:
-    """`num_steps` Langevin steps x <- x + size s(x) + sqrt(2 size) z at one time, eq. (9).
+    """Return Langevin dynamics x <- x + eta s(x) + sqrt(2 eta) z with step size eta.
 
-    NCSNv2 and the released code of NCSN write it so; the formula of arXiv 1907.05600, eq. 4, has size = eps / 2.
-    `shrink` multiplies the size by the square of the scale of the forward step from s to t, eq. (25).
-    Raises ValueError for fewer than 1 step.
+    The formula of arXiv 1907.05600, eq. 4, has eta = epsilon / 2; the released code of NCSN and NCSNv2 uses this form.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        step_size: function (score, noise, sigma) -> eta.
+        num_steps: number of Langevin steps, at least 1.
+        shrink: whether to multiply eta by (alpha(t) / alpha(s))^2, as score-SDE does for VP.
+
+    Raises:
+        ValueError: num_steps is below 1.
+
+    Reference: arXiv 1907.05600, Algorithm 1; theory.md eqs. (9) and (25).
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps={num_steps} must be at least 1")
+        raise ValueError(f"num_steps must be >= 1, got {num_steps}")
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
         factor = (sde.alpha(t) / sde.alpha(s)) ** 2 if shrink else 1.0
@@ -47,14 +58,25 @@ def langevin_dynamics(
 def annealed_langevin(
     sde: SDE, noise_fn: NoiseFn, *, step_size: float = 0.2, num_steps: int = 100, shrink: bool = False
 ) -> Step:
-    """Langevin steps of size step_size sigma(t)^2, annealed with the noise level, eq. (9) (arXiv 1907.05600, Algorithm
-    1).
+    """Return annealed Langevin dynamics, with step size step_size sigma(t)^2.
 
-    `step_size` is the papers' step_lr / sigma_L^2 (NCSN 2e-5 / 0.01^2 = 0.2, NCSNv2 on CIFAR-10 6.2e-6 / 0.01^2 =
-    0.062), a pure number below 2, for any SDE; score-SDE's `ald` corrector writes it 2 snr^2, with `shrink` on VP.
+    In terms of the released code, step_size is step_lr / sigma_L^2: 2e-5 / 0.01^2 = 0.2 for NCSN and 6.2e-6 / 0.01^2 =
+    0.062 for NCSNv2 on CIFAR-10. For the `ald` corrector of score-SDE it is 2 snr^2, with `shrink` on VP.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        step_size: step size in units of sigma(t)^2, above 0 and below 2.
+        num_steps: number of Langevin steps at each noise level, at least 1.
+        shrink: whether to multiply the step size by (alpha(t) / alpha(s))^2, as score-SDE does for VP.
+
+    Raises:
+        ValueError: step_size or num_steps is out of range.
+
+    Reference: arXiv 1907.05600, Algorithm 1; theory.md eq. (9).
     """
     if not 0 < step_size < 2:
-        raise ValueError(f"step_size={step_size} is in units of sigma^2 and must lie between 0 and 2")
+        raise ValueError(f"step_size must be > 0 and < 2, in units of sigma^2, got {step_size}")
     return langevin_dynamics(sde, noise_fn, lambda score, z, sigma: step_size * sigma**2, num_steps, shrink=shrink)
 
 
@@ -67,16 +89,26 @@ def langevin(
     norms: Literal["image", "batch"] = "image",
     shrink: bool = False,
 ) -> Step:
-    """Langevin steps of size 2 (snr |z| / |score|)^2, eq. (19) (arXiv 2011.13456, Algorithm 4).
+    """Return Langevin dynamics with the adaptive step size 2 (snr |z| / |score|)^2 of score-SDE.
 
-    The lengths are every image's own, or with `norms` = "batch" their means over the batch, as published; an image then
-    depends on its batch, and where each device runs the sampler (`Pmap`) on that of its device. score-SDE's code has
-    `shrink` on VP.
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        snr: ratio of the norms of the score term and the noise term; positive.
+        num_steps: number of Langevin steps at each time, at least 1.
+        norms: "image" for the norms of each image; "batch" for their means over the batch, as published. An image then
+            depends on its batch; with parallel=pmap the mean is over the images of one device.
+        shrink: whether to multiply the step size by (alpha(t) / alpha(s))^2, as score-SDE does for VP.
+
+    Raises:
+        ValueError: snr, num_steps or norms is out of range.
+
+    Reference: arXiv 2011.13456, Algorithm 4; theory.md eq. (19).
     """
     if not snr > 0:
-        raise ValueError(f"snr={snr} must be above 0")
+        raise ValueError(f"snr must be > 0, got {snr}")
     if norms not in ("image", "batch"):
-        raise ValueError(f"norms={norms!r}: allowed are 'image' and 'batch'")
+        raise ValueError(f"norms must be 'image' or 'batch', got {norms!r}")
 
     def step_size(score: Images, z: Images, sigma: Scalar) -> Float[Array, "..."]:
         del sigma
@@ -91,7 +123,12 @@ def langevin(
 
 
 def none(sde: SDE, noise_fn: NoiseFn) -> Step:
-    """No corrector."""
+    """Return the identity: no corrector.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat, which is not called.
+    """
     del sde, noise_fn
     return Step(lambda keys, x, t, s: x, nfe=0)
 

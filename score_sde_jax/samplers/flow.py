@@ -1,5 +1,6 @@
-"""The probability flow as a map: images to latents at t_max and back, and ways between latents. Equations:
-docs/theory.md.
+"""Probability flow ODE as an invertible map between images and latents, and interpolation of latents.
+
+Equation numbers refer to docs/theory.md.
 """
 
 from typing import Any
@@ -26,9 +27,22 @@ def solve(
     atol: float = 1e-5,
     max_evaluations: int = 10000,
 ) -> ode.Solution:
-    """Carry images from time t to time s, earlier or later, by the probability flow, eq. (14).
+    """Solve the probability flow ODE from time t to time s with an adaptive solver.
 
-    The network is evaluated at a time of every image's own. Images that are not `converged` did not get to s.
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat; it is called with one time per image.
+        x: images at time t.
+        t: initial time.
+        s: final time, before or after t.
+        rtol: relative tolerance of the solver; positive.
+        atol: absolute tolerance of the solver; positive.
+        max_evaluations: upper bound on the NFE of each image, at least 8.
+
+    Returns:
+        The solution. An image that is not `converged` did not reach time s.
+
+    Reference: theory.md eq. (14).
     """
 
     def velocity(x: Images, t: Float[Array, " batch"]) -> Images:
@@ -39,35 +53,53 @@ def solve(
 
 
 def encode(sde: SDE, noise_fn: NoiseFn, x0: Images, **options: Any) -> ode.Solution:
-    """Latents of images: where the flow takes them from t_min to t_max (arXiv 2011.13456, Section 4.3).
+    """Map images to latents, by the probability flow ODE from t_min to t_max.
 
-    `options` are those of `solve`.
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        x0: images.
+        **options: tolerances and NFE bound of `solve`.
+
+    Reference: arXiv 2011.13456, Section 4.3.
     """
     return solve(sde, noise_fn, x0, sde.t_min, sde.t_max, **options)
 
 
 def decode(sde: SDE, noise_fn: NoiseFn, latents: Images, **options: Any) -> ode.Solution:
-    """Images of latents: where the flow takes them from t_max to t_min; the inverse of `encode`."""
+    """Map latents to images, by the probability flow ODE from t_max to t_min; the inverse of `encode`.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        latents: latents at t_max.
+        **options: tolerances and NFE bound of `solve`.
+    """
     return solve(sde, noise_fn, latents, sde.t_max, sde.t_min, **options)
 
 
 def interpolate(
     first: Images, second: Images, fractions: Float[Array, " fractions"]
 ) -> Float[Array, "fractions batch *shape"]:
-    """Points on the great circle from `first` (fraction 0) to `second` (1), for each pair by itself, eq. (26).
+    """Interpolate spherically between pairs of latents, which keeps the norm.
 
-    Unlike points of the straight line, they are as long as latents are.
+    Args:
+        first: latents at fraction 0.
+        second: latents at fraction 1.
+        fractions: positions between the two, 0 to 1.
+
+    Reference: theory.md eq. (26).
     """
 
-    def between(first: Array, second: Array) -> Array:
+    def slerp(first: Array, second: Array) -> Array:
         lengths = jnp.linalg.norm(first) * jnp.linalg.norm(second)
         angle = jnp.arccos(jnp.clip(jnp.sum(first * second) / lengths, -1.0, 1.0))
 
-        def share(fraction: Array) -> Array:
-            # sin(fraction angle) / sin(angle), also where the angle is 0
+        def weight(fraction: Array) -> Array:
+            # sin(fraction angle) / sin(angle), with its limit at angle 0.
             return fraction * jnp.sinc(fraction * angle / jnp.pi) / jnp.sinc(angle / jnp.pi)
 
-        return jax.vmap(lambda fraction: share(1 - fraction) * first + share(fraction) * second)(fractions)
+        return jax.vmap(lambda fraction: weight(1 - fraction) * first + weight(fraction) * second)(fractions)
 
     flat = (jnp.reshape(images, (len(images), -1)) for images in (first, second))
-    return jnp.reshape(jax.vmap(between, out_axes=1)(*flat), (len(fractions), *first.shape))
+    return jnp.reshape(jax.vmap(slerp, out_axes=1)(*flat), (len(fractions), *first.shape))

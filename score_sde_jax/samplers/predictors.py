@@ -1,5 +1,6 @@
-"""Predictors: steps from time t to time s < t, along the reverse SDE or the probability flow. Equations:
-docs/theory.md.
+"""Predictors: steps from time t to time s < t of the reverse-time SDE or the probability flow ODE.
+
+Equation numbers refer to docs/theory.md.
 """
 
 from typing import Literal, NamedTuple
@@ -15,15 +16,22 @@ from score_sde_jax.samplers.step import Counts, Images, Keys, Scalar, Step
 
 
 def _transition(sde: SDE, t: Scalar, s: Scalar) -> tuple[Scalar, Scalar]:
-    """Scale and variance of the forward step q(x_t | x_s)."""
+    """Return scale and variance of the forward transition q(x_t | x_s)."""
     scale = sde.alpha(t) / sde.alpha(s)
     kept, total = scale * sde.sigma(s), sde.sigma(t)
-    # Factored, because a fused difference of squares rounds to below zero where s = t (the end of a ladder).
+    # The difference of squares is factored, since a fused multiply-add rounds it below 0 for s = t (grid `ladder`).
     return scale, jnp.maximum((total - kept) * (total + kept), 0.0)
 
 
 def euler_maruyama(sde: SDE, noise_fn: NoiseFn) -> Step:
-    """Euler-Maruyama on the reverse SDE of eq. (13), eq. (15) (arXiv 2011.13456, eq. 6)."""
+    """Return the Euler-Maruyama step of the reverse-time SDE.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+
+    Reference: arXiv 2011.13456, eq. 6; theory.md eqs. (13) and (15).
+    """
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
         f, g2, dt = sde.drift(t), sde.diffusion_squared(t), t - s
@@ -34,9 +42,14 @@ def euler_maruyama(sde: SDE, noise_fn: NoiseFn) -> Step:
 
 
 def reverse_diffusion(sde: SDE, noise_fn: NoiseFn, *, probability_flow: bool = False) -> Step:
-    """The reverse SDE discretized exactly as the forward one, eq. (16) (arXiv 2011.13456, Appendix E).
+    """Return the reverse diffusion step, which discretizes the reverse-time SDE like the forward SDE.
 
-    With `probability_flow` it discretizes the flow instead: half the score, and no noise, eq. (24).
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        probability_flow: whether to discretize the probability flow ODE instead: half the score and no noise.
+
+    Reference: arXiv 2011.13456, Appendices D.3 and E; theory.md eqs. (16) and (24).
     """
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
@@ -50,13 +63,22 @@ def reverse_diffusion(sde: SDE, noise_fn: NoiseFn, *, probability_flow: bool = F
 
 
 def ancestral(sde: SDE, noise_fn: NoiseFn, *, variance: Literal["posterior", "transition"] = "posterior") -> Step:
-    """A draw from q(x_s | x_t, x_0 = denoised), eq. (17), or with the variance of q(x_t | x_s).
+    """Return the ancestral sampling step, a draw from q(x_s | x_t, x_0) at the denoised image x_0.
 
-    score-SDE uses the posterior variance for VE and the transition variance for VP (arXiv 2011.13456, Appendix F;
-    arXiv 2006.11239, Section 3.2 compares the two).
+    score-SDE uses the posterior variance for VE and the transition variance for VP.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        variance: "posterior" for the variance of q(x_s | x_t, x_0), "transition" for that of q(x_t | x_s).
+
+    Raises:
+        ValueError: variance is neither.
+
+    Reference: arXiv 2006.11239, Section 3.2; arXiv 2011.13456, Appendix F; theory.md eq. (17).
     """
     if variance not in ("posterior", "transition"):
-        raise ValueError(f"variance={variance!r}: allowed are 'posterior' and 'transition'")
+        raise ValueError(f"variance must be 'posterior' or 'transition', got {variance!r}")
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
         scale, forward_variance = _transition(sde, t, s)
@@ -70,9 +92,15 @@ def ancestral(sde: SDE, noise_fn: NoiseFn, *, variance: Literal["posterior", "tr
 
 
 def ddim(sde: SDE, noise_fn: NoiseFn) -> Step:
-    """Deterministic step that keeps x_0 and eps fixed, eq. (18) (arXiv 2010.02502, eq. 12 with eta = 0).
+    """Return the deterministic DDIM step, which keeps the predicted x_0 and eps.
 
-    For alpha = 1 and sigma(t) = t this is Euler's method on the probability flow.
+    For alpha = 1 and sigma(t) = t it is Euler's method for the probability flow ODE.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+
+    Reference: arXiv 2010.02502, eq. 12 with eta = 0; theory.md eq. (18).
     """
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
@@ -84,7 +112,14 @@ def ddim(sde: SDE, noise_fn: NoiseFn) -> Step:
 
 
 def euler(sde: SDE, noise_fn: NoiseFn) -> Step:
-    """Euler's step on the probability flow, eq. (14): Euler-Maruyama without noise and with half the score."""
+    """Return Euler's step of the probability flow ODE, of order 1.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+
+    Reference: theory.md eq. (14).
+    """
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
         del keys
@@ -94,7 +129,14 @@ def euler(sde: SDE, noise_fn: NoiseFn) -> Step:
 
 
 def heun(sde: SDE, noise_fn: NoiseFn) -> Step:
-    """Heun's second-order step on the probability flow, eq. (14) (arXiv 2206.00364, Algorithm 1 without churn)."""
+    """Return Heun's step of the probability flow ODE, of order 2, with 2 network evaluations.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+
+    Reference: arXiv 2206.00364, Algorithm 1 without its last Euler step; theory.md eq. (14).
+    """
 
     def velocity(x: Images, t: Scalar) -> Images:
         return sde.velocity(x, noise_fn(x, t), t)
@@ -108,29 +150,39 @@ def heun(sde: SDE, noise_fn: NoiseFn) -> Step:
 
 
 class Denoised(NamedTuple):
-    """The denoised images of the step before, and log sigma / alpha at its time."""
+    """Memory of `dpmpp_2m`.
+
+    Attributes:
+        images: denoised images of the previous step.
+        half_log_snr: lambda = log(alpha / sigma) at the time of the previous step.
+    """
 
     images: Images
     half_log_snr: Scalar
 
 
 def dpmpp_2m(sde: SDE, noise_fn: NoiseFn) -> Step:
-    """DPM-Solver++(2M), eq. (35): second order for one evaluation a step (arXiv 2211.01095, Algorithm 2).
+    """Return the multistep DPM-Solver++(2M) step, of order 2 with 1 network evaluation.
 
-    DDIM with the denoised image extrapolated from the step before. The first step has none before it and is DDIM.
+    It is a DDIM step with the denoised image extrapolated from the previous step. The first step is a DDIM step.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+
+    Reference: arXiv 2211.01095, Algorithm 2; theory.md eq. (35).
     """
 
     def init(x: Images) -> Denoised:
-        return Denoised(
-            jnp.zeros_like(x), jnp.asarray(-jnp.inf, x.dtype)
-        )  # infinitely long ago: no share of it is left
+        # A previous step at lambda = -inf has an infinite step size, so its weight in the extrapolation is 0.
+        return Denoised(jnp.zeros_like(x), jnp.asarray(-jnp.inf, x.dtype))
 
-    def move(keys: Keys, x: Images, t: Scalar, s: Scalar, before: Denoised) -> tuple[Images, Denoised]:
+    def move(keys: Keys, x: Images, t: Scalar, s: Scalar, previous: Denoised) -> tuple[Images, Denoised]:
         del keys
-        now = Denoised(sde.denoised(x, noise_fn(x, t), t), sde.half_log_snr(t))
-        h, h_before = sde.half_log_snr(s) - now.half_log_snr, now.half_log_snr - before.half_log_snr
-        x0 = now.images + h / (2 * h_before) * (now.images - before.images)
-        return sde.sigma(s) / sde.sigma(t) * x - sde.alpha(s) * jnp.expm1(-h) * x0, now
+        current = Denoised(sde.denoised(x, noise_fn(x, t), t), sde.half_log_snr(t))
+        h, h_previous = sde.half_log_snr(s) - current.half_log_snr, current.half_log_snr - previous.half_log_snr
+        x0 = current.images + h / (2 * h_previous) * (current.images - previous.images)
+        return sde.sigma(s) / sde.sigma(t) * x - sde.alpha(s) * jnp.expm1(-h) * x0, current
 
     return Step(move, nfe=1, init=init)
 
@@ -138,25 +190,41 @@ def dpmpp_2m(sde: SDE, noise_fn: NoiseFn) -> Step:
 def dormand_prince(
     sde: SDE, noise_fn: NoiseFn, *, rtol: float = 1e-5, atol: float = 1e-5, max_evaluations: int = 10000
 ) -> Step:
-    """The probability flow of eq. (14) from t to s by an adaptive solver, every image with steps of its own.
+    """Return a step that solves the probability flow ODE adaptively, with independent steps for each image.
 
-    With a uniform grid of num_steps = 1 it is the whole way (arXiv 2011.13456, Section 4.3); with more it passes
-    through their times, so that frames show the way. `max_evaluations` is that of one step; an image that would need
-    more is not a number from there on. Raises ValueError as `ode.check_options`.
+    On a grid of one step it is the published sampler; a finer grid adds times for intermediate samples. An image whose
+    solver does not reach time s becomes not a number.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        rtol: relative tolerance of the solver; positive.
+        atol: absolute tolerance of the solver; positive.
+        max_evaluations: upper bound on the NFE of each image in one step of the grid, at least 8.
+
+    Raises:
+        ValueError: rtol, atol or max_evaluations is out of range.
+
+    Reference: arXiv 2011.13456, Section 4.3; theory.md eq. (14).
     """
     ode.check_options(rtol=rtol, atol=atol, max_evaluations=max_evaluations)
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> tuple[Images, Counts]:
         del keys
-        found = solve(sde, noise_fn, x, t, s, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
-        # What the solver left on its way is no image of time s: let nobody take it for one.
-        return jnp.where(prng.bcast(found.converged, x), found.state, jnp.nan), found.nfe
+        solution = solve(sde, noise_fn, x, t, s, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
+        # The last accepted state of a failed solver is not a sample at time s, so it must not pass for one.
+        return jnp.where(prng.bcast(solution.converged, x), solution.state, jnp.nan), solution.nfe
 
     return Step(move, nfe=None)
 
 
 def none(sde: SDE, noise_fn: NoiseFn) -> Step:
-    """Stay where you are: annealed Langevin dynamics has no predictor."""
+    """Return the identity: no predictor, as in annealed Langevin dynamics.
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat, which is not called.
+    """
     del sde, noise_fn
     return Step(lambda keys, x, t, s: x, nfe=0)
 

@@ -1,4 +1,4 @@
-"""A whole sampler: from the prior through every step, in one `lax.scan`, to the images."""
+"""Samplers from the prior to the images: initial noise, one `lax.scan` over the steps, final denoising."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,13 @@ from score_sde_jax.samplers.step import Counts, Images, Keys, Step
 
 
 class Samples(NamedTuple):
-    """Images, frames of their way, and how often the network was evaluated for each (NFE)."""
+    """Result of a sampler.
+
+    Attributes:
+        images: final images.
+        frames: intermediate samples, evenly spaced over the steps; the last one follows the last step.
+        nfe: number of function evaluations (NFE), the network calls for each image.
+    """
 
     images: Images
     frames: Float[Array, "frames batch *shape"]
@@ -23,20 +29,25 @@ class Samples(NamedTuple):
 
 
 def run(step: Step, times: Float[Array, " points"], keys: Keys, x: Images, *, num_frames: int = 0) -> Samples:
-    """Apply `step` to every pair of consecutive times (t, s), in one scan.
+    """Apply a step to every pair of consecutive times (t, s), in one scan.
 
-    Returns the last x and num_frames images of the way, evenly spaced and ending with the last; no other one is kept.
+    Args:
+        step: sampler step.
+        times: decreasing times.
+        keys: one PRNG key per image.
+        x: images at the first time.
+        num_frames: number of intermediate samples, at most the number of steps; memory does not depend on the steps.
     """
     num_steps = len(times) - 1
 
     def body(carry: tuple[Samples, PyTree], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Samples, PyTree], None]:
-        ((x, frames, evaluations), memory), (i, t, s) = carry, inputs
-        x, more, memory = step.apply(prng.fold_in(keys, i), x, t, s, memory)
-        if num_frames:  # every step overwrites its frame, so a frame ends as the last step that falls in it
+        ((x, frames, nfe), memory), (i, t, s) = carry, inputs
+        x, step_nfe, memory = step.apply(prng.fold_in(keys, i), x, t, s, memory)
+        if num_frames:  # Every step overwrites its frame, so a frame holds the last of its steps.
             frames = jax.lax.dynamic_update_index_in_dim(frames, x, i * num_frames // num_steps, axis=0)
-        return (Samples(x, frames, evaluations + more), memory), None
+        return (Samples(x, frames, nfe + step_nfe), memory), None
 
-    # A frame that no step falls into (fewer steps than frames) would stay at the start: ask for no more than there are.
+    # With fewer steps than frames, some frames would never be written.
     num_frames = min(num_frames, num_steps)
     start = Samples(x, jnp.zeros((num_frames, *x.shape), x.dtype), jnp.zeros(len(x), jnp.int32))
     (samples, _), _ = jax.lax.scan(body, (start, step.memory(x)), (jnp.arange(num_steps), times[:-1], times[1:]))
@@ -44,17 +55,26 @@ def run(step: Step, times: Float[Array, " points"], keys: Keys, x: Images, *, nu
 
 
 def denoise(sde: SDE, noise_fn: NoiseFn, x: Images, t: Float[Array, ""]) -> Images:
-    """The final denoising step E[x_0 | x_t = x], eq. (5) (arXiv 2009.05475; arXiv 2006.09011)."""
+    """Apply the final denoising step E[x_0 | x_t = x].
+
+    Args:
+        sde: diffusion.
+        noise_fn: noise prediction (x, t) -> eps_hat.
+        x: images at time t.
+        t: last time of the sampler.
+
+    Reference: arXiv 2009.05475; arXiv 2006.09011; theory.md eq. (5).
+    """
     return sde.denoised(x, noise_fn(x, t), t)
 
 
 def _gaussian(sde: SDE, keys: Keys, like: Images) -> Images:
-    """N(0, sigma(t_max)^2), the prior of the SDE."""
+    """Draw from N(0, sigma(t_max)^2 I), the prior of the SDE."""
     return sde.prior(keys, like)
 
 
 def _uniform(sde: SDE, keys: Keys, like: Images) -> Images:
-    """Uniform on [0, 1), where NCSN and NCSNv2 start."""
+    """Draw uniformly from [0, 1), as NCSN and NCSNv2 do."""
     del sde
     return prng.uniform(keys, like)
 
@@ -64,9 +84,18 @@ PRIORS: dict[str, Callable[[SDE, Keys, Images], Images]] = {"gaussian": _gaussia
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """A whole sampler: where it starts, the step, the times it visits, and whether it ends with the denoising step.
+    """Sampler from the prior to the images.
 
-    `temperature` multiplies the prior's draw: below 1 images vary less (arXiv 2011.13456, Section 4.3).
+    Attributes:
+        sde: diffusion.
+        prior: initial noise (sde, keys, like) -> x, one of `PRIORS`.
+        step: function (sde, noise_fn) -> `Step`.
+        times: time grid, decreasing times.
+        denoise: whether the last step is the denoising step E[x_0 | x_t = x], which is one more network evaluation.
+        num_frames: number of intermediate samples to keep.
+        temperature: factor of the initial noise; below 1 reduces the variance of the images.
+
+    Reference: arXiv 2011.13456, Section 4.3, for the temperature.
     """
 
     sde: SDE
@@ -78,18 +107,22 @@ class Sampler:
     temperature: float = 1.0
 
     def __call__(self, noise_fn: NoiseFn, keys: Keys, like: Images, initial_noise: Images | None = None) -> Samples:
-        """Images of the shape and type of `like`, one for each key, and num_frames frames of their way.
+        """Draw one image per key.
 
-        `initial_noise` holds the images at the first time, such as latents, instead of the prior's draw.
+        Args:
+            noise_fn: noise prediction (x, t) -> eps_hat.
+            keys: one PRNG key per image.
+            like: array of the shape and dtype of the images.
+            initial_noise: x at the first time, such as latents; None draws it from the prior.
         """
         key_prior, key_run = prng.split(keys, 2)
         x = self.temperature * self.prior(self.sde, key_prior, like) if initial_noise is None else initial_noise
-        x, frames, evaluations = run(self.step(self.sde, noise_fn), self.times, key_run, x, num_frames=self.num_frames)
+        x, frames, nfe = run(self.step(self.sde, noise_fn), self.times, key_run, x, num_frames=self.num_frames)
         if self.denoise:
             x = denoise(self.sde, noise_fn, x, self.times[-1])
-        return Samples(x, frames, evaluations + self.denoise)
+        return Samples(x, frames, nfe + self.denoise)
 
     def nfe(self) -> int | None:
-        """Network evaluations for every image (NFE), or None where the images decide."""
-        step = self.step(self.sde, lambda x, t: x)  # counted by the step, whatever the network
+        """Return the number of function evaluations (NFE) per image; None if it differs between images."""
+        step = self.step(self.sde, lambda x, t: x)  # The NFE of a step does not depend on the network.
         return None if step.nfe is None else (len(self.times) - 1) * step.nfe + self.denoise

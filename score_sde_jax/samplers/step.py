@@ -1,4 +1,4 @@
-"""A step of a sampler, and steps made of several."""
+"""Sampler steps and their composition."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,11 +17,13 @@ Counts = Int[Array, " batch"]
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A sampler's step (keys, x, t, s) -> x and how often it evaluates the network for every image.
+    """Sampler step (keys, x, t, s) -> x.
 
-    Where the images decide how often, `evaluations` is None and `move` returns (x, evaluations of each image).
-    A multistep method also has `init`: `init(x)` is what it remembers before its first step, and `move` takes the
-    memory as a fifth argument and returns it as it is after the step: (what it returns without, memory).
+    Attributes:
+        move: function (keys, x, t, s) -> x. If `nfe` is None, it returns (x, NFE of each image) instead of x. If the
+            step has `init`, the function takes the memory as its fifth argument and returns (result, new memory).
+        nfe: number of network evaluations per image; None if it differs between images.
+        init: function x -> memory before the first step, for multistep methods; None for one-step methods.
     """
 
     move: Callable[..., Any]
@@ -29,41 +31,67 @@ class Step:
     init: Callable[[Images], PyTree] | None = None
 
     def __call__(self, keys: Keys, x: Images, t: Scalar, s: Scalar) -> Images:
-        """Move the images x from time t to time s, remembering nothing."""
+        """Move images from time t to time s, as the first step of a sampler.
+
+        Args:
+            keys: one PRNG key per image.
+            x: images at time t.
+            t: current time.
+            s: target time, at most t.
+        """
         return self.call_with_nfe(keys, x, t, s)[0]
 
     def call_with_nfe(self, keys: Keys, x: Images, t: Scalar, s: Scalar) -> tuple[Images, Counts]:
-        """The same, and how often the network was evaluated for each image."""
+        """Return the images of `__call__` and the NFE of each image."""
         return self.apply(keys, x, t, s, self.memory(x))[:2]
 
     def memory(self, x: Images) -> PyTree:
-        """What is remembered before the first step, from images x."""
+        """Return the memory before the first step.
+
+        Args:
+            x: images at the first time.
+        """
         return () if self.init is None else self.init(x)
 
     def apply(self, keys: Keys, x: Images, t: Scalar, s: Scalar, memory: PyTree) -> tuple[Images, Counts, PyTree]:
-        """Move the images x from time t to time s: the images, evaluations of each, and what is remembered now."""
+        """Move images from time t to time s with a memory.
+
+        Args:
+            keys: one PRNG key per image.
+            x: images at time t.
+            t: current time.
+            s: target time, at most t.
+            memory: memory of the previous step.
+
+        Returns:
+            The images at time s, the NFE of each image, and the new memory.
+        """
         if self.init is None:
-            moved = self.move(keys, x, t, s)
+            result = self.move(keys, x, t, s)
         else:
-            moved, memory = self.move(keys, x, t, s, memory)
-        x, counts = moved if self.nfe is None else (moved, jnp.full(len(x), self.nfe, jnp.int32))
-        return x, counts, memory
+            result, memory = self.move(keys, x, t, s, memory)
+        x, nfe = result if self.nfe is None else (result, jnp.full(len(x), self.nfe, jnp.int32))
+        return x, nfe, memory
 
 
 def chain(*steps: Step) -> Step:
-    """One step made of several, each with keys of its own; a corrector and a predictor make predictor-corrector."""
-    numbers = [step.nfe for step in steps]
-    total = None if None in numbers else sum(n for n in numbers if n is not None)
+    """Compose steps, for example a corrector and a predictor; every step has its own keys and memory.
+
+    Args:
+        *steps: steps in the order in which they are applied.
+    """
+    counts = [step.nfe for step in steps]
+    total = None if None in counts else sum(count for count in counts if count is not None)
 
     def init(x: Images) -> PyTree:
         return tuple(step.memory(x) for step in steps)
 
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar, memory: PyTree) -> tuple[Any, PyTree]:
-        evaluations, kept = jnp.zeros(len(x), jnp.int32), []
+        nfe, memories = jnp.zeros(len(x), jnp.int32), []
         for step, step_keys, own in zip(steps, prng.split(keys, len(steps)), memory, strict=True):
-            x, more, own = step.apply(step_keys, x, t, s, own)
-            evaluations += more
-            kept.append(own)
-        return (x, evaluations) if total is None else x, tuple(kept)
+            x, step_nfe, own = step.apply(step_keys, x, t, s, own)
+            nfe += step_nfe
+            memories.append(own)
+        return (x, nfe) if total is None else x, tuple(memories)
 
     return Step(move, total, init)

@@ -1,6 +1,7 @@
-"""Time grids: decreasing times from t_max; a sampler steps between neighbours.
+"""Time grids: decreasing times from t_max; a sampler steps between neighbors.
 
-Each grid returns num_steps + 1 times, so `num_steps` counts steps and is independent of the number of training levels.
+A grid of num_steps steps has num_steps + 1 times. The number of steps is independent of the number of noise levels of
+training. Equation numbers refer to docs/theory.md.
 """
 
 import jax.numpy as jnp
@@ -10,48 +11,82 @@ from score_sde_jax.diffusion.sdes import SDE
 
 
 def ladder(sde: SDE, *, num_levels: int = 10) -> Float[Array, " points"]:
-    """The ladder of num_levels training times, eq. (8), the last one twice: a corrector acts once at every level."""
+    """Return evenly spaced noise levels with the last one repeated, so that a corrector runs once at every level.
+
+    Args:
+        sde: diffusion.
+        num_levels: number of noise levels from t_max to t_min, at least 2.
+
+    Raises:
+        ValueError: num_levels is below 2.
+
+    Reference: arXiv 1907.05600, Algorithm 1; theory.md eq. (8).
+    """
     if num_levels < 2:
-        raise ValueError(f"num_levels={num_levels} must be at least 2")
+        raise ValueError(f"num_levels must be >= 2, got {num_levels}")
     levels = jnp.linspace(sde.t_max, sde.t_min, num_levels)
     return jnp.append(levels, levels[-1])
 
 
-def _require_steps(num_steps: int) -> None:
+def _check_num_steps(num_steps: int) -> None:
+    """Raise ValueError if num_steps is below 1."""
     if num_steps < 1:
-        raise ValueError(f"num_steps={num_steps} must be at least 1")
+        raise ValueError(f"num_steps must be >= 1, got {num_steps}")
 
 
 def uniform(sde: SDE, *, num_steps: int = 1000, t_end: float | None = None) -> Float[Array, " points"]:
-    """Evenly spaced from t_max to t_end (t_min of the SDE by default).
+    """Return evenly spaced times.
 
-    Raises ValueError for fewer than 1 step, or a t_end outside t_min <= t_end < t_max.
+    Args:
+        sde: diffusion.
+        num_steps: number of steps, at least 1.
+        t_end: last time, t_min <= t_end < t_max; None for t_min of the SDE.
+
+    Raises:
+        ValueError: num_steps or t_end is out of range.
     """
-    _require_steps(num_steps)
+    _check_num_steps(num_steps)
     end = sde.t_min if t_end is None else t_end
     if not sde.t_min <= end < sde.t_max:
-        raise ValueError(f"t_end={t_end} must be from t_min={sde.t_min} to below t_max={sde.t_max}")
+        raise ValueError(f"t_end must be >= t_min={sde.t_min} and < t_max={sde.t_max}, got {end}")
     return jnp.linspace(sde.t_max, end, num_steps + 1)
 
 
 def karras(sde: SDE, *, num_steps: int = 17, rho: float = 7.0) -> Float[Array, " points"]:
-    """Evenly spaced in t^(1/rho) from t_max to t_min, eq. (20) (arXiv 2206.00364, eq. 5).
+    """Return times evenly spaced in t^(1/rho), the grid of EDM.
 
-    The paper's N counts the last, denoising step to t = 0 as well: its 18 steps are num_steps = 17 and the denoising
-    step. Raises ValueError for fewer than 1 step.
+    The paper's N includes the final step to t = 0: N = 18 corresponds to num_steps = 17 and the denoising step.
+
+    Args:
+        sde: diffusion.
+        num_steps: number of steps from t_max to t_min, at least 1.
+        rho: exponent; larger values give shorter steps at small times. Positive.
+
+    Raises:
+        ValueError: num_steps is below 1.
+
+    Reference: arXiv 2206.00364, eq. 5; theory.md eq. (20).
     """
-    _require_steps(num_steps)
+    _check_num_steps(num_steps)
     first, last = sde.t_max ** (1 / rho), sde.t_min ** (1 / rho)
     return jnp.linspace(first, last, num_steps + 1) ** rho
 
 
 def log_snr(sde: SDE, *, num_steps: int = 100) -> Float[Array, " points"]:
-    """Evenly spaced in the logarithm of the signal-to-noise ratio from t_max to t_min (arXiv 2206.00927, Section 3.3).
+    """Return times evenly spaced in the log signal-to-noise ratio.
 
-    On VE this is `uniform`; on VP and sub-VP it gives small noise levels their share of the steps.
-    Raises ValueError for fewer than 1 step.
+    On VE this is the uniform grid. On VP and sub-VP it has more steps at small noise levels than the uniform grid.
+
+    Args:
+        sde: diffusion.
+        num_steps: number of steps from t_max to t_min, at least 1.
+
+    Raises:
+        ValueError: num_steps is below 1.
+
+    Reference: arXiv 2206.00927, Section 3.3.
     """
-    _require_steps(num_steps)
+    _check_num_steps(num_steps)
     return sde.time_at(jnp.linspace(1.0, 0.0, num_steps + 1))
 
 

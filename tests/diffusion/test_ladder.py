@@ -46,7 +46,7 @@ def test_step_size(name):
 
 
 def test_points_have_no_shells():
-    with pytest.raises(UserError, match=r'num_levels="auto" needs images of at least 6 values, not 2; give a number'):
+    with pytest.raises(UserError, match=r"num_levels=auto: images must have >= 6 values, got 2; set a number instead"):
         ladder.num_levels(2, 0.01, 1.0)
 
 

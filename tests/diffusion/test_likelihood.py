@@ -125,9 +125,9 @@ def test_directions_in_turns_are_directions_at_once(monkeypatch, x64):
     """More directions than are taken at once, and a last turn that is not full."""
     time, x = jnp.full((2, 1), 0.4), jnp.asarray(TEMPLATES.mean(axis=0) + 0.1 * TEMPLATES)  # between the two images
     noise_fn = functools.partial(template_noise_fn(VP()), t=time)
-    traces = [likelihood._exact(x), likelihood._estimated(image_keys(2), x, "gaussian", 5)]
+    traces = [likelihood._exact_trace(x), likelihood._estimated_trace(image_keys(2), x, "gaussian", 5)]
     monkeypatch.setattr(likelihood, "PROBES_PER_PASS", 4)
-    in_turns = [likelihood._exact(x), likelihood._estimated(image_keys(2), x, "gaussian", 5)]
+    in_turns = [likelihood._exact_trace(x), likelihood._estimated_trace(image_keys(2), x, "gaussian", 5)]
     for at_once, some in zip(traces, in_turns, strict=True):
         for found, want in zip(some(noise_fn, x), at_once(noise_fn, x), strict=True):
             np.testing.assert_allclose(found, want, rtol=1e-9)

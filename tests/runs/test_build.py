@@ -124,8 +124,8 @@ def test_levels_that_differ_are_refused():
 @pytest.mark.parametrize(
     ("assignment", "part"),
     [
-        ("sde.sigma_min=3.0", "sigma_min=3.0 must be above 0 and below sigma_max=1.0"),
-        ("sde.sigma_min=-1.0", "sigma_min=-1.0 must be above 0"),
+        ("sde.sigma_min=3.0", "sigma_min must be > 0 and < sigma_max=1.0, got 3.0"),
+        ("sde.sigma_min=-1.0", "sigma_min must be > 0 and < sigma_max=1.0, got -1.0"),
         ("train.steps=0", "--config.train.steps=0: must be >= 1"),
         ("train.log_every=0", "--config.train.log_every=0: must be >= 1"),
         ("train.preview_every=-1", "--config.train.preview_every=-1: must be >= 0"),

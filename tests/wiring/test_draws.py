@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 TIME = "diffusion.losses:_unit"
 """Intended second draw: the loss samples the time, and its noise level is computed from the same time."""
-PROBE = "diffusion.likelihood:_estimated.probe"
+PROBE = "diffusion.likelihood:_estimated_trace.probe"
 """Intended draw in every network evaluation: the Hutchinson probes are constant along the ODE."""
 MASK = "tasks.masks:random"
 """Intended second draw: one completes the image, the other saves its observation."""
