@@ -1,4 +1,8 @@
-"""Networks: linen modules (x, condition, train) -> array of the shape of x, which know no SDE and no settings."""
+"""Networks: linen modules (x, condition, train) -> array.
+
+A noise-prediction network returns an array of the shape of x, `WideResNet` returns logits. Networks import neither SDEs
+nor settings.
+"""
 
 from score_sde_jax.networks.classifier import WideResNet
 from score_sde_jax.networks.embedding import trainable

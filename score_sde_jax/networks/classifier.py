@@ -1,4 +1,4 @@
-"""A wide residual network that tells the class of a noisy image, and is told how noisy it is."""
+"""Wide residual network that classifies noisy images, conditioned on the noise level."""
 
 from typing import Any, ClassVar, Literal
 
@@ -12,13 +12,18 @@ from score_sde_jax.networks.embedding import FourierFeatures, sinusoidal_feature
 from score_sde_jax.networks.layers import Conv, block_output, small_group_norm
 
 NUM_FEATURES = 128
-"""Sines and cosines of the number that tells the noise level."""
+"""Number of features that encode the noise-level condition."""
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions with norms before them; the first one halves the image, and the noise level enters between.
+    """Pre-activation residual block of two 3x3 convolutions; the embedding is added between them.
 
-    Norms are over groups of an image's own channels: the running means of a batch norm would mix all noise levels.
+    The norms are group norms, since the running statistics of a batch norm would mix all noise levels.
+
+    Attributes:
+        width: number of output channels.
+        stride: stride of the first convolution, 1 or 2.
+        dtype: dtype of the computation.
     """
 
     width: int
@@ -27,16 +32,16 @@ class WideBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], level: Float[Array, "batch features"] | None
+        self, x: Float[Array, "batch height width channels"], embedding: Float[Array, "batch features"] | None
     ) -> Float[Array, "batch rows columns features"]:
-        """Features of the block for features x and those of the noise level."""
+        """Return the output features for features x and the embedding of the noise level."""
         strides = (self.stride, self.stride)
         h = nn.silu(small_group_norm(x.shape[-1], self.dtype)(x))
         if x.shape[-1] != self.width:
-            x = h  # as published: where the width changes, what is carried on is normalised too
+            x = h  # As published, the shortcut branches off after the norm if the width changes.
         h = Conv(self.width, (3, 3), strides, dtype=self.dtype)(h)
-        if level is not None:
-            h = h + nn.Dense(self.width, dtype=self.dtype)(level)[:, None, None, :]
+        if embedding is not None:
+            h = h + nn.Dense(self.width, dtype=self.dtype)(embedding)[:, None, None, :]
         h = nn.silu(small_group_norm(h.shape[-1], self.dtype)(h))
         h = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
         if x.shape[-1] != self.width or self.stride > 1:
@@ -45,11 +50,23 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Wide ResNet (arXiv 1605.07146): three groups of blocks at full, half and quarter resolution, logits of classes.
+    """Wide ResNet with three groups of blocks at full, half and quarter resolution, returning logits.
 
-    multiplier and blocks_per_group: 10 and 4 make WRN-28-10, the classifier of arXiv 2011.13456, Appendix I; base: the
-    channels that the multiplier counts in; embedding: of the number that tells the noise level, "fourier" for its
-    logarithm. Raises UserError for an image that two halvings do not divide.
+    multiplier=10 and blocks_per_group=4 give WRN-28-10, the classifier of score-SDE.
+
+    Attributes:
+        num_classes: number of classes, at least 2.
+        multiplier: factor of the widths base, 2 base and 4 base of the groups.
+        blocks_per_group: number of residual blocks of each group.
+        base: number of channels of the first convolution.
+        embedding: "fourier" for Gaussian Fourier features of log sigma, "sinusoidal" for any noise condition.
+        fourier_scale: standard deviation of the frequencies of the Fourier features.
+        dtype: dtype of the computation; parameters are float32.
+
+    Raises:
+        UserError: the image size is not a multiple of 4.
+
+    Reference: arXiv 1605.07146; arXiv 2011.13456, Appendix I.
     """
 
     is_classifier: ClassVar[bool] = True
@@ -64,7 +81,7 @@ class WideResNet(nn.Module):
 
     @staticmethod
     def conditions(*, embedding: str, **_: Any) -> tuple[str, ...] | None:
-        """Noise conditions that the network reads with this embedding; None for any."""
+        """Return the noise conditions that the embedding accepts; None for any."""
         return ("log_sigma", "quarter_log_sigma") if embedding == "fourier" else None
 
     @nn.compact
@@ -74,26 +91,25 @@ class WideResNet(nn.Module):
         condition: Condition,
         train: bool = False,
     ) -> Float[Array, "batch classes"]:
-        """Logits for centered images x, conditioned on the noise level."""
+        """Return the logits of centered images x, conditioned on the noise level."""
         del train
         if x.ndim != 4 or x.shape[1] % 4 or x.shape[2] % 4:
-            raise UserError(
-                f"--config.model.name=wide_resnet: needs images of a multiple of 4 pixels, not {x.shape[1:]}"
-            )
-        h, level = Conv(self.base, (3, 3), dtype=self.dtype)(x), self._level(condition.noise)
+            raise UserError(f"--config.model.name=wide_resnet: image size must be a multiple of 4, got {x.shape[1:]}")
+        h, embedding = Conv(self.base, (3, 3), dtype=self.dtype)(x), self._embed(condition.noise)
         for group in range(3):
             width = self.base * self.multiplier * 2**group
             for block in range(self.blocks_per_group):
-                h = WideBlock(width, 2 if group and not block else 1, self.dtype)(h, level)
+                h = WideBlock(width, 2 if group and not block else 1, self.dtype)(h, embedding)
         h = jnp.mean(nn.silu(small_group_norm(h.shape[-1], self.dtype)(h)), axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(h.astype(jnp.float32))
 
-    def _level(self, noise: Num[Array, " batch"] | None) -> Float[Array, "batch features"] | None:
+    def _embed(self, noise: Num[Array, " batch"] | None) -> Float[Array, "batch features"] | None:
+        """Return the embedding of the noise condition that every block reads."""
         if noise is None:
             return None
         if self.embedding == "fourier":
-            level = FourierFeatures(NUM_FEATURES // 2, self.fourier_scale)(noise)
+            features = FourierFeatures(NUM_FEATURES // 2, self.fourier_scale)(noise)
         else:
-            level = sinusoidal_features(noise, NUM_FEATURES)
-        level = nn.Dense(4 * NUM_FEATURES, dtype=self.dtype)(level)
-        return nn.silu(nn.Dense(4 * NUM_FEATURES, dtype=self.dtype)(nn.silu(level)))
+            features = sinusoidal_features(noise, NUM_FEATURES)
+        hidden = nn.Dense(4 * NUM_FEATURES, dtype=self.dtype)(features)
+        return nn.silu(nn.Dense(4 * NUM_FEATURES, dtype=self.dtype)(nn.silu(hidden)))

@@ -1,8 +1,8 @@
-"""The convolution of every network: XLA's own on accelerators, an equal but faster one on CPUs.
+"""Convolution of every network: XLA's on accelerators, an equal and faster one on CPUs.
 
-XLA's convolution on a CPU runs below the rate of its matrix product, and its weight gradient up to
-70 times slower than that inside a loop. Winograd's algorithm, written as sums and a product of
-matrices, needs a quarter of the multiplications; its derivatives are sums and products as well.
+On a CPU, XLA's convolution runs below the rate of its matrix product, and its weight gradient up to 70 times slower
+inside a loop. Winograd's algorithm, written as sums and a batched matrix product, needs a quarter of the
+multiplications, and its derivatives are sums and products too. `benchmarks/speed.py` measures whole networks.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from jaxtyping import Array, Float
 Pads = Sequence[tuple[int, int]]
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-MIN_CHANNELS = 16  # with fewer, the sums cost more than the products save
-MIN_TILES = 32  # of all images together; with fewer, the transform of the weights does
-MANY_TILES = 128  # with as many, it is fastest in nine parts
+MIN_CHANNELS = 16  # With fewer channels the sums of Winograd cost more than its products save.
+MIN_TILES = 32  # With fewer tiles in the batch the transform of the weights costs more.
+MANY_TILES = 128  # With as many tiles in the batch, nine separate products are faster than one.
 
 TILE, TAPS = 4, 3
-# Small, and exact in binary: the rounding error is a fifth of that of the usual 0, +-1 and +-2.
+# These points are exact in binary, and their rounding error is a fifth of that of the usual 0, +-1 and +-2.
 POINTS = (0, 3 / 4, -3 / 4, 3 / 2, -3 / 2)
 
 
@@ -59,10 +59,9 @@ def convolve(
 ) -> Float[Array, "..."]:
     """Return `lax.conv_general_dilated` of the same arguments; the hook of `nn.Conv`.
 
-    On a CPU, a 1x1 convolution of NHWC images at stride 1 is a matrix product, and a 3x3 one,
-    dilated or not, with at least `MIN_CHANNELS` channels in and out goes to `winograd`, or to
-    `im2col` where the images are few and small. Everything else, and everything on
-    another platform, is XLA's.
+    On a CPU, a 1x1 convolution of NHWC images at stride 1 is a matrix product. A 3x3 convolution with at least
+    MIN_CHANNELS input and output channels, dilated or not, is `winograd`, or `im2col` for few and small images. All
+    other convolutions, and all convolutions on other platforms, are XLA's.
     """
     native = functools.partial(
         lax.conv_general_dilated,
@@ -100,9 +99,9 @@ def convolve(
 def pointwise(
     x: Float[Array, "*places in"], w: Float[Array, "in out"], precision: lax.PrecisionLike = None
 ) -> Float[Array, "*places out"]:
-    """Return the features at every place times `w`."""
-    # All places in one axis: of several, XLA on a CPU writes out a transpose for the gradient of `w`, which takes up to
-    # three times as long.
+    """Return the matrix product of the features of every pixel with `w`."""
+    # The pixels are flattened into one axis. With several axes, XLA on a CPU materializes a transpose for the gradient
+    # of `w`, which takes up to three times as long.
     product = jnp.dot(x.reshape(-1, x.shape[-1]), w, precision=precision)
     return product.reshape(*x.shape[:-1], w.shape[-1])
 
@@ -115,9 +114,9 @@ def rematerialized(
     pads: Pads,
     dilation: tuple[int, int],
 ) -> Float[Array, "batch out_height out_width out"]:
-    """Return `algorithm(x, w)`, whose gradient keeps the operands, as XLA's does, and nothing larger made of them.
+    """Return `algorithm(x, w)` with rematerialization: the backward pass stores x and w alone, as XLA's does.
 
-    Jitted for itself only so that the convolutions of one shape are traced once.
+    The function is jitted so that convolutions of the same shape are traced once.
     """
     return jax.checkpoint(functools.partial(algorithm, pads=pads, dilation=dilation), prevent_cse=False)(x, w)
 
@@ -128,7 +127,7 @@ def im2col(
     pads: Pads,
     dilation: tuple[int, int] = (1, 1),
 ) -> Float[Array, "batch out_height out_width out"]:
-    """Correlate `x`, padded with zeros, with `w` at stride 1: all pixels under the kernel by all of its weights."""
+    """Correlate `x`, padded with zeros, with `w` at stride 1, by the matrix product of patches and kernel (im2col)."""
     size = [n + sum(p) - 2 * d for n, p, d in zip(x.shape[1:3], pads, dilation, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
     corners = [(i * dilation[0], j * dilation[1]) for i, j in np.ndindex(TAPS, TAPS)]
@@ -143,34 +142,35 @@ def winograd(
     pads: Pads,
     dilation: tuple[int, int] = (1, 1),
 ) -> Float[Array, "batch out_height out_width out"]:
-    """Correlate `x`, padded with zeros, with `w` at stride 1 by F(4x4, 3x3).
+    """Correlate `x`, padded with zeros, with `w` at stride 1 by Winograd's F(4x4, 3x3).
 
-    A (G w G' * B x B') A' of 6x6 inputs is a 4x4 tile of the output (arXiv 1509.09308, equation 8).
-    The tiles of the output partition it; those of the input overlap by two pixels. A dilated
-    convolution is a plain one of interleaved images, whose number is two more axes of `x`.
-    At least float32 inside. The error is about 1e-6 of the output, root mean square.
+    A (G w G' * B x B') A' of 6x6 inputs is a 4x4 tile of the output. The output tiles partition the output; the input
+    tiles overlap by two pixels. A dilated convolution is an undilated one of interleaved images, whose index takes two
+    more axes of `x`. The computation is at least float32; the root-mean-square error is about 1e-6 of the output.
+
+    Reference: arXiv 1509.09308, eq. 8.
     """
     stride = [TILE * d for d in dilation]
     size = [n + sum(p) - 2 * d for n, p, d in zip(x.shape[1:3], pads, dilation, strict=True)]
     tiles = [-(-n // s) for n, s in zip(size, stride, strict=True)]
-    # One tile more than the output has, so that the last one finds its two pixels as well.
+    # The input has one tile more than the output, since the last output tile reads two pixels of the next input tile.
     grow = [(p[0], (t + 1) * s - n - p[0], 0) for n, p, t, s in zip(x.shape[1:3], pads, tiles, stride, strict=True)]
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     x = lax.pad(x.astype(wide), jnp.zeros((), wide), [(0, 0, 0), *grow, (0, 0, 0)])
     (rows, columns), (d, e) = tiles, dilation
     x = x.reshape(-1, rows + 1, TILE, d, columns + 1, TILE, e, x.shape[-1])
     many = len(x) * rows * d * columns * e >= MANY_TILES
-    # XLA may give one operation on a batch of matrices to one thread, but several operations at once to all of them.
+    # XLA may run one batched product on one thread, whereas several products run on all threads.
     parts = [slice(i, i + 2) for i in range(0, TILE + TAPS - 1, 2)] if many else [slice(None)]
     w = w.astype(wide)
-    v = combine(B, overlapping_tiles(x, 1))  # of every row in a tile
+    v = combine(B, overlapping_tiles(x, 1))  # Transform along the rows of a tile.
     ys = []
     for some_rows in parts:
-        vs = combine(B, overlapping_tiles(jnp.stack(v[some_rows]), 4))  # of every column in it
+        vs = combine(B, overlapping_tiles(jnp.stack(v[some_rows]), 4))  # Transform along its columns.
         m = []
         for some_columns in parts:
             g = GG[some_columns, some_rows].astype(wide)
-            u = jnp.dot(g.reshape(-1, TAPS**2), w.reshape(TAPS**2, -1))  # faster than sums, which write u twice
+            u = jnp.dot(g.reshape(-1, TAPS**2), w.reshape(TAPS**2, -1))  # Sums would write u twice.
             m += products(jnp.stack(vs[some_columns]), u.reshape(*g.shape[:2], *w.shape[2:]))
         ys += unstack(jnp.stack(combine(A, m), 5), 0)
     y = jnp.stack(combine(A, ys), 2)
@@ -179,13 +179,13 @@ def winograd(
 
 
 def products(v: Float[Array, "p q *places in"], u: Float[Array, "p q in out"]) -> list[Float[Array, "q *places out"]]:
-    """Return the products v[p, q] @ u[p, q] of matrices, an array for each p."""
+    """Return the matrix products v[p, q] @ u[p, q], one array for each p."""
     m = jnp.einsum("pqtc,pqco->pqto", v.reshape(*v.shape[:2], -1, v.shape[-1]), u)
     return unstack(m.reshape(*v.shape[:-1], m.shape[-1]), 0)
 
 
 def overlapping_tiles(x: Float[Array, "..."], axis: int) -> list[Float[Array, "..."]]:
-    """Return the pixels of every tile along `axis`: its own, along `axis + 1`, and the next two."""
+    """Return the pixels of every input tile: its own, along `axis + 1`, and the first two of the next tile."""
     pixels = unstack(x, axis + 1)
     own = [lax.slice_in_dim(pixel, 0, -1, axis=axis) for pixel in pixels]
     return own + [lax.slice_in_dim(pixel, 1, None, axis=axis) for pixel in pixels[: TAPS - 1]]
@@ -194,23 +194,23 @@ def overlapping_tiles(x: Float[Array, "..."], axis: int) -> list[Float[Array, ".
 def unstack(x: Float[Array, "..."], axis: int) -> list[Float[Array, "..."]]:
     """Return the entries of `x` along `axis`.
 
-    The gradient of `lax.split` is a concatenation; that of indexing is a sum of padded arrays,
-    several times slower.
+    The gradient of `lax.split` is a concatenation. The gradient of indexing is a sum of padded arrays, which is several
+    times slower.
     """
     return [lax.squeeze(part, (axis,)) for part in lax.split(x, (1,) * x.shape[axis], axis)]
 
 
 def combine(matrix: np.ndarray, terms: Sequence[Float[Array, "..."]]) -> list[Float[Array, "..."]]:
-    """Return the product matrix @ terms, leaving out the terms of weight 0."""
+    """Return the product matrix @ terms, without the terms of weight 0."""
     rows = [[(c, term) for c, term in zip(row, terms, strict=True) if c] for row in matrix]
     return [functools.reduce(jnp.add, [float(c) * term for c, term in row]) for row in rows]
 
 
 def cook_toom_matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the matrices (A, G, B) such that A (G w * B x) correlates `TAPS` weights w with x.
+    """Return the matrices (A, G, B) for which A (G w * B x) correlates `TAPS` weights w with x.
 
-    A product of polynomials is known from its values at the points and its leading coefficient
-    (Lagrange); a correlation is the transpose of such a product. A and G evaluate, B interpolates.
+    The values of a product of polynomials at the points and its leading coefficient determine it (Lagrange
+    interpolation). A correlation is the transpose of such a product: A and G evaluate, B interpolates.
     """
     z = np.array(points, float)
     others = [np.delete(z, i) for i in range(len(z))]
@@ -223,4 +223,4 @@ def cook_toom_matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray,
 
 
 A, G, B = cook_toom_matrices(POINTS)
-GG = np.einsum("pi,qj->qpij", G, G)  # G w G' = GG w, its columns first
+GG = np.einsum("pi,qj->qpij", G, G)  # G w G' = GG w, with the columns as the first axis.

@@ -1,4 +1,4 @@
-"""What several networks share: convolutions, InstanceNorm++, pools and resizing."""
+"""Layers that several networks share: convolutions, norms, pooling and resizing."""
 
 import functools
 import math
@@ -20,40 +20,46 @@ LevelIndex = Int[Array, " batch"] | None
 
 Conv = functools.partial(nn.Conv, conv_general_dilated=convolve)
 Dense = functools.partial(nn.Dense, dot_general=lambda x, w, _, precision: pointwise(x, w, precision))
-"""`nn.Dense` for features at every pixel, whose gradient it makes fast on a CPU; equal to it elsewhere."""
+"""`nn.Dense` whose gradient is fast on a CPU for features of every pixel."""
 
 BLOCK_OUTPUT = "block_output"
-"""Name of the activations that are kept where all others are computed again in the backward pass."""
+"""Checkpoint name of the block outputs, the only activations that rematerialization stores."""
 
 
 def block_output(x: Image) -> Image:
-    """`x`, marked as the output of a block."""
+    """Return `x`, marked as a block output for rematerialization."""
     return checkpoint_name(compute_once(x) if on_cpu() else x, BLOCK_OUTPUT)
 
 
 def compute_once(x: Image) -> Image:
-    """`x`, in a form that XLA on a CPU computes once for all who read it, and its gradient as well.
+    """Return `x` in a form that XLA on a CPU computes once for all its consumers, with its gradient.
 
-    XLA merges cheap operations into each of their readers. In a residual network `x` is a sum over all blocks before it
-    and its gradient one over all blocks after it, which every block would then compute anew. Only what XLA takes to be
-    dear is not repeated, such as a division by what it does not know to be 1. (It drops `optimization_barrier` first.)
+    XLA recomputes cheap producers in every consumer. In a residual network x is a sum over all previous blocks, and its
+    gradient a sum over all later blocks, which every block would recompute. XLA does not recompute a division, so x is
+    divided by a value that is 1 at run time but opaque to the compiler. `optimization_barrier` has no effect, since XLA
+    on a CPU removes it first.
     """
     one = jnp.ones((), x.dtype)
     return x / jax.lax.clamp(one, jax.lax.stop_gradient(x), one)
 
 
 def num_groups(channels: int, most: int = 32, smallest: int = 4) -> int:
-    """Groups of a group norm: the largest divisor of `channels` up to `most` with groups of at least `smallest`.
+    """Return the largest divisor of `channels`, at most `most`, with groups of at least `smallest` channels.
 
-    In a group of a single channel the norm would take out what the noise level has added to that channel.
+    With one channel per group, the norm would remove the embedding that was added to the channel.
+
+    Args:
+        channels: number of channels.
+        most: largest number of groups.
+        smallest: smallest number of channels of a group.
     """
     largest = max(1, min(channels // smallest, most))
     return next(groups for groups in range(largest, 0, -1) if channels % groups == 0)
 
 
 def small_group_norm(channels: int, dtype: DTypeLike) -> nn.GroupNorm:
-    """Group norm of the small networks: at most 8 groups of at least 2 channels."""
-    # flax's default variance E[x^2] - E[x]^2 cancels in float32 where the mean is large
+    """Return the group norm of the small networks: at most 8 groups of at least 2 channels."""
+    # Flax's default variance E[x^2] - E[x]^2 cancels in float32 if the mean is large.
     return nn.GroupNorm(num_groups(channels, most=8, smallest=2), use_fast_variance=False, dtype=dtype)
 
 
@@ -67,7 +73,7 @@ def conv(
     dilation: int = 1,
     use_bias: bool = True,
 ) -> Image:
-    """Convolve at the same resolution, starting from U(+-1/sqrt(fan_in)) in weight and bias."""
+    """Convolve at the same resolution; weights and biases are initialized from U(+-1/sqrt(fan_in)), as in PyTorch."""
     bound = 1 / math.sqrt(size * size * x.shape[-1])
     layer = Conv(
         features,
@@ -93,7 +99,7 @@ def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
 
 
 def normal_around_one(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-    """Draw N(1, 0.02^2), the start of the scales of InstanceNorm++."""
+    """Draw from N(1, 0.02^2), the initialization of the scales of InstanceNorm++."""
     return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
@@ -104,31 +110,32 @@ def instance_norm_plus(
     beta: Float[Array, "#batch channels"],
     epsilon: float = 1e-5,
 ) -> Image:
-    """Normalise each channel of each image and give back its mean relative to other channels.
+    """Normalize each channel of each image and add its mean relative to the other channels (InstanceNorm++).
 
-    gamma ((x - mu) / s + alpha (mu - m) / v) + beta, where mu and s are over the pixels of one
-    channel and m and v over the channels' mu (arXiv 1907.05600, appendix A.1). s is the biased
-    and v the unbiased standard deviation, as in the published networks. Statistics are at least
-    float32.
+    The result is gamma ((x - mu) / s + alpha (mu - m) / v) + beta. mu and s are the mean and the biased standard
+    deviation over the pixels of a channel; m and v are the mean and the unbiased standard deviation of mu over the
+    channels, as in the released code. The statistics are at least float32.
+
+    Reference: arXiv 1907.05600, Appendix A.1.
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mu = wide.mean((1, 2), keepdims=True)
-    centred = wide - mu
-    rstd = jax.lax.rsqrt(jnp.square(centred).mean((1, 2), keepdims=True) + epsilon)
+    centered = wide - mu
+    rstd = jax.lax.rsqrt(jnp.square(centered).mean((1, 2), keepdims=True) + epsilon)
     m = mu.mean(-1, keepdims=True)
     v = mu.var(-1, keepdims=True, ddof=1)
     relative = (mu - m) * jax.lax.rsqrt(v + epsilon)
     gamma, alpha, beta = (a[:, None, None, :] for a in (gamma, alpha, beta))
-    # One multiply-add per pixel: everything else is per image and channel.
-    return (centred * (gamma * rstd) + (gamma * alpha * relative + beta)).astype(x.dtype)
+    # This is one multiply-add per pixel; all other operations are per image and channel.
+    return (centered * (gamma * rstd) + (gamma * alpha * relative + beta)).astype(x.dtype)
 
 
 class InstanceNormPlus(nn.Module):
-    """InstanceNorm++ with one scale and shift per channel; the condition is ignored."""
+    """InstanceNorm++ with one scale and shift per channel; it ignores the condition."""
 
     @nn.compact
     def __call__(self, x: Image, condition: LevelIndex = None) -> Image:
-        """Normalise `x`."""
+        """Return the normalized `x`."""
         shape = (x.shape[-1],)
         gamma = self.param("gamma", normal_around_one, shape)
         alpha = self.param("alpha", normal_around_one, shape)
@@ -137,43 +144,47 @@ class InstanceNormPlus(nn.Module):
 
 
 class ConditionalInstanceNormPlus(nn.Module):
-    """InstanceNorm++ whose scales and shift are looked up by the level index `condition`."""
+    """InstanceNorm++ whose scales and shift depend on the index of the noise level.
+
+    Attributes:
+        num_levels: number of noise levels.
+    """
 
     num_levels: int
 
     @nn.compact
     def __call__(self, x: Image, condition: Int[Array, " batch"]) -> Image:
-        """Normalise `x` with the row (gamma, alpha, beta) of its level."""
+        """Return the normalized `x`, with scales and shift of the level index `condition`."""
         channels = x.shape[-1]
 
         def init(key: Array, shape: tuple[int, int]) -> Array:
             return normal_around_one(key, shape).at[:, 2 * channels :].set(0)
 
         embed = self.param("embed", init, (self.num_levels, 3 * channels))
-        # A matrix product with the indicator: the gradient of a gather would be a scatter.
-        indicator = jax.nn.one_hot(condition, self.num_levels)
-        rows = jnp.dot(indicator, embed, precision=jax.lax.Precision.HIGHEST)
+        # The lookup is a matrix product with a one-hot vector, since the gradient of a gather is a slow scatter.
+        one_hot = jax.nn.one_hot(condition, self.num_levels)
+        rows = jnp.dot(one_hot, embed, precision=jax.lax.Precision.HIGHEST)
         gamma, alpha, beta = jnp.split(rows, 3, axis=-1)
         return instance_norm_plus(x, gamma, alpha, beta)
 
 
 def mean_pool_2x2(x: Image) -> Image:
-    """Halve the resolution by the mean of 2x2 pixels."""
+    """Halve the resolution by the mean over 2x2 pixels."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def average_pool_5x5(x: Image) -> Image:
-    """Average over 5x5 windows at stride 1; zeros beyond the border count as pixels."""
+    """Average over 5x5 windows at stride 1, with zero padding that counts in the mean."""
     for axis in (2, 1):
         x = functools.reduce(jnp.add, five_shifts(x, axis, fill=0))
     return x / 25
 
 
 def max_pool_5x5(x: Image) -> Image:
-    """Take the maximum over 5x5 windows at stride 1; nothing beyond the border counts.
+    """Return the maximum over 5x5 windows at stride 1; pixels beyond the border do not count.
 
-    The gradient goes to the first of equal pixels, in the order of reading.
+    The gradient goes to the first of equal pixels in row-major order.
     """
     for axis in (2, 1):
         x = functools.reduce(_first_larger, five_shifts(x, axis, fill=-jnp.inf))
@@ -181,15 +192,15 @@ def max_pool_5x5(x: Image) -> Image:
 
 
 def _first_larger(a: Image, b: Image) -> Image:
-    # The gradient of jnp.maximum shares ties and is several times slower on a CPU.
+    # The gradient of jnp.maximum splits ties and is several times slower on a CPU.
     return jnp.where(a >= b, a, b)
 
 
 def five_shifts(x: Image, axis: int, fill: float) -> list[Image]:
-    """Return `x` moved by 2, 1, 0, -1 and -2 pixels along `axis`.
+    """Return `x` shifted by 2, 1, 0, -1 and -2 pixels along `axis`.
 
-    A 5x5 window separates into five shifts along each axis, whose gradients are slices and sums;
-    those of `lax.reduce_window` are up to twenty times slower on a CPU.
+    A 5x5 window separates into five shifts along each axis, whose gradients are slices and sums. The gradients of
+    `lax.reduce_window` are up to twenty times slower on a CPU.
     """
     size = x.shape[axis]
     pad = [(2, 2) if i == axis else (0, 0) for i in range(x.ndim)]
@@ -198,16 +209,16 @@ def five_shifts(x: Image, axis: int, fill: float) -> list[Image]:
 
 
 def interpolation_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """Return the (size_out, size_in) matrix of linear interpolation that keeps both end points.
+    """Return the (size_out, size_in) matrix of linear interpolation with aligned corners.
 
-    Output pixel i reads position i (size_in - 1) / (size_out - 1): "align corners".
+    Output pixel i reads position i (size_in - 1) / (size_out - 1).
     """
     position = np.linspace(0, size_in - 1, size_out)[:, None]
     return np.maximum(0, 1 - np.abs(position - np.arange(size_in)))
 
 
 def resize_bilinear(x: Image, height: int, width: int) -> Image:
-    """Resize with aligned corners, as two matrix products."""
+    """Resize bilinearly with aligned corners, as two matrix products."""
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     if x.shape[1] != height:
         rows = jnp.asarray(interpolation_matrix(x.shape[1], height), x.dtype)

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron for points in the plane and other small vectors."""
+"""Multi-layer perceptron for points in the plane and other small vectors."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,7 +9,12 @@ from score_sde_jax.networks.embedding import sinusoidal_features
 
 
 class MLP(nn.Module):
-    """Residual perceptron on flattened inputs; `depth` hidden layers of `width` features."""
+    """Residual perceptron on flattened inputs, with sinusoidal features of the noise condition.
+
+    Attributes:
+        width: number of features of the hidden layers.
+        depth: number of residual layers.
+    """
 
     width: int = 128
     depth: int = 3
@@ -18,7 +23,7 @@ class MLP(nn.Module):
     def __call__(
         self, x: Float[Array, "batch *shape"], condition: Condition, train: bool = False
     ) -> Float[Array, "batch *shape"]:
-        """Network output for x, conditioned on the noise level."""
+        """Return the network output for x, conditioned on the noise level."""
         del train
         h = x.reshape(len(x), -1)
         if condition.noise is not None:

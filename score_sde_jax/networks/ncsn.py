@@ -1,4 +1,4 @@
-"""NCSN: the conditional dilated RefineNet of arXiv 1907.05600 (appendix A)."""
+"""NCSN: the conditional dilated RefineNet of arXiv 1907.05600, Appendix A."""
 
 import functools
 from typing import Any, Literal
@@ -18,9 +18,17 @@ STAGES = (
 
 
 class NCSN(nn.Module):
-    """Score network told the noise level by its index, 0 for the largest sigma.
+    """Score network of NCSN, conditioned on the index of the noise level, 0 for the largest sigma.
 
-    width is 128 for CIFAR-10 and CelebA and 64 for MNIST. Even image sizes. Raises UserError.
+    Attributes:
+        width: number of channels at full resolution; 128 for CIFAR-10 and CelebA, 64 for MNIST.
+        num_levels: number of noise levels.
+        dtype: dtype of the computation; parameters are float32.
+
+    Raises:
+        UserError: the image size is odd.
+
+    Reference: arXiv 1907.05600, Appendix A.
     """
 
     width: int = 128
@@ -29,12 +37,12 @@ class NCSN(nn.Module):
 
     @staticmethod
     def conditions(**_: Any) -> tuple[str, ...]:
-        """Noise conditions that the network reads."""
+        """Return the noise conditions that the network accepts."""
         return ("level_index",)
 
     @nn.compact
     def __call__(self, x: Image, condition: Condition, train: bool = False) -> Image:
-        """Return the score of images `x` in [-1, 1] plus noise of level `condition.noise`."""
+        """Return the score of noisy images `x` of data in [-1, 1], at the level index `condition.noise`."""
         norm = functools.partial(ConditionalInstanceNormPlus, self.num_levels)
         return refinenet(
             x,

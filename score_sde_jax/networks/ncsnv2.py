@@ -1,4 +1,4 @@
-"""NCSNv2: the RefineNets of arXiv 2006.09011 (appendix B.1), not told the noise level."""
+"""NCSNv2: the unconditional RefineNets of arXiv 2006.09011, Appendix B.1."""
 
 from typing import Any, ClassVar, Literal
 
@@ -10,10 +10,18 @@ from score_sde_jax.networks.refinenet import Stage, refinenet
 
 
 class NCSNv2(nn.Module):
-    """Network for 32 and 64 px; `sigma` times its score, the division is the caller's.
+    """Network of NCSNv2 for 32 and 64 pixels, which predicts sigma times the score without a noise condition.
 
-    The norms are unconditional and stand in the backbone only. Raises UserError for an image
-    size that cannot be halved once per stage with `halve`.
+    The backbone has InstanceNorm++, the refinement has no norms.
+
+    Attributes:
+        width: number of channels at full resolution.
+        dtype: dtype of the computation; parameters are float32.
+
+    Raises:
+        UserError: the image size is not divisible by 2 for every stage with `halve`.
+
+    Reference: arXiv 2006.09011, Appendix B.1.
     """
 
     width: int = 128
@@ -27,12 +35,12 @@ class NCSNv2(nn.Module):
 
     @staticmethod
     def conditions(**_: Any) -> tuple[str, ...]:
-        """Noise conditions that the network reads."""
+        """Return the noise conditions that the network accepts."""
         return ("none",)
 
     @nn.compact
     def __call__(self, x: Image, condition: Condition, train: bool = False) -> Image:
-        """Return `sigma` times the score of images `x` in [-1, 1] plus noise."""
+        """Return sigma times the score of noisy images `x` of data in [-1, 1]."""
         return refinenet(
             x,
             None,
@@ -46,7 +54,7 @@ class NCSNv2(nn.Module):
 
 
 class NCSNv2Deeper(NCSNv2):
-    """NCSNv2 for 96 and 128 px: one more halving, twice the channels below it."""
+    """Network of NCSNv2 for 96 and 128 pixels, with one more halving of the resolution and up to 4 width channels."""
 
     stages: ClassVar[tuple[Stage, ...]] = (
         Stage("res1", "refine5", width=1),
@@ -58,7 +66,7 @@ class NCSNv2Deeper(NCSNv2):
 
 
 class NCSNv2Deepest(NCSNv2):
-    """NCSNv2 for 256 px: three halvings."""
+    """Network of NCSNv2 for 256 pixels, with three halvings of the resolution."""
 
     stages: ClassVar[tuple[Stage, ...]] = (
         Stage("res1", "refine5", width=1),

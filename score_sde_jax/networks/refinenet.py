@@ -1,7 +1,7 @@
-"""The RefineNet that NCSN and NCSNv2 share: a dilated ResNet and its multi-path refinement.
+"""RefineNet of NCSN and NCSNv2: a dilated ResNet with multi-path refinement.
 
-Sources: RefineNet (arXiv 1611.06612), NCSN (arXiv 1907.05600, appendix A), NCSNv2
-(arXiv 2006.09011, appendix B). Submodules carry the names of the published PyTorch weights.
+Submodules have the names of the published PyTorch weights. Sources: RefineNet (arXiv 1611.06612), NCSN (arXiv
+1907.05600, Appendix A), NCSNv2 (arXiv 2006.09011, Appendix B).
 """
 
 import functools
@@ -15,12 +15,12 @@ from jax.typing import DTypeLike
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks.layers import Image, LevelIndex, block_output, conv, mean_pool_2x2, resize_bilinear
 
-Norm = Callable[..., nn.Module]  # called with `name`; gives a module (x, condition) -> x
+Norm = Callable[..., nn.Module]  # Called with `name`, returns a module (x, condition) -> x.
 Pool = Callable[[Image], Image]
 
 
 class ConvMeanPool(nn.Module):
-    """A convolution, then the mean of 2x2 pixels."""
+    """Convolution followed by the mean over 2x2 pixels."""
 
     features: int
     dtype: DTypeLike
@@ -33,10 +33,15 @@ class ConvMeanPool(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """norm, ELU, conv, norm, ELU, conv, plus a shortcut.
+    """Residual block (norm, ELU, conv) twice, plus a shortcut.
 
-    The shortcut is the identity in a plain block and a convolution in one that halves the
-    resolution (`halve`) or enters a dilated stage (`project`).
+    Attributes:
+        features: number of output channels.
+        norm: constructor of the norms.
+        dtype: dtype of the computation.
+        halve: whether the block halves the resolution; the shortcut is then a convolution.
+        project: whether the shortcut is a convolution at the same resolution, for the first block of a dilated stage.
+        dilation: dilation of the convolutions.
     """
 
     features: int
@@ -48,7 +53,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Image, condition: LevelIndex) -> Image:
-        """Return the block's output, with `features` channels."""
+        """Return `features` channels, at half the resolution if `halve`."""
         dilated = functools.partial(conv, dilation=self.dilation, dtype=self.dtype)
         h = nn.elu(self.norm(name="normalize1")(x, condition))
         h = dilated(h, x.shape[-1], name="conv1")
@@ -63,7 +68,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualConvUnits(nn.Module):
-    """RefineNet's RCU: units of (norm, ELU, conv) twice, each unit with a residual sum."""
+    """Residual convolution units (RCU) of RefineNet: each unit is (norm, ELU, conv) twice plus the identity."""
 
     num_units: int
     norm: Norm | None
@@ -71,7 +76,7 @@ class ResidualConvUnits(nn.Module):
 
     @nn.compact
     def __call__(self, x: Image, condition: LevelIndex) -> Image:
-        """Return `x` after all units, in the same shape."""
+        """Return features of the same shape."""
         for unit in range(1, self.num_units + 1):
             h = x
             for stage in (1, 2):
@@ -89,7 +94,7 @@ class ResidualConvUnits(nn.Module):
 
 
 class MultiResolutionFusion(nn.Module):
-    """RefineNet's MSF: a norm and a convolution of each input, resized to the first, summed."""
+    """Multi-resolution fusion (MSF) of RefineNet: norm, convolution and resizing of each input, then the sum."""
 
     features: int
     norm: Norm | None
@@ -109,7 +114,7 @@ class MultiResolutionFusion(nn.Module):
 
 
 class ChainedResidualPooling(nn.Module):
-    """RefineNet's CRP: a chain of two (norm, pool, conv), every link added to the input."""
+    """Chained residual pooling (CRP) of RefineNet: a chain of two (norm, pool, conv), each added to the input."""
 
     norm: Norm | None
     pool: Pool
@@ -117,7 +122,7 @@ class ChainedResidualPooling(nn.Module):
 
     @nn.compact
     def __call__(self, x: Image, condition: LevelIndex) -> Image:
-        """Return ELU(x) plus both links of the chain."""
+        """Return ELU(x) plus the outputs of both links of the chain."""
         x = link = nn.elu(x)
         for i in range(2):
             if self.norm:
@@ -129,7 +134,7 @@ class ChainedResidualPooling(nn.Module):
 
 
 class RefineBlock(nn.Module):
-    """RefineNet's block: RCU of each input, fusion, chained pooling, RCU of the result."""
+    """Block of RefineNet: RCUs of each input, fusion, chained pooling, RCUs of the result."""
 
     features: int
     norm: Norm | None
@@ -139,7 +144,7 @@ class RefineBlock(nn.Module):
 
     @nn.compact
     def __call__(self, xs: Sequence[Image], condition: LevelIndex) -> Image:
-        """Return `features` channels at the resolution of `xs[0]`; a single input is not fused."""
+        """Return `features` channels at the resolution of `xs[0]`; a single input has no fusion."""
         rcu = functools.partial(ResidualConvUnits, norm=self.norm, dtype=self.dtype)
         xs = [rcu(2, name=f"adapt_convs_{i}")(x, condition) for i, x in enumerate(xs)]
         if len(xs) > 1:
@@ -152,13 +157,21 @@ class RefineBlock(nn.Module):
 
 
 class Stage(NamedTuple):
-    """One resolution or dilation of the backbone, and the refinement that ends there."""
+    """One resolution or dilation of the backbone.
+
+    Attributes:
+        backbone: name of the residual blocks.
+        refine: name of the refinement block that reads the stage.
+        width: number of channels, in multiples of the width of the network.
+        halve: whether the first block halves the resolution.
+        dilation: dilation of the convolutions; a dilated stage keeps the resolution.
+    """
 
     backbone: str
     refine: str
-    width: int  # channels, in multiples of the network's width
-    halve: bool = False  # the first block halves the resolution
-    dilation: int = 1  # above 1 the stage keeps the resolution
+    width: int
+    halve: bool = False
+    dilation: int = 1
 
 
 def refinenet(
@@ -172,11 +185,22 @@ def refinenet(
     pool: Pool,
     dtype: DTypeLike,
 ) -> Image:
-    """Run a ResNet down the stages and refine its features back up; call it in a compact method.
+    """Apply the ResNet stages and their refinements from coarse to fine; for use inside a compact method.
 
-    The refinement of a stage gives as many channels as the next shallower stage has.
+    The refinement of a stage has the number of channels of the next shallower stage.
 
-    Raises UserError if the image cannot be halved as often as the stages ask.
+    Args:
+        x: images.
+        condition: index of the noise level, for the norms; None if they are unconditional.
+        stages: stages of the backbone, from full resolution down.
+        width: number of channels at full resolution.
+        norm: constructor of the norms of the backbone.
+        refine_norm: constructor of the norms of the refinement; None for no norms.
+        pool: pooling of the refinement.
+        dtype: dtype of the computation.
+
+    Raises:
+        UserError: the image size is not divisible by 2 for every stage with `halve`.
     """
     check_divisible(x.shape[1], x.shape[2], 2 ** sum(stage.halve for stage in stages))
     block = functools.partial(ResidualBlock, norm=norm, dtype=dtype)
@@ -207,4 +231,4 @@ def refinenet(
 def check_divisible(height: int, width: int, factor: int) -> None:
     """Raise UserError unless both sides are multiples of `factor`."""
     if height % factor or width % factor:
-        raise UserError(f"image size {height}x{width}: this network needs sides that are multiples of {factor}")
+        raise UserError(f"image size must be a multiple of {factor} for this network, got {height}x{width}")

@@ -1,7 +1,7 @@
-"""Halving and doubling the resolution of images, as sums of shifted slices: no gather, scatter or grouped convolution.
+"""Down- and upsampling of images by 2, as sums of shifted slices: no gather, scatter or grouped convolution.
 
-The FIR filter (1, 3, 3, 1) is that of StyleGAN2 (arXiv 1912.04958), as NCSN++ uses it (arXiv 2011.13456, Appendix H).
-Beyond the border are zeros.
+The FIR filter (1, 3, 3, 1) is that of StyleGAN2 (arXiv 1912.04958), as in NCSN++ (arXiv 2011.13456, Appendix H). Images
+are padded with zeros.
 """
 
 import jax.numpy as jnp
@@ -11,25 +11,25 @@ from jaxtyping import Array, Float
 Image = Float[Array, "batch height width channels"]
 
 TAPS = 4
-"""Length of the filter."""
+"""Length of the FIR filter."""
 
 HEIGHT, WIDTH = 1, 2
 
 
 def mean_down(x: Image) -> Image:
-    """Halve the resolution by the mean of 2x2 pixels."""
+    """Halve the resolution by the mean over 2x2 pixels."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 def nearest_up(x: Image) -> Image:
-    """Double the resolution by repeating every pixel 2x2 times."""
+    """Double the resolution by repeating every pixel 2x2 times (nearest neighbor)."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
 def fir_down(x: Image) -> Image:
-    """Halve the resolution: filter with (1, 3, 3, 1) / 8 along both axes, the taps centred on each pair of pixels."""
+    """Halve the resolution: filter with (1, 3, 3, 1) / 8 along both axes, centered on each pair of pixels."""
     for axis in (HEIGHT, WIDTH):
         even, odd = _pairs(x, axis)
         x = (_shift(odd, 1, axis) + 3 * even + 3 * odd + _shift(even, -1, axis)) * 0.125
@@ -37,10 +37,13 @@ def fir_down(x: Image) -> Image:
 
 
 def fir_up(x: Image, border: int = 0) -> Image:
-    """Double the resolution: put zeros between pixels and filter with (1, 3, 3, 1) / 4 along both axes.
+    """Double the resolution: insert zeros between pixels and filter with (1, 3, 3, 1) / 4 along both axes.
 
-    An output pixel sees the two nearest inputs, with weights 3/4 and 1/4. `border` = 1 gives one more pixel on every
-    side, where the filter still reaches the image.
+    An output pixel is the mean of the two nearest inputs with weights 3/4 and 1/4.
+
+    Args:
+        x: images.
+        border: 1 to extend the output by one pixel on every side, where the filter still reaches the image; else 0.
     """
     for axis in (HEIGHT, WIDTH):
         even = (_shift(x, 1, axis) + 3 * x) * 0.25
@@ -54,7 +57,7 @@ def fir_up(x: Image, border: int = 0) -> Image:
 
 
 def fir_blur(x: Image) -> Image:
-    """Filter with (1, 3, 3, 1) / 8 along both axes at every place that two or more taps reach: one pixel more a side.
+    """Filter with (1, 3, 3, 1) / 8 along both axes; the output has one pixel more in height and width.
 
     A 3x3 convolution without padding at stride 2 then halves the resolution.
     """
@@ -67,24 +70,24 @@ def fir_blur(x: Image) -> Image:
 
 
 def _pairs(x: Image, axis: int) -> tuple[Image, Image]:
-    """Pixels of even and of odd number along `axis`."""
+    """Return the pixels of even and of odd index along `axis`."""
     shape = (*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
     even, odd = lax.split(x.reshape(shape), (1, 1), axis + 1)
     return lax.squeeze(even, (axis + 1,)), lax.squeeze(odd, (axis + 1,))
 
 
 def _interleave(even: Image, odd: Image, axis: int) -> Image:
-    """Inverse of `_pairs`."""
+    """Invert `_pairs`."""
     shape = (*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :])
     return jnp.stack([even, odd], axis + 1).reshape(shape)
 
 
 def _shift(x: Image, steps: int, axis: int) -> Image:
-    """Pixel i of the result is pixel i - steps of `x` along `axis`, or zero beyond the border."""
+    """Shift `x` along `axis`: pixel i of the result is pixel i - steps, or zero beyond the border."""
     return _pad(x, axis, steps, -steps)
 
 
 def _pad(x: Image, axis: int, before: int, after: int) -> Image:
-    """Zeros along `axis`; negative numbers cut pixels off."""
+    """Pad `x` with zeros along `axis`; negative numbers crop it."""
     config = [(before, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
     return lax.pad(x, jnp.zeros((), x.dtype), config)

@@ -1,4 +1,4 @@
-"""A small U-Net for images of 8 to 32 pixels that learns in minutes on a CPU."""
+"""Small U-Net for images of 8 to 32 pixels, which trains in minutes on a CPU."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ from score_sde_jax.networks.layers import Conv, Dense, block_output, small_group
 def to_patches(
     x: Float[Array, "batch height width channels"], patch: int
 ) -> Float[Array, "batch rows columns features"]:
-    """Squares of patch by patch pixels become the channels of one place."""
+    """Move the pixels of each patch by patch square into the channels (space to depth)."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // patch, width // patch, -1)
@@ -24,27 +24,32 @@ def to_patches(
 def from_patches(
     h: Float[Array, "batch rows columns features"], patch: int
 ) -> Float[Array, "batch height width channels"]:
-    """Inverse of `to_patches`."""
+    """Invert `to_patches` (depth to space)."""
     batch, rows, columns, features = h.shape
     h = h.reshape(batch, rows, columns, patch, patch, features // patch**2)
     return h.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * patch, columns * patch, -1)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with group norms before them; the noise level enters between."""
+    """Pre-activation residual block of two 3x3 convolutions; the embedding is added between them.
+
+    Attributes:
+        width: number of output channels.
+        dtype: dtype of the computation.
+    """
 
     width: int
     dtype: str
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], level: Float[Array, "batch features"] | None
+        self, x: Float[Array, "batch height width channels"], embedding: Float[Array, "batch features"] | None
     ) -> Float[Array, "batch height width features"]:
-        """Features of the block for features x and those of the noise level."""
+        """Return the output features for features x and the embedding of the condition."""
         h = small_group_norm(x.shape[-1], self.dtype)(x)
         h = Conv(self.width, (3, 3), dtype=self.dtype)(nn.silu(h))
-        if level is not None:
-            h = h + Dense(self.width, dtype=self.dtype)(level)[:, None, None, :]
+        if embedding is not None:
+            h = h + Dense(self.width, dtype=self.dtype)(embedding)[:, None, None, :]
         h = small_group_norm(self.width, self.dtype)(h)
         h = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(nn.silu(h))
         if x.shape[-1] != self.width:
@@ -53,13 +58,18 @@ class ResidualBlock(nn.Module):
 
 
 class SmallUNet(nn.Module):
-    """Residual U-Net on patches, whose dense bottleneck lets every pixel see the whole image.
+    """Residual U-Net on patches, with a dense bottleneck over the whole image.
 
-    patch: squares of patch by patch pixels are the channels of one place, so that few places with many channels
-    remain, which a CPU computes fastest; widths: channels at full, half, quarter ... resolution of these places;
-    num_blocks: residual blocks at each; bottleneck: features of the dense layer on the coarsest level, 0 for none;
-    num_classes: classes that it is conditioned on, 0 for none; label num_classes, or none at all, is "no class".
-    Raises UserError for an image that patches and halvings do not divide.
+    Attributes:
+        widths: numbers of channels at full, half, quarter ... resolution of the patches.
+        patch: side of a patch in pixels; fewer positions with more channels are faster on a CPU.
+        num_blocks: number of residual blocks at each resolution, on the way down and on the way up.
+        bottleneck: number of features of the dense layer at the lowest resolution; 0 for none.
+        num_classes: number of classes for conditioning, 0 for none; label num_classes is the token for "no class".
+        dtype: dtype of the computation; parameters are float32.
+
+    Raises:
+        UserError: the image size is not a multiple of patch 2^(len(widths) - 1).
     """
 
     widths: tuple[int, ...] = (64, 96)
@@ -76,51 +86,51 @@ class SmallUNet(nn.Module):
         condition: Condition,
         train: bool = False,
     ) -> Float[Array, "batch height width channels"]:
-        """Network output for centered images x, conditioned on the noise level and the class."""
+        """Return the network output for centered images x, conditioned on the noise level and the class."""
         del train
         unit = self.patch * 2 ** (len(self.widths) - 1)
         if x.shape[1] % unit or x.shape[2] % unit:
             raise UserError(
-                f"--config.model.patch={self.patch}: with {len(self.widths)} model.widths, images must be a multiple "
-                f"of {unit} pixels, not {x.shape[1]} by {x.shape[2]}"
+                f"--config.model.patch={self.patch}: with {len(self.widths)} model.widths, image size must be a "
+                f"multiple of {unit}, got {x.shape[1]}x{x.shape[2]}"
             )
-        level = self._level(condition, len(x))
+        embedding = self._embed(condition, len(x))
 
         h, skips = Conv(self.widths[0], (3, 3), dtype=self.dtype)(to_patches(x, self.patch)), []
         for i, width in enumerate(self.widths):
             h = h if i == 0 else nn.avg_pool(h, (2, 2), (2, 2))
             for _ in range(self.num_blocks):
-                h = ResidualBlock(width, self.dtype)(h, level)
+                h = ResidualBlock(width, self.dtype)(h, embedding)
             skips.append(h)
-        h = self._whole_image(h, level) if self.bottleneck else h
-        h = ResidualBlock(self.widths[-1], self.dtype)(h, level)
+        h = self._bottleneck(h, embedding) if self.bottleneck else h
+        h = ResidualBlock(self.widths[-1], self.dtype)(h, embedding)
         for width, skip in zip(self.widths[-2::-1], skips[-2::-1], strict=True):
             h = Dense(width, dtype=self.dtype)(h)
-            h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)  # a broadcast: its gradient is a sum, not a scatter
+            h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)  # Its gradient is a sum, not a scatter.
             h = jnp.concatenate([h, skip], axis=-1)
             for _ in range(self.num_blocks):
-                h = ResidualBlock(width, self.dtype)(h, level)
+                h = ResidualBlock(width, self.dtype)(h, embedding)
         h = nn.silu(small_group_norm(h.shape[-1], self.dtype)(h))
         out = Conv(x.shape[-1] * self.patch**2, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
         return from_patches(out, self.patch).astype(x.dtype)
 
-    def _level(self, condition: Condition, batch: int) -> Float[Array, "batch features"] | None:
-        """Features of the noise level and of the class, as every block takes them."""
-        features, level = 4 * self.widths[0], None
+    def _embed(self, condition: Condition, batch: int) -> Float[Array, "batch features"] | None:
+        """Return the embedding of noise level and class that every block reads."""
+        features, embedding = 4 * self.widths[0], None
         if condition.noise is not None:
-            level = Dense(features, dtype=self.dtype)(sinusoidal_features(condition.noise, 64))
+            embedding = Dense(features, dtype=self.dtype)(sinusoidal_features(condition.noise, 64))
         if self.num_classes:
             label = condition.label if condition.label is not None else jnp.full(batch, self.num_classes)
-            # Named, so that the other layers keep their numbers.
+            # The layer has a name, so that the automatic names of the other layers do not change.
             classes = nn.Embed(self.num_classes + 1, features, dtype=self.dtype, name="label")(label)
-            level = classes if level is None else level + classes
-        return None if level is None else nn.silu(level)
+            embedding = classes if embedding is None else embedding + classes
+        return None if embedding is None else nn.silu(embedding)
 
-    def _whole_image(
-        self, h: Float[Array, "batch height width features"], level: Float[Array, "batch level"] | None
+    def _bottleneck(
+        self, h: Float[Array, "batch height width features"], embedding: Float[Array, "batch embedding"] | None
     ) -> Float[Array, "batch height width features"]:
-        """Add a dense two-layer function of all pixels."""
-        whole = Dense(self.bottleneck, dtype=self.dtype)(nn.silu(h).reshape(len(h), -1))
-        if level is not None:
-            whole = whole + Dense(self.bottleneck, dtype=self.dtype)(level)
-        return h + Dense(h[0].size, dtype=self.dtype)(nn.silu(whole)).reshape(h.shape)
+        """Add a dense two-layer function of all positions."""
+        hidden = Dense(self.bottleneck, dtype=self.dtype)(nn.silu(h).reshape(len(h), -1))
+        if embedding is not None:
+            hidden = hidden + Dense(self.bottleneck, dtype=self.dtype)(embedding)
+        return h + Dense(h[0].size, dtype=self.dtype)(nn.silu(hidden)).reshape(h.shape)

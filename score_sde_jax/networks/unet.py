@@ -1,4 +1,4 @@
-"""The U-Nets of score-SDE, arXiv 2011.13456: DDPM, DDPM++ and NCSN++ are one network with other defaults."""
+"""U-Nets of score-SDE (arXiv 2011.13456): DDPM, DDPM++ and NCSN++ are one module with different defaults."""
 
 import functools
 import itertools
@@ -19,9 +19,9 @@ from score_sde_jax.networks.unet_blocks import (
     Attention,
     Combine,
     Downsample,
+    Embedding,
     GroupNorm,
     Image,
-    Level,
     Resample,
     ResidualBlock,
     Upsample,
@@ -37,24 +37,34 @@ CONDITIONS_OF_EMBEDDING = {
     "positional": ("scaled_time", "level_index"),
     "none": ("none",),
 }
-"""Noise conditions that each embedding can read: a logarithm, a number that counts levels, or nothing."""
+"""Noise conditions that each embedding accepts."""
 
 
 class UNet(nn.Module):
-    """Residual U-Net with attention, whose defaults are those of DDPM.
+    """Residual U-Net with attention; the defaults are those of DDPM.
 
-    width, multipliers: channels are width times multiplier at full, half, quarter ... resolution.
-    num_blocks: residual blocks at each resolution, and one more on the way up.
-    attention: resolutions (heights in pixels) whose blocks are followed by attention, beside the middle of the network.
-    embedding: how the condition enters: "positional" sinusoids (a level's number, 999 t), "fourier" features at fixed
-    random frequencies of standard deviation `fourier_scale` (log sigma), "none" (the network is told nothing).
-    block: "ddpm" blocks, with convolutions that change the resolution between them, or "biggan" blocks that do it.
-    fir: change the resolution with the filter (1, 3, 3, 1) rather than by means of and repeated pixels.
-    progressive_input: the image at lower resolutions enters too, downsampled alone ("skip") or by a convolution that
-    carries the features along ("residual"). progressive_output: the same on the way up, towards the output.
-    combine: how a "skip" input enters, by a sum or as further channels.
-    skip_rescale: divide sums of two branches by sqrt(2). dropout: probability, in training with `dropout_keys`.
-    Raises UserError for an image that cannot be halved as often as there are multipliers after the first.
+    Attributes:
+        width: number of channels at full resolution for multiplier 1.
+        multipliers: factors of the width at full, half, quarter ... resolution.
+        num_blocks: number of residual blocks at each resolution on the way down; one more on the way up.
+        attention: resolutions, as heights in pixels, with attention after their blocks; the middle block always has it.
+        embedding: "positional" for sinusoids of 999 t or a level index, "fourier" for Gaussian Fourier features of log
+            sigma, "none" for no condition.
+        fourier_scale: standard deviation of the frequencies of the Fourier features.
+        block: "ddpm", with convolutional resampling between blocks, or "biggan", with resampling inside blocks.
+        fir: whether to resample with the FIR filter (1, 3, 3, 1) instead of means and repeated pixels.
+        progressive_input: "none"; "skip" to add the downsampled image at each resolution; "residual" to add it by a
+            convolution that also carries the features.
+        progressive_output: "none"; "skip" to sum image outputs of all resolutions; "residual" to sum feature outputs.
+        combine: combination of a "skip" input with the features, "sum" or "cat" (concatenation).
+        skip_rescale: whether to divide sums of two branches by sqrt(2).
+        dropout: dropout probability in training.
+        dtype: dtype of the computation; parameters are float32.
+
+    Raises:
+        UserError: the image size is not a multiple of 2^(len(multipliers) - 1), or a noise condition is missing.
+
+    Reference: arXiv 2006.11239, Appendix B; arXiv 2011.13456, Appendix H.
     """
 
     width: int = 128
@@ -74,7 +84,7 @@ class UNet(nn.Module):
 
     @staticmethod
     def conditions(*, embedding: str, **_: Any) -> tuple[str, ...]:
-        """Noise conditions that the network reads with this embedding."""
+        """Return the noise conditions that the embedding accepts."""
         return CONDITIONS_OF_EMBEDDING[embedding]
 
     @nn.compact
@@ -85,21 +95,27 @@ class UNet(nn.Module):
         train: bool = False,
         dropout_keys: Key[Array, " batch"] | None = None,
     ) -> Image:
-        """Network output for centered images x, conditioned on the noise level.
+        """Return the network output for centered images x, conditioned on the noise level.
 
-        Training with dropout needs one PRNG key per image; image i drops by dropout_keys[i] alone. Raises ValueError
-        where they are missing.
+        Args:
+            x: centered images.
+            condition: condition of the network.
+            train: whether to apply dropout.
+            dropout_keys: one PRNG key per image, required for training with dropout.
+
+        Raises:
+            ValueError: dropout_keys is missing.
         """
         self._check(x)
-        level = self._level(condition.noise)
+        embedding = self._embed(condition.noise)
         if train and self.dropout and dropout_keys is None:
-            raise ValueError("training with dropout needs dropout_keys, one key per image")
+            raise ValueError("dropout_keys must be one key per image in training with dropout, got None")
         numbers = itertools.count()
 
         def residual(h: Image, features: int, resample: Resample | None = None) -> Image:
             keys = prng.fold_in(dropout_keys, next(numbers)) if train and dropout_keys is not None else None
             block = ResidualBlock(features, self.block, self.skip_rescale, self.dropout, self.dtype, resample)
-            return block(h, level, keys)
+            return block(h, embedding, keys)
 
         h, skips = self._down(x, residual)
         h = residual(h, h.shape[-1])
@@ -111,28 +127,28 @@ class UNet(nn.Module):
         unit = 2 ** (len(self.multipliers) - 1)
         if x.shape[1] % unit or x.shape[2] % unit:
             raise UserError(
-                f"--config.model.multipliers={tuple(self.multipliers)}: images must be a multiple of {unit} pixels, "
-                f"not {x.shape[1]} by {x.shape[2]}"
+                f"--config.model.multipliers={tuple(self.multipliers)}: image size must be a multiple of {unit}, "
+                f"got {x.shape[1]}x{x.shape[2]}"
             )
 
-    def _level(self, noise: Num[Array, " batch"] | None) -> Level:
-        """Features of the noise level, as every block takes them."""
+    def _embed(self, noise: Num[Array, " batch"] | None) -> Embedding:
+        """Return the embedding of the noise condition that every block reads."""
         if self.embedding == "none":
             return None
         if noise is None:
             raise UserError(
-                f"--config.model.embedding={self.embedding}: needs a condition, which condition.name=none does not give"
+                f"--config.model.embedding={self.embedding}: needs a noise condition, which condition.name=none lacks"
             )
         if self.embedding == "fourier":
-            level = FourierFeatures(self.width, self.fourier_scale)(noise)
+            features = FourierFeatures(self.width, self.fourier_scale)(noise)
         else:
-            level = positional_features(noise, self.width)
+            features = positional_features(noise, self.width)
         dense = functools.partial(nn.Dense, 4 * self.width, kernel_init=fan_average(), dtype=self.dtype)
-        level = nn.silu(dense()(level))
-        return nn.silu(dense()(level))
+        hidden = nn.silu(dense()(features))
+        return nn.silu(dense()(hidden))
 
     def _down(self, x: Image, residual: Residual) -> tuple[Image, list[Image]]:
-        """The coarsest features, and those of every block on the way."""
+        """Return the features at the lowest resolution and the skip connections."""
         image, h = x, conv3x3(self.width, dtype=self.dtype)(x)
         down = fir_down if self.fir else mean_down
         skips = [h]
@@ -155,13 +171,13 @@ class UNet(nn.Module):
         return h, skips
 
     def _up(self, h: Image, skips: list[Image], residual: Residual, channels: int) -> Image:
-        """The image that the coarsest features and those of the way down become."""
+        """Return the output image from the features at the lowest resolution and the skip connections."""
         up = fir_up if self.fir else nearest_up
         image = None
         for i, multiplier in reversed(list(enumerate(self.multipliers))):
             for _ in range(self.num_blocks + 1):
                 h = residual(jnp.concatenate([h, skips.pop()], axis=-1), multiplier * self.width)
-            # On the way up attention follows the last block alone.
+            # On the way up, attention follows the last block of a resolution only.
             h = self._attend(h)
             if self.progressive_output == "skip":
                 part = self._head(h, channels, NEARLY_ZERO)
@@ -188,11 +204,17 @@ class UNet(nn.Module):
 
 
 class DDPM(UNet):
-    """The network of DDPM (arXiv 2006.11239) on images of 32 pixels."""
+    """Network of DDPM for images of 32 pixels.
+
+    Reference: arXiv 2006.11239, Appendix B.
+    """
 
 
 class DDPMpp(UNet):
-    """DDPM++: deeper, with BigGAN's blocks and rescaled sums."""
+    """DDPM++: DDPM with twice the blocks, BigGAN blocks and rescaled sums.
+
+    Reference: arXiv 2011.13456, Appendix H.
+    """
 
     num_blocks: int = 4
     block: Literal["ddpm", "biggan"] = "biggan"
@@ -200,7 +222,10 @@ class DDPMpp(UNet):
 
 
 class NCSNpp(DDPMpp):
-    """NCSN++: DDPM++ with the FIR filter, the image at every resolution on the way down, and the level as log sigma."""
+    """NCSN++: DDPM++ with FIR resampling, residual progressive input and Fourier features of log sigma.
+
+    Reference: arXiv 2011.13456, Appendix H.
+    """
 
     embedding: Literal["positional", "fourier", "none"] = "fourier"
     fir: bool = True

@@ -1,4 +1,4 @@
-"""Blocks of the U-Nets of arXiv 2011.13456: residual blocks, attention, up- and downsampling with a convolution."""
+"""Blocks of the U-Nets of arXiv 2011.13456: residual blocks, attention, convolutional up- and downsampling."""
 
 import functools
 import math
@@ -14,40 +14,45 @@ from score_sde_jax.networks.layers import Conv, Dense, block_output, num_groups
 from score_sde_jax.networks.resampling import fir_blur, fir_up, nearest_up
 
 Image = Float[Array, "batch height width channels"]
-Level = Float[Array, "batch features"] | None
+Embedding = Float[Array, "batch features"] | None
 Resample = Callable[[Image], Image]
 
 NORM_EPSILON = 1e-6
-SHORTCUT_SCALE = 0.1  # variance of the weights of DDPM's 1x1 layers, relative to that of all others
-NEARLY_ZERO = 1e-10  # so that a block starts as the identity
+SHORTCUT_SCALE = 0.1  # Initial variance of the weights of DDPM's 1x1 layers, relative to all other layers.
+NEARLY_ZERO = 1e-10  # Initial variance of the last layer of a branch, so that a block starts as the identity.
 
 
 def fan_average(scale: float = 1.0) -> nn.initializers.Initializer:
-    """Return the initializer U(-b, b) with b^2 = 3 scale / mean of inputs and outputs."""
+    """Return the initializer U(-b, b) with b^2 = 3 scale / mean of fan-in and fan-out."""
     return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
 
 
 def conv3x3(features: int, *, dtype: str, scale: float = 1.0, name: str | None = None) -> nn.Conv:
-    """Convolution at the same resolution."""
+    """Return a 3x3 convolution at the same resolution."""
     return Conv(features, (3, 3), padding=1, kernel_init=fan_average(scale), dtype=dtype, name=name)
 
 
 def conv1x1(features: int, *, dtype: str, name: str | None = None) -> nn.Conv:
-    """Matrix product at every pixel."""
+    """Return a 1x1 convolution."""
     return Conv(features, (1, 1), padding=0, kernel_init=fan_average(), dtype=dtype, name=name)
 
 
 class GroupNorm(nn.Module):
-    """Normalise groups of channels of each image, then scale and shift each channel (arXiv 1803.08494).
+    """Group norm with scale and shift per channel.
 
-    Statistics are at least float32; their variance is that of centred values, which does not cancel.
+    The statistics are at least float32. The variance is computed from centered values, which avoids cancellation.
+
+    Attributes:
+        dtype: dtype of the result.
+
+    Reference: arXiv 1803.08494.
     """
 
     dtype: str
 
     @nn.compact
     def __call__(self, x: Image) -> Image:
-        """Normalised `x`, of type `dtype`."""
+        """Return the normalized `x`."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -55,44 +60,55 @@ class GroupNorm(nn.Module):
 
 
 def group_norm(x: Image, scale: Float[Array, " channels"], bias: Float[Array, " channels"], groups: int) -> Image:
-    """Scale (x - mu) / s + bias with mean mu and biased standard deviation s of each group of channels."""
+    """Return scale (x - mu) / s + bias with mean mu and biased standard deviation s of each group of channels."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
     def group_mean(values: Image) -> Image:
-        # Sums over pixels run along memory; what is left is small.
+        # The sum over pixels comes first, since it is contiguous in memory; the sum over channels is then small.
         per_channel = values.mean((1, 2))
         per_group = per_channel.reshape(len(x), groups, -1).mean(-1, keepdims=True)
         per_channel = jnp.broadcast_to(per_group, (len(x), groups, x.shape[-1] // groups))
         return per_channel.reshape(len(x), 1, 1, -1)
 
-    centred = wide - group_mean(wide)
-    rstd = jax.lax.rsqrt(group_mean(jnp.square(centred)) + NORM_EPSILON)
-    return centred * (rstd * scale[None, None, None, :]) + bias[None, None, None, :]
+    centered = wide - group_mean(wide)
+    rstd = jax.lax.rsqrt(group_mean(jnp.square(centered)) + NORM_EPSILON)
+    return centered * (rstd * scale[None, None, None, :]) + bias[None, None, None, :]
 
 
 def dropout(x: Image, rate: float, keys: Key[Array, " batch"]) -> Image:
-    """Set each value to zero with probability `rate` and scale the others so that the mean stays (arXiv 1207.0580).
+    """Set each value to zero with probability `rate` and scale the others to keep the mean.
 
-    Image i depends on keys[i] alone.
+    Args:
+        x: features.
+        rate: dropout probability, 0 <= rate < 1, rounded to a multiple of 2^-16.
+        keys: one PRNG key per image.
+
+    Reference: arXiv 1207.0580.
     """
     shape = x.shape[1:]
     words = math.prod(shape) // 2 + 1
 
     def bits(key: Array) -> Array:
-        # 16 bits a value: drawing them is what dropout costs.
-        drawn = jax.lax.bitcast_convert_type(jax.random.bits(key, (words,), jnp.uint32), jnp.uint16)
-        return drawn.reshape(-1)[: math.prod(shape)].reshape(shape)
+        # Random bits dominate the cost of dropout, so a value uses 16 of them.
+        halves = jax.lax.bitcast_convert_type(jax.random.bits(key, (words,), jnp.uint32), jnp.uint16)
+        return halves.reshape(-1)[: math.prod(shape)].reshape(shape)
 
     threshold = round(rate * 2**16)
     return jnp.where(jax.vmap(bits)(keys) >= threshold, x * (2**16 / (2**16 - threshold)), 0)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity; the noise level enters between them.
+    """Residual block of two 3x3 convolutions; the embedding is added between them.
 
-    block: "ddpm" (arXiv 2006.11239) has a shortcut where the number of channels changes; "biggan" (arXiv 2011.13456,
-    Appendix H) changes the resolution too, by `resample` on both branches, and then has a shortcut as well.
-    skip_rescale: divide the sum of the branches by sqrt(2).
+    Attributes:
+        features: number of output channels.
+        block: "ddpm", with a shortcut layer if the number of channels changes; "biggan", which can also resample.
+        skip_rescale: whether to divide the sum of the branches by sqrt(2).
+        dropout: dropout probability.
+        dtype: dtype of the computation.
+        resample: up- or downsampling of both branches of a "biggan" block; None for none.
+
+    Reference: arXiv 2006.11239, Appendix B; arXiv 2011.13456, Appendix H.
     """
 
     features: int
@@ -103,16 +119,16 @@ class ResidualBlock(nn.Module):
     resample: Resample | None = None
 
     @nn.compact
-    def __call__(self, x: Image, level: Level, dropout_keys: Key[Array, " batch"] | None) -> Image:
-        """Features of the block for features x and those of the noise level; no dropout without keys."""
+    def __call__(self, x: Image, embedding: Embedding, dropout_keys: Key[Array, " batch"] | None) -> Image:
+        """Return the output features for features x and the embedding; without keys there is no dropout."""
         conv = functools.partial(conv3x3, self.features, dtype=self.dtype)
         h = nn.silu(GroupNorm(self.dtype, name="norm0")(x))
         if self.resample:
             h, x = self.resample(h), self.resample(x)
         h = conv(name="conv0")(h)
-        if level is not None:
+        if embedding is not None:
             dense = Dense(self.features, kernel_init=fan_average(), dtype=self.dtype, name="level")
-            h = h + dense(level)[:, None, None, :]
+            h = h + dense(embedding)[:, None, None, :]
         h = nn.silu(GroupNorm(self.dtype, name="norm1")(h))
         if dropout_keys is not None and self.dropout:
             h = dropout(h, self.dropout, dropout_keys)
@@ -129,14 +145,21 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel adds a mean of all pixels, weighted by a softmax of inner products; one head (arXiv 2006.11239)."""
+    """Self-attention over all pixels with a single head, and a residual sum.
+
+    Attributes:
+        skip_rescale: whether to divide the sum of the branches by sqrt(2).
+        dtype: dtype of the computation.
+
+    Reference: arXiv 2006.11239, Appendix B.
+    """
 
     skip_rescale: bool
     dtype: str
 
     @nn.compact
     def __call__(self, x: Image) -> Image:
-        """Features of the same shape."""
+        """Return features of the same shape."""
         b, height, width, c = x.shape
 
         def dense(name: str, scale: float = SHORTCUT_SCALE) -> nn.Dense:
@@ -152,7 +175,13 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve the resolution by a 3x3 convolution at stride 2, after the FIR filter or alone."""
+    """Halve the resolution by a 3x3 convolution at stride 2.
+
+    Attributes:
+        features: number of output channels.
+        fir: whether the FIR filter is applied before the convolution.
+        dtype: dtype of the computation.
+    """
 
     features: int
     fir: bool
@@ -160,8 +189,8 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Image) -> Image:
-        """Features at half the resolution."""
-        # Alone it pads after the last pixel only; the filter has padded before.
+        """Return features at half the resolution."""
+        # Without the filter, DDPM pads after the last pixel only; the filter has already added a pixel.
         x, pads = (fir_blur(x), (0, 0)) if self.fir else (x, (0, 1))
         layer = Conv(
             self.features,
@@ -176,7 +205,13 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the resolution, by the FIR filter or by repeating pixels, before a 3x3 convolution."""
+    """Double the resolution, then apply a 3x3 convolution.
+
+    Attributes:
+        features: number of output channels.
+        fir: whether to upsample with the FIR filter; otherwise pixels are repeated.
+        dtype: dtype of the computation.
+    """
 
     features: int
     fir: bool
@@ -184,26 +219,31 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Image) -> Image:
-        """Features at twice the resolution."""
-        # The convolution sees what the filter makes of the image beyond the border.
+        """Return features at twice the resolution."""
+        # The filter output extends beyond the border, and the convolution reads it instead of zero padding.
         x, padding = (fir_up(x, border=1), 0) if self.fir else (nearest_up(x), 1)
         layer = Conv(self.features, (3, 3), padding=padding, kernel_init=fan_average(), dtype=self.dtype, name="conv")
         return layer(x)
 
 
 class Combine(nn.Module):
-    """Bring a downsampled image into the features: a 1x1 convolution, then the sum or both."""
+    """Combine a downsampled image with the features: a 1x1 convolution of the image, then sum or concatenation.
+
+    Attributes:
+        method: "sum" or "cat".
+        dtype: dtype of the computation.
+    """
 
     method: Literal["sum", "cat"]
     dtype: str
 
     @nn.compact
     def __call__(self, image: Image, h: Image) -> Image:
-        """Features h with the image in them."""
+        """Return the combined features."""
         image = conv1x1(h.shape[-1], dtype=self.dtype, name="conv")(image)
         return image + h if self.method == "sum" else jnp.concatenate([image, h], axis=-1)
 
 
 def residual_sum(x: Image, h: Image, skip_rescale: bool) -> Image:
-    """The sum of two branches, with `skip_rescale` divided by sqrt(2) so that its variance is that of one."""
+    """Return the sum of two branches, divided by sqrt(2) if `skip_rescale`, which keeps the variance."""
     return (x + h) * math.sqrt(0.5) if skip_rescale else x + h

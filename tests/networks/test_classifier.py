@@ -63,7 +63,7 @@ def test_logits_and_second_convolutions_are_zero_at_the_start():
 
 def test_images_that_cannot_be_halved_twice():
     for shape in ((1, 6, 8, 3), (1, 8, 6, 3), (1, 2)):
-        with pytest.raises(UserError, match=r"model\.name=wide_resnet: needs images of a multiple of 4 pixels"):
+        with pytest.raises(UserError, match=r"model\.name=wide_resnet: image size must be a multiple of 4, got"):
             jax.eval_shape(WideResNet().init, jax.random.key(0), jnp.zeros(shape), Condition(jnp.zeros(1)))
 
 

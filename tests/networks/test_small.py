@@ -46,5 +46,5 @@ def test_last_convolutions_of_the_unet_are_zero_at_the_start():
 
 def test_an_image_that_cannot_be_halved():
     for shape in ((1, 6, 8, 1), (1, 8, 6, 1)):
-        with pytest.raises(UserError, match=rf"multiple of 4 pixels, not {shape[1]} by {shape[2]}"):
+        with pytest.raises(UserError, match=rf"image size must be a multiple of 4, got {shape[1]}x{shape[2]}"):
             SmallUNet(widths=(8, 8), patch=2).init(jax.random.key(0), jnp.zeros(shape), Condition())

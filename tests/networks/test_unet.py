@@ -216,7 +216,7 @@ def test_gathers_and_scatters_would_be_found():
 
 @pytest.mark.parametrize("multipliers, size, unit", [((1, 2), 9, 2), ((1, 2, 2, 2), 28, 8)])
 def test_size_that_cannot_be_halved_is_named(multipliers, size, unit):
-    with pytest.raises(UserError, match=rf"multiple of {unit} pixels, not {size} by {size}"):
+    with pytest.raises(UserError, match=rf"image size must be a multiple of {unit}, got {size}x{size}"):
         UNet(width=4, multipliers=multipliers).init(
             jax.random.key(0), jnp.zeros((1, size, size, 3)), Condition(jnp.zeros(1))
         )
