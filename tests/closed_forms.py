@@ -73,7 +73,7 @@ class Mixture:
 GAUSSIAN = Mixture((1.0,), (0.7,), (0.4,))
 SKEWED = Mixture((0.25, 0.75), (-0.5, 0.6), (0.15, 0.3))
 
-# One small diffusion of every kind, smooth in time: (sde, start and end of a piece of the way).
+# One small diffusion of every kind, smooth in time: (sde, start and end of a time interval).
 SDE_CASES: dict[str, tuple[SDE, float, float]] = {
     "ve": (VE(sigma_min=0.05, sigma_max=5.0), 0.9, 0.4),
     "vp": (VP(), 0.6, 0.2),
@@ -87,8 +87,8 @@ def assert_moments(x: jax.Array, target: Mixture, *, bias: float = 0.0, errors: 
     """The first three central moments, each within `errors` standard errors plus bias std^power."""
     deviations = np.asarray(x, np.float64).ravel() - target.mean()
     for power in (1, 2, 3):
-        want = 0.0 if power == 1 else target.central_moment(power)
-        variance = target.central_moment(2 * power) - want**2
+        expected = 0.0 if power == 1 else target.central_moment(power)
+        variance = target.central_moment(2 * power) - expected**2
         allowed = errors * np.sqrt(variance / deviations.size) + bias * target.std() ** power
-        found = np.mean(deviations**power)
-        assert abs(found - want) < allowed, f"moment {power}: {found}, not {want} +- {allowed}"
+        actual = np.mean(deviations**power)
+        assert abs(actual - expected) < allowed, f"moment {power}: {actual}, not {expected} +- {allowed}"

@@ -41,8 +41,8 @@ def images(directory):
     return samples
 
 
-def restored(workdir, chosen, step):
+def restored(workdir, config, step):
     """The whole training state."""
     shape = tuple(json.loads((workdir / "config.json").read_text())["image_shape"])
-    abstract = Jit().abstract(build.experiment(chosen, shape).init, jax.random.key(0))
+    abstract = Jit().abstract(build.experiment(config, shape).init, jax.random.key(0))
     return Checkpoints(workdir / "checkpoints").restore(step, abstract)

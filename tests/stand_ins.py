@@ -7,7 +7,7 @@ from score_sde_jax.networks import MODELS, WideResNet
 
 
 class Unconditional(nn.Module):
-    """One convolution, in the place of a published network that is told nothing."""
+    """One convolution, in place of a published unconditional network."""
 
     width: int = 128
 
@@ -18,7 +18,7 @@ class Unconditional(nn.Module):
 
 
 class Conditional(nn.Module):
-    """One convolution and a bias for every level, in the place of one that is told the level's index."""
+    """One convolution and a bias for every level, in place of a network conditioned on the level index."""
 
     width: int = 128
     num_levels: int = 10
@@ -31,7 +31,7 @@ class Conditional(nn.Module):
 
 
 class LinearClassifier(WideResNet):
-    """One layer of the pixels and of what it is told, with the fields and the zeros at the start of the real one."""
+    """One layer of pixels and condition, with the fields and the zero initialization of the real network."""
 
     @nn.compact
     def __call__(self, x, condition, train=False):
@@ -40,7 +40,7 @@ class LinearClassifier(WideResNet):
 
 
 def unet(network):
-    """The same fields and arguments, and one convolution with what it is told, if anything."""
+    """The same fields and arguments, and one convolution with the condition, if there is one."""
 
     def call(self, x, condition, train=False, dropout_keys=None):
         assert (dropout_keys is None) == (not train or not self.dropout)

@@ -20,10 +20,10 @@ QUICK = (
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_lowers_for_cuda_and_tpu(name):
-    chosen = finished(name, *(GIVEN if name == "image_folder" else []), variant="")
-    section = chosen.data
+    config = finished(name, *(GIVEN if name == "image_folder" else []), variant="")
+    section = config.data
     shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
-    experiment, parallel = build.experiment(chosen, shape), Jit()
+    experiment, parallel = build.experiment(config, shape), Jit()
     state = parallel.abstract(experiment.init, jax.random.key(0))
     stored = jnp.float32 if len(shape) == 1 else jnp.uint8
     key, flags = jax.random.key(0), parallel.flags(False)

@@ -51,8 +51,8 @@ def test_a_row_of_noise_depends_on_its_own_key_alone(draw, keys):
 
 def test_normal_noise_is_normal(keys):
     z = np.asarray(prng.normal(keys, jnp.zeros((NUM, 8))), np.float64)
-    for power, want, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
-        assert abs(np.mean(z**power) - want) < 4 * np.sqrt(variance / z.size)
+    for power, expected, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs(np.mean(z**power) - expected) < 4 * np.sqrt(variance / z.size)
 
 
 def test_uniform_noise_is_uniform(keys):

@@ -28,10 +28,10 @@ def test_importance_of_a_time_is_its_weight_in_the_likelihood(name, x64):
         grid = sde.t_min + (end - sde.t_min) * np.geomspace(1e-9, 1, 4001)
         integral = np.trapezoid(np.asarray(losses.likelihood(sde, jnp.asarray(grid))), grid)
         constant = float(losses.likelihood_importance(sde, jnp.asarray(end)))
-        found = constant * np.mean(t <= end) * (sde.t_max - sde.t_min)
+        actual = constant * np.mean(t <= end) * (sde.t_max - sde.t_min)
         probability = np.mean(t <= end)
         allowed = 5 * constant * np.sqrt(probability * (1 - probability) / len(t)) * (sde.t_max - sde.t_min)
-        assert abs(found - integral) < allowed + 0.01 * integral
+        assert abs(actual - integral) < allowed + 0.01 * integral
 
 
 @pytest.mark.parametrize("name", SDE_CASES)
@@ -39,10 +39,10 @@ def test_importance_does_not_bias_the_likelihood_loss(name):
     sde = SDE_CASES[name][0]
     x0 = GAUSSIAN.sample(jax.random.key(5), (4096, 4))
     loss = functools.partial(score_matching_loss, lambda x, t: 0.5 * jnp.tanh(x), sde, batch_keys(4096), x0)
-    found = loss(times=losses.importance, weight=losses.likelihood_importance)
-    want = loss(times=losses.uniform, weight=losses.likelihood)
+    actual = loss(times=losses.importance, weight=losses.likelihood_importance)
+    expected = loss(times=losses.uniform, weight=losses.likelihood)
     means, errors = zip(
-        *((np.mean(x), np.std(x) / np.sqrt(len(x))) for x in map(np.asarray, (found, want))), strict=True
+        *((np.mean(x), np.std(x) / np.sqrt(len(x))) for x in map(np.asarray, (actual, expected))), strict=True
     )
     assert abs(means[0] - means[1]) < 4 * np.hypot(*errors)
-    assert np.all(np.isfinite(found)) and errors[0] < 1.1 * errors[1]
+    assert np.all(np.isfinite(actual)) and errors[0] < 1.1 * errors[1]

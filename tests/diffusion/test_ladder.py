@@ -59,8 +59,8 @@ def test_the_step_size_keeps_the_variance_of_a_level():
             v = (1 - size) ** 2 * v + 2 * size
         return v
 
-    chosen = ladder.langevin_step_size(1.04, 5)
-    off = [abs(variance(size, 1.04, 5) - 1) for size in (0.8 * chosen, chosen, 1.25 * chosen)]
+    optimum = ladder.langevin_step_size(1.04, 5)
+    off = [abs(variance(size, 1.04, 5) - 1) for size in (0.8 * optimum, optimum, 1.25 * optimum)]
     assert off[1] < off[0] and off[1] < off[2]
 
 

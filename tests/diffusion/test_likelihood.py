@@ -64,17 +64,19 @@ def test_exact_likelihood_is_the_density_at_t_min(name, data):
     start, end = data.at(sde, sde.t_min), data.at(sde, sde.t_max)
     x0 = start.sample(jax.random.key(1), (4, 2, 3))
     estimate = functools.partial(log_likelihood, sde, data.noise_fn(sde), divergence="exact")
-    found = jax.jit(estimate)(image_keys(4), x0)
-    assert found.converged.all()
-    np.testing.assert_array_equal(found.standard_error, 0)
-    # The way is exact up to the solver's tolerance; the prior differs from p_t at t_max by what theory.md says.
-    prior = np.asarray(prior_log_density(sde, found.latent))
-    want = log_density(start, x0)
+    result = jax.jit(estimate)(image_keys(4), x0)
+    assert result.converged.all()
+    np.testing.assert_array_equal(result.standard_error, 0)
+    # The change of density is exact up to the solver's tolerance. theory.md states how the prior differs from p_t_max.
+    prior = np.asarray(prior_log_density(sde, result.latent))
+    expected = log_density(start, x0)
     tolerance = 0.02 if name == "ddpm" else 2e-3  # its drift jumps at a thousand levels
-    np.testing.assert_allclose(found.log_likelihood - prior + log_density(end, found.latent), want, atol=tolerance)
+    np.testing.assert_allclose(
+        result.log_likelihood - prior + log_density(end, result.latent), expected, atol=tolerance
+    )
     alpha, sigma = (float(f(jnp.asarray(sde.t_max))) for f in (sde.alpha, sde.sigma))
     np.testing.assert_allclose(
-        found.log_likelihood, want, atol=4 * alpha * data.mean() * np.sqrt(DIM) / sigma + tolerance
+        result.log_likelihood, expected, atol=4 * alpha * data.mean() * np.sqrt(DIM) / sigma + tolerance
     )
 
 
@@ -82,8 +84,8 @@ def test_likelihood_is_that_of_the_time_it_starts_at(x64):
     sde, t = VP(), 0.1
     alpha, sigma = (float(f(jnp.asarray(t))) for f in (sde.alpha, sde.sigma))
     x = jnp.asarray(np.random.default_rng(1).standard_normal((3, DIM)))
-    found = log_likelihood(sde, template_noise_fn(sde), image_keys(3), x, divergence="exact", t_start=t)
-    np.testing.assert_allclose(found.log_likelihood, template_log_density(x, alpha, sigma), atol=0.02)
+    result = log_likelihood(sde, template_noise_fn(sde), image_keys(3), x, divergence="exact", t_start=t)
+    np.testing.assert_allclose(result.log_likelihood, template_log_density(x, alpha, sigma), atol=0.02)
 
 
 KINDS = ("rademacher", "gaussian", "exact")
@@ -106,31 +108,31 @@ def estimates(estimators):
 
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_estimate_is_the_exact_value_on_average_within_its_standard_error(kind, estimates):
-    exact, found = estimates["exact"], estimates[kind]
-    values, errors = (np.asarray(a, np.float64) for a in (found.log_likelihood, found.standard_error))
+    exact, result = estimates["exact"], estimates[kind]
+    values, errors = (np.asarray(a, np.float64) for a in (result.log_likelihood, result.standard_error))
     assert abs(values.mean() - float(exact.log_likelihood[0])) < 4 * values.std() / np.sqrt(len(values))
     # The error that each image states is the spread of the estimates from one key to the next.
     spread = values.std(ddof=1)
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(spread, rel=4 / np.sqrt(2 * len(values)))
     assert spread > 1e-3
-    np.testing.assert_allclose(found.latent, exact.latent, atol=1e-3)
+    np.testing.assert_allclose(result.latent, exact.latent, atol=1e-3)
 
 
 def test_signs_have_a_smaller_error_than_gaussians(estimates):
-    errors = {kind: float(jnp.mean(found.standard_error)) for kind, found in estimates.items()}
+    errors = {kind: float(jnp.mean(result.standard_error)) for kind, result in estimates.items()}
     assert errors["rademacher"] < 0.7 * errors["gaussian"]
 
 
-def test_directions_in_turns_are_directions_at_once(monkeypatch, x64):
+def test_probes_in_passes_are_probes_at_once(monkeypatch, x64):
     """More directions than are taken at once, and a last turn that is not full."""
     time, x = jnp.full((2, 1), 0.4), jnp.asarray(TEMPLATES.mean(axis=0) + 0.1 * TEMPLATES)  # between the two images
     noise_fn = functools.partial(template_noise_fn(VP()), t=time)
     traces = [likelihood._exact_trace(x), likelihood._estimated_trace(image_keys(2), x, "gaussian", 5)]
     monkeypatch.setattr(likelihood, "PROBES_PER_PASS", 4)
-    in_turns = [likelihood._exact_trace(x), likelihood._estimated_trace(image_keys(2), x, "gaussian", 5)]
-    for at_once, some in zip(traces, in_turns, strict=True):
-        for found, want in zip(some(noise_fn, x), at_once(noise_fn, x), strict=True):
-            np.testing.assert_allclose(found, want, rtol=1e-9)
+    in_passes = [likelihood._exact_trace(x), likelihood._estimated_trace(image_keys(2), x, "gaussian", 5)]
+    for at_once, some in zip(traces, in_passes, strict=True):
+        for result, expected in zip(some(noise_fn, x), at_once(noise_fn, x), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-9)
     jacobian = jnp.diagonal(jax.jacfwd(noise_fn)(x), axis1=0, axis2=2)  # of every image by itself, the image last
     assert np.abs(jacobian[0, 1]).max() > 0.01  # not diagonal
     np.testing.assert_allclose(traces[0](noise_fn, x)[1][:, 0], jnp.trace(jacobian), rtol=1e-9)
@@ -146,7 +148,7 @@ def test_an_image_depends_on_its_own_key_alone(estimators, estimates):
     )
 
 
-def test_an_image_that_gives_up_has_no_value_and_a_single_probe_no_error():
+def test_an_image_whose_solver_fails_has_no_value_and_a_single_probe_no_error():
     calls = []
 
     def noise_fn(x, t):
@@ -154,17 +156,17 @@ def test_an_image_that_gives_up_has_no_value_and_a_single_probe_no_error():
         return jnp.sin(20 * x)
 
     with jax.disable_jit():
-        found = log_likelihood(VP(), noise_fn, image_keys(1), jnp.ones((1, 2)), max_evaluations=14)
-    assert len(calls) == int(found.nfe[0]) == 14
-    assert not found.converged.any()
-    assert np.isnan(found.log_likelihood).all() and np.isnan(found.standard_error).all()
+        result = log_likelihood(VP(), noise_fn, image_keys(1), jnp.ones((1, 2)), max_evaluations=14)
+    assert len(calls) == int(result.nfe[0]) == 14
+    assert not result.converged.any()
+    assert np.isnan(result.log_likelihood).all() and np.isnan(result.standard_error).all()
 
 
 def test_prior_log_density_is_that_of_the_gaussian():
     x = np.random.default_rng(0).standard_normal((3, 2, 2)).astype(np.float32)
     for sde in (SDES["ve"](), SDES["edm"](), VP()):
-        want = stats.norm.logpdf(x, scale=float(sde.sigma(jnp.asarray(sde.t_max)))).reshape(3, -1).sum(axis=1)
-        np.testing.assert_allclose(prior_log_density(sde, jnp.asarray(x)), want, rtol=1e-5)
+        expected = stats.norm.logpdf(x, scale=float(sde.sigma(jnp.asarray(sde.t_max)))).reshape(3, -1).sum(axis=1)
+        np.testing.assert_allclose(prior_log_density(sde, jnp.asarray(x)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -192,8 +194,8 @@ def test_uniform_pixels_take_the_bits_of_their_levels(levels, value_range):
     assert scaled.min() >= low and scaled.max() < high
     assert stats.kstest(scaled.ravel(), stats.uniform(low, high - low).cdf).statistic < 0.01
     density = stats.uniform(low, high - low).logpdf(np.clip(scaled, low, high)).sum(axis=1)
-    found = bits_per_dim(jnp.asarray(density, jnp.float32), scaled.shape[1], levels, value_range)
-    np.testing.assert_allclose(found, np.log2(levels), rtol=1e-5)
+    result = bits_per_dim(jnp.asarray(density, jnp.float32), scaled.shape[1], levels, value_range)
+    np.testing.assert_allclose(result, np.log2(levels), rtol=1e-5)
 
 
 @pytest.mark.parametrize("value_range", RANGES)

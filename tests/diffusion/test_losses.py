@@ -43,8 +43,8 @@ def test_ncsn(num_levels, x64):
     loss, x, noisy, t = loss_and_draws(sde, PARAMETERIZATIONS["score"], times=times, reduction=losses.half_sum)
     sigma = np.geomspace(1.0, 0.01, num_levels)[np.rint((1 - t) * (num_levels - 1)).astype(int)]
     score = network(noisy, None)
-    want = 0.5 * sigma**2 * (score + (noisy - x) / sigma**2) ** 2
-    np.testing.assert_allclose(loss, per_image(want, np.sum), rtol=1e-9)
+    expected = 0.5 * sigma**2 * (score + (noisy - x) / sigma**2) ** 2
+    np.testing.assert_allclose(loss, per_image(expected, np.sum), rtol=1e-9)
 
 
 SQUARED_DIFFUSION = {  # g(t)^2 in the papers' closed forms
@@ -63,8 +63,8 @@ def test_score_sde(name, weight, x64):
     alpha, sigma = np.asarray(sde.alpha(jnp.asarray(t))), np.asarray(sde.sigma(jnp.asarray(t)))
     score = network(x_t, None) / sigma
     weighting = sigma**2 if weight == "simple" else g2(t)
-    want = weighting * (score + (x_t - alpha * x0) / sigma**2) ** 2
-    np.testing.assert_allclose(loss, per_image(want, np.mean), rtol=1e-6)
+    expected = weighting * (score + (x_t - alpha * x0) / sigma**2) ** 2
+    np.testing.assert_allclose(loss, per_image(expected, np.mean), rtol=1e-6)
 
 
 def test_edm(x64):
@@ -72,8 +72,8 @@ def test_edm(x64):
     loss, x0, noisy, sigma = loss_and_draws(EDM(), PARAMETERIZATIONS["edm"], times=losses.log_normal, weight=losses.edm)
     variance = sigma**2 + 0.5**2
     denoised = 0.5**2 / variance * noisy + sigma * 0.5 / np.sqrt(variance) * network(noisy / np.sqrt(variance), None)
-    want = variance / (0.5 * sigma) ** 2 * (denoised - x0) ** 2
-    np.testing.assert_allclose(loss, per_image(want, np.mean), rtol=1e-9)
+    expected = variance / (0.5 * sigma) ** 2 * (denoised - x0) ** 2
+    np.testing.assert_allclose(loss, per_image(expected, np.mean), rtol=1e-9)
 
 
 # ------------------------------------------------------------------------- registries
@@ -134,8 +134,8 @@ def test_a_ladder_has_every_level_equally_often():
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_reduction_is_its_closed_form(name):
     errors = np.random.default_rng(0).random(SHAPE).astype(np.float32)
-    want = [CLOSED_REDUCTIONS[name](image) for image in errors]
-    np.testing.assert_allclose(REDUCTIONS[name](jnp.asarray(errors)), want, rtol=1e-5)
+    expected = [CLOSED_REDUCTIONS[name](image) for image in errors]
+    np.testing.assert_allclose(REDUCTIONS[name](jnp.asarray(errors)), expected, rtol=1e-5)
 
 
 # ------------------------------------------------------------------------- the optimum
@@ -175,8 +175,8 @@ def test_loss_of_an_image_depends_on_its_own_key_alone(name):
     x0, x0_others = np.random.default_rng(0).standard_normal((2, *SHAPE), np.float32)
     kept = np.arange(BATCH) % 3 == 0
     mixed = loss(jnp.where(kept, keys, others), jnp.where(kept[:, None, None, None], x0, x0_others))
-    want = np.where(kept, loss(keys, jnp.asarray(x0)), loss(others, jnp.asarray(x0_others)))
-    np.testing.assert_allclose(mixed, want, rtol=1e-5)
+    expected = np.where(kept, loss(keys, jnp.asarray(x0)), loss(others, jnp.asarray(x0_others)))
+    np.testing.assert_allclose(mixed, expected, rtol=1e-5)
 
 
 def test_time_and_noise_are_drawn_independently():
@@ -204,10 +204,10 @@ def test_noise_level_is_where_the_loss_looked(name):
 
     x0 = jax.random.normal(jax.random.key(4), SHAPE)
     score_matching_loss(recording, sde, batch_keys(), x0, times=losses.uniform)
-    found = losses.normalized_log_nsr(sde, batch_keys(), times=losses.uniform)
+    actual = losses.normalized_log_nsr(sde, batch_keys(), times=losses.uniform)
     ratio = [np.log(sde.sigma(t) / sde.alpha(t)) for t in map(jnp.asarray, (sde.t_min, seen[0], sde.t_max))]
-    np.testing.assert_allclose(found, (ratio[1] - ratio[0]) / (ratio[2] - ratio[0]), rtol=1e-4, atol=1e-5)
-    assert found.min() >= -1e-5 and found.max() <= 1 + 1e-5 and np.ptp(found) > 0.1
+    np.testing.assert_allclose(actual, (ratio[1] - ratio[0]) / (ratio[2] - ratio[0]), rtol=1e-4, atol=1e-5)
+    assert actual.min() >= -1e-5 and actual.max() <= 1 + 1e-5 and np.ptp(actual) > 0.1
 
 
 # ------------------------------------------------------------------------- keys

@@ -52,14 +52,14 @@ def test_the_tableau_is_of_orders_5_and_4():
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-9])
 def test_every_image_takes_the_steps_of_scipy(end, tolerance, x64):
     """The same result and the same number of evaluations, forward and backward in time."""
-    found = jax.jit(lambda y: dormand_prince(spring, y, 0.3, end, rtol=tolerance, atol=tolerance))(begin())
-    assert found.converged.all()
+    solution = jax.jit(lambda y: dormand_prince(spring, y, 0.3, end, rtol=tolerance, atol=tolerance))(begin())
+    assert solution.converged.all()
     for i in range(len(STIFFNESS)):
-        want = on_the_host(i, 0.3, end, rtol=tolerance, atol=tolerance)
-        assert int(found.nfe[i]) == want.nfev
-        got = [found.state["x"][i, 0], found.state["v"][i, 0]]
-        np.testing.assert_allclose(got, want.y[:, -1], rtol=1e-6)
-    assert len(set(np.asarray(found.nfe))) == len(STIFFNESS)
+        expected = on_the_host(i, 0.3, end, rtol=tolerance, atol=tolerance)
+        assert int(solution.nfe[i]) == expected.nfev
+        got = [solution.state["x"][i, 0], solution.state["v"][i, 0]]
+        np.testing.assert_allclose(got, expected.y[:, -1], rtol=1e-6)
+    assert len(set(np.asarray(solution.nfe))) == len(STIFFNESS)
 
 
 def test_steps_at_a_jump_are_those_of_scipy(x64):
@@ -71,11 +71,11 @@ def test_steps_at_a_jump_are_those_of_scipy(x64):
     def host(t, y):
         return (1.0 if t < 0.7 else 100.0) - y
 
-    want = solve_ivp(host, (0.0, 1.0), [0.0], method="RK45", rtol=1e-6, atol=1e-6)
-    found = dormand_prince(jump, jnp.zeros((1, 1)), 0.0, 1.0, rtol=1e-6, atol=1e-6)
-    assert int(found.nfe[0]) == want.nfev
-    assert NFE_PER_STEP * (len(want.t) - 1) + NFE_AT_START < want.nfev  # some were rejected
-    np.testing.assert_allclose(found.state[0], want.y[:, -1], rtol=1e-6)
+    expected = solve_ivp(host, (0.0, 1.0), [0.0], method="RK45", rtol=1e-6, atol=1e-6)
+    solution = dormand_prince(jump, jnp.zeros((1, 1)), 0.0, 1.0, rtol=1e-6, atol=1e-6)
+    assert int(solution.nfe[0]) == expected.nfev
+    assert NFE_PER_STEP * (len(expected.t) - 1) + NFE_AT_START < expected.nfev  # some were rejected
+    np.testing.assert_allclose(solution.state[0], expected.y[:, -1], rtol=1e-6)
 
 
 def test_an_image_does_not_depend_on_the_others():
@@ -95,9 +95,9 @@ def test_error_is_of_the_size_of_the_tolerance(dtype, x64):
 
     for tolerance in (1e-3, 1e-5) + ((1e-9,) if dtype == jnp.float64 else ()):
         y = jnp.ones((2, 3), dtype)
-        found = dormand_prince(velocity, y, 0.0, 6.0, rtol=tolerance, atol=tolerance)
-        assert found.state.dtype == dtype and found.converged.all()
-        error = np.max(np.abs(np.asarray(found.state) - np.exp(np.sin(6.0))))
+        solution = dormand_prince(velocity, y, 0.0, 6.0, rtol=tolerance, atol=tolerance)
+        assert solution.state.dtype == dtype and solution.converged.all()
+        error = np.max(np.abs(np.asarray(solution.state) - np.exp(np.sin(6.0))))
         assert error < 10 * tolerance
 
 
@@ -138,8 +138,8 @@ def test_evaluations_are_the_calls_of_the_velocity():
         return -y
 
     with jax.disable_jit():
-        found = dormand_prince(velocity, jnp.ones((1, 2)), 0.0, 1.0)
-    assert len(calls) == int(found.nfe[0]) and (len(calls) - NFE_AT_START) % NFE_PER_STEP == 0
+        solution = dormand_prince(velocity, jnp.ones((1, 2)), 0.0, 1.0)
+    assert len(calls) == int(solution.nfe[0]) and (len(calls) - NFE_AT_START) % NFE_PER_STEP == 0
 
 
 def test_images_that_run_out_of_evaluations_say_so():
@@ -155,17 +155,17 @@ def test_a_velocity_that_is_not_finite_ends_its_own_image_alone():
     def velocity(y, t):
         return jnp.where(jnp.arange(3)[:, None] == 1, jnp.nan, -y)
 
-    found = jax.jit(lambda y: dormand_prince(velocity, y, 1.0, 2.0))(jnp.ones((3, 2)))
-    np.testing.assert_array_equal(found.converged, [True, False, True])
-    np.testing.assert_allclose(found.state[::2], np.exp(-1), rtol=1e-4)
-    np.testing.assert_array_equal(found.state[1], 1)  # where it was
-    assert found.nfe[1] < 100
+    solution = jax.jit(lambda y: dormand_prince(velocity, y, 1.0, 2.0))(jnp.ones((3, 2)))
+    np.testing.assert_array_equal(solution.converged, [True, False, True])
+    np.testing.assert_allclose(solution.state[::2], np.exp(-1), rtol=1e-4)
+    np.testing.assert_array_equal(solution.state[1], 1)  # where it was
+    assert solution.nfe[1] < 100
 
 
 def test_no_time_is_no_step():
-    found = dormand_prince(spring, begin(), 0.5, 0.5)
-    assert found.converged.all() and np.all(found.nfe == NFE_AT_START)
-    np.testing.assert_array_equal(found.state["x"], begin()["x"])
+    solution = dormand_prince(spring, begin(), 0.5, 0.5)
+    assert solution.converged.all() and np.all(solution.nfe == NFE_AT_START)
+    np.testing.assert_array_equal(solution.state["x"], begin()["x"])
 
 
 @pytest.mark.parametrize("wrong", [{"rtol": 0.0}, {"atol": -1e-5}, {"max_evaluations": 7}])

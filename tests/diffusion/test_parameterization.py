@@ -30,7 +30,7 @@ def karras_denoiser(x, sigma):
 
 
 # name: (sde, x, t, eps) -> (what the parameterization says, what its paper says)
-MEANINGS = {
+PUBLISHED_FORMS = {
     "score": lambda sde, x, t, eps: (sde.score(eps, t), network(x, None)),
     "scaled_score": lambda sde, x, t, eps: (sde.score(eps, t), network(x, None) / sde.sigma(t)),
     "noise": lambda sde, x, t, eps: (eps, network(x, None)),
@@ -40,8 +40,8 @@ MEANINGS = {
     ),
 }
 
-# name: (sde, t, what the network is told)
-TOLD = {
+# name: (sde, times, noise conditions)
+CONDITION_VALUES = {
     "none": (VE(), [0.0, 0.5], None),
     "level_index": (VE(), [1.0, 8 / 9, 0.04, 0.0], [0, 1, 9, 9]),
     "log_sigma": (VE(sigma_min=0.01, sigma_max=1.0), [1.0, 0.5], [0.0, np.log(0.1)]),
@@ -51,8 +51,8 @@ TOLD = {
 
 
 def test_every_registered_entry_has_a_case():
-    assert set(MEANINGS) == set(PARAMETERIZATIONS)
-    assert set(TOLD) == set(CONDITIONS)
+    assert set(PUBLISHED_FORMS) == set(PARAMETERIZATIONS)
+    assert set(CONDITION_VALUES) == set(CONDITIONS)
 
 
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
@@ -62,8 +62,8 @@ def test_output_means_what_the_paper_says(name, sde_name, x64):
     parameterization = Parameterization(coefficients=PARAMETERIZATIONS[name], condition=CONDITIONS["none"])
     t = jnp.asarray(times)[:, None]
     x = jnp.asarray([[0.3, -1.2, 2.0], [0.1, 0.8, -0.7]])
-    found, want = MEANINGS[name](sde, x, t, parameterization.noise_fn(network, sde)(x, t))
-    np.testing.assert_allclose(found, want, rtol=1e-9)
+    actual, expected = PUBLISHED_FORMS[name](sde, x, t, parameterization.noise_fn(network, sde)(x, t))
+    np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("sde_name", SDE_CASES)
@@ -85,19 +85,19 @@ def test_edm_scales_give_unit_variance(sde_name, x64):
 
 @pytest.mark.parametrize("name", CONDITIONS)
 @pytest.mark.parametrize("shape", [(), (-1, 1, 1, 1)])
-def test_network_is_told_one_number_per_image(name, shape):
-    sde, times, want = TOLD[name]
+def test_network_is_conditioned_on_one_number_per_image(name, shape):
+    sde, times, expected = CONDITION_VALUES[name]
     parameterization = Parameterization(coefficients=PARAMETERIZATIONS["noise"], condition=CONDITIONS[name])
-    told = []
-    noise_fn = parameterization.noise_fn(lambda x, condition: told.append(condition.noise) or x, sde)
+    conditions = []
+    noise_fn = parameterization.noise_fn(lambda x, condition: conditions.append(condition.noise) or x, sde)
     batches = times if shape == () else [times]  # a scalar time of sampling, or the times of a training batch
     for t in batches:
         noise_fn(jnp.zeros((len(times), 2, 2, 1)), jnp.reshape(jnp.asarray(t, jnp.float32), shape))
-    if want is None:
-        assert told == [None] * len(batches)
+    if expected is None:
+        assert conditions == [None] * len(batches)
         return
-    want = np.array([[w] * len(times) for w in want]) if shape == () else np.array([want])
-    np.testing.assert_allclose(np.array(told), want, rtol=1e-4, atol=1e-6)
+    expected = np.array([[w] * len(times) for w in expected]) if shape == () else np.array([expected])
+    np.testing.assert_allclose(np.array(conditions), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_levels", [2, 10, 232])
@@ -125,7 +125,7 @@ def test_center_is_the_image_value_that_the_network_sees_as_zero(name, sde_name,
     at_rest = make().noise_fn(network, sde)(sde.alpha(t) * x0 + sde.sigma(t) * eps, t)
     np.testing.assert_allclose(make(center=0.5).noise_fn(network, sde)(moved, t), at_rest, rtol=1e-9)
     # input_scale changes what goes into the network alone.
-    scaled = make(center=0.5, input_scale=2.0).noise_fn(lambda x, told: network(x / 2, told), sde)
+    scaled = make(center=0.5, input_scale=2.0).noise_fn(lambda x, condition: network(x / 2, condition), sde)
     np.testing.assert_allclose(scaled(moved, t), at_rest, rtol=1e-9)
 
 
@@ -138,5 +138,5 @@ def test_data_in_0_1_reach_the_network_as_2x_minus_1():
         input_scale=2.0,
     )
     x = jnp.asarray([[0.0, 0.25, 1.0]])
-    parameterization.noise_fn(lambda x, told: seen.append(x) or x, VE())(x, jnp.asarray(0.5))
+    parameterization.noise_fn(lambda x, condition: seen.append(x) or x, VE())(x, jnp.asarray(0.5))
     np.testing.assert_allclose(seen[0], 2 * x - 1)

@@ -14,11 +14,11 @@ KEYS = prng.per_image(jax.random.key(3), jnp.arange(SHAPE[0]))
 
 
 def projectors():
-    found = {"grey": guidance.channel_mean, "block_means_2": guidance.block_mean(2)}
-    found["block_means_4"] = guidance.block_mean(4)
+    actual = {"channel_mean": guidance.channel_mean, "block_mean_2": guidance.block_mean(2)}
+    actual["block_mean_4"] = guidance.block_mean(4)
     for name, mask in MASKS.items():
-        found[name] = lambda x, mask=mask: guidance.pixel_mask(mask(KEYS, x, 0.5))(x)
-    return found
+        actual[name] = lambda x, mask=mask: guidance.pixel_mask(mask(KEYS, x, 0.5))(x)
+    return actual
 
 
 @pytest.mark.parametrize("name", projectors())

@@ -51,10 +51,10 @@ def test_every_registered_sde_has_its_closed_form():
 
 @pytest.mark.parametrize("name", SDES)
 def test_schedule_drift_and_diffusion_are_the_papers(name, x64):
-    t, *want = CLOSED[name]
+    t, *expected = CLOSED[name]
     sde, t = SDES[name](), jnp.asarray(t)
-    found = sde.alpha(t), sde.sigma(t), sde.drift(t), sde.diffusion_squared(t)
-    for value, closed in zip(found, want, strict=True):
+    actual = sde.alpha(t), sde.sigma(t), sde.drift(t), sde.diffusion_squared(t)
+    for value, closed in zip(actual, expected, strict=True):
         np.testing.assert_allclose(value, closed, rtol=1e-9, atol=1e-12)
 
 
@@ -64,8 +64,8 @@ def test_float32_keeps_the_digits_of_the_schedule_down_to_t_min(name):
     t = np.linspace(sde.t_min, sde.t_max, 50)
     t[1] = sde.t_min + 1e-4 * (sde.t_max - sde.t_min)
     with jax.enable_x64(True):
-        want = [np.asarray(f(jnp.asarray(t))) for f in (sde.alpha, sde.sigma)]
-    for f, closed in zip((sde.alpha, sde.sigma), want, strict=True):
+        expected = [np.asarray(f(jnp.asarray(t))) for f in (sde.alpha, sde.sigma)]
+    for f, closed in zip((sde.alpha, sde.sigma), expected, strict=True):
         np.testing.assert_allclose(f(jnp.asarray(t, jnp.float32)), closed, rtol=3e-5)
 
 

@@ -34,8 +34,8 @@ def test_sliced_loss_of_ncsn(x64):
     x, t = map(np.asarray, drawn[0])  # both losses look at the same place
     sigma = 0.01 * 100.0**t
     score, slope = np.sin(3 * x) + 0.3 * x**2 - 0.2, 3 * np.cos(3 * x) + 0.6 * x
-    want = sigma**2 * (slope + 0.5 * score**2)  # the Jacobian is diagonal and v is of signs: v' J v is its trace
-    np.testing.assert_allclose(loss, per_image(want, np.sum), rtol=1e-9)
+    expected = sigma**2 * (slope + 0.5 * score**2)  # the Jacobian is diagonal and v is of signs: v' J v is its trace
+    np.testing.assert_allclose(loss, per_image(expected, np.sum), rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", SDE_CASES)

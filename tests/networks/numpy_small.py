@@ -173,17 +173,17 @@ def assert_same(network, forward, shape, condition):
     rng, given = np.random.default_rng(1), inputs(shape, condition)
     shapes = jax.eval_shape(network.init, jax.random.key(0), given[0], Condition(given[1]))
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 3, shapes)
-    found, want = (
+    actual, expected = (
         compiled(network.apply)(params, given[0], Condition(given[1])),
         forward(network, params["params"], *given),
     )
-    assert found.shape == want.shape and np.std(want) > 1e-2
+    assert actual.shape == expected.shape and np.std(expected) > 1e-2
     # the frequencies of sinusoidal features and the means before the logits are float32
-    np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
 def zero_kernels(network, shape, condition):
-    """Names of the layers whose weights are zero before training, found without computing all of the others."""
+    """Names of the layers whose initial weights are zero, without computing the other layers."""
     initializers = {}
 
     def note(call, args, kwargs, context):

@@ -2,7 +2,7 @@
 
 Our modules are numbered by class in the order in which the image meets them, as those of the Flax repository are: the
 rule renames classes, layers and leaves. The PyTorch repository numbers all modules in one list, in the same order: the
-class of an entry is told by the layers in it, and its number is how many of its class came before.
+class of an entry follows from its layers, and its number counts the previous entries of the class.
 """
 
 import re
@@ -47,13 +47,13 @@ LAYERS = {
 
 def from_flax(names: dict[str, tuple[int, ...]]) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Our path and shape of every leaf of the Flax repository."""
-    found = {}
+    actual = {}
     for name, shape in names.items():
         module, *layers, leaf = name.split("/")
         kind, number = module.rsplit("_", 1)
         kind = CLASSES.get(kind, kind)
-        found[f"{kind}_{number}", *(LAYERS[kind][layer] for layer in layers), _leaf(kind, leaf)] = shape
-    return found
+        actual[f"{kind}_{number}", *(LAYERS[kind][layer] for layer in layers), _leaf(kind, leaf)] = shape
+    return actual
 
 
 def from_torch(names: dict[str, tuple[int, ...]]) -> dict[tuple[str, ...], tuple[int, ...]]:
@@ -90,7 +90,7 @@ def _matched(
 
 
 def torch_class(parts: dict[str, tuple[int, ...]], upwards: bool) -> str:
-    """Our class of one entry of the list, told by the names and shapes of its tensors."""
+    """Our class of one entry of the list, from the names and shapes of its tensors."""
     if "W" in parts:
         return "FourierFeatures"
     if "weight" in parts:
@@ -111,7 +111,7 @@ def _leaf(kind: str, leaf: str) -> str:
 
 
 def ours(network, size: int) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Path and shape of every parameter of a network for colour images of `size` pixels."""
+    """Path and shape of every parameter of a network for color images of `size` pixels."""
     images = jnp.zeros((1, size, size, 3))
     tree = jax.eval_shape(network.init, jax.random.key(0), images, Condition(jnp.zeros(1)))["params"]
     return {path: leaf.shape for path, leaf in flatten_dict(tree).items()}

@@ -34,8 +34,8 @@ class SingleConv(nn.Module):
 def test_convolution_is_the_sum_over_its_taps(size, dilation, x64):
     module = SingleConv(size=size, dilation=dilation)
     params = module.init(jax.random.key(0), IMAGES)["params"]
-    found = module.apply({"params": params}, IMAGES)
-    np.testing.assert_allclose(found, reference.conv(params["conv"], IMAGES, dilation), atol=1e-12)
+    actual = module.apply({"params": params}, IMAGES)
+    np.testing.assert_allclose(actual, reference.conv(params["conv"], IMAGES, dilation), atol=1e-12)
 
 
 def test_convolution_starts_uniform_within_one_over_root_fan_in():
@@ -50,24 +50,24 @@ def test_convolution_starts_uniform_within_one_over_root_fan_in():
 
 def test_instance_norm_plus_is_its_formula(x64):
     gamma, alpha, beta = RNG.normal(size=(3, 4))
-    found = layers.instance_norm_plus(IMAGES, gamma[None], alpha[None], beta[None])
-    want = reference.norm(dict(gamma=gamma, alpha=alpha, beta=beta), IMAGES)
-    np.testing.assert_allclose(found, want, atol=1e-12)
+    actual = layers.instance_norm_plus(IMAGES, gamma[None], alpha[None], beta[None])
+    expected = reference.norm(dict(gamma=gamma, alpha=alpha, beta=beta), IMAGES)
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 def test_conditional_norm_reads_the_row_of_its_level(x64):
     norm, level = layers.ConditionalInstanceNormPlus(5), jnp.array([4, 0, 2])
     embed = RNG.normal(size=(5, 12))
-    found = norm.apply({"params": {"embed": embed}}, IMAGES, level)
-    np.testing.assert_allclose(found, reference.norm({"embed": embed}, IMAGES, level), atol=1e-12)
+    actual = norm.apply({"params": {"embed": embed}}, IMAGES, level)
+    np.testing.assert_allclose(actual, reference.norm({"embed": embed}, IMAGES, level), atol=1e-12)
 
 
 def test_norm_does_not_cancel_where_the_mean_is_large():
     x = IMAGES + 1000.0
     ones = np.ones((1, 4))
-    found = layers.instance_norm_plus(jnp.asarray(x, jnp.float32), ones, 0 * ones, 0 * ones)
-    want = reference.norm(dict(gamma=ones[0], alpha=0 * ones[0], beta=0 * ones[0]), x)
-    np.testing.assert_allclose(found, want, atol=2e-3)
+    actual = layers.instance_norm_plus(jnp.asarray(x, jnp.float32), ones, 0 * ones, 0 * ones)
+    expected = reference.norm(dict(gamma=ones[0], alpha=0 * ones[0], beta=0 * ones[0]), x)
+    np.testing.assert_allclose(actual, expected, atol=2e-3)
 
 
 def test_scales_start_near_one_and_shifts_at_zero():
@@ -90,8 +90,8 @@ def test_scales_start_near_one_and_shifts_at_zero():
     ],
 )
 @pytest.mark.parametrize("shift", [0.0, -10.0])  # all negative: zeros beyond the border would win
-def test_pools_are_their_filters(pool, want, shift, x64):
-    np.testing.assert_allclose(pool(jnp.asarray(IMAGES + shift)), want(IMAGES + shift), atol=1e-12)
+def test_pools_are_their_filters(pool, expected, shift, x64):
+    np.testing.assert_allclose(pool(jnp.asarray(IMAGES + shift)), expected(IMAGES + shift), atol=1e-12)
 
 
 def winners(x, cotangent):
@@ -118,13 +118,13 @@ def test_mean_pool_is_the_mean_of_four_pixels(x64):
 
 @pytest.mark.parametrize("height, width", [(12, 18), (12, 9), (6, 9), (3, 4), (7, 1), (1, 20)])
 def test_resize_interpolates_between_aligned_corners(height, width, x64):
-    found = layers.resize_bilinear(jnp.asarray(IMAGES), height, width)
-    np.testing.assert_allclose(found, reference.resize(IMAGES, height, width), atol=1e-12)
+    actual = layers.resize_bilinear(jnp.asarray(IMAGES), height, width)
+    np.testing.assert_allclose(actual, reference.resize(IMAGES, height, width), atol=1e-12)
 
 
 def test_resize_of_one_pixel_repeats_it(x64):
-    found = layers.resize_bilinear(jnp.asarray(IMAGES[:, :1, :1]), 3, 2)
-    np.testing.assert_allclose(found, np.tile(IMAGES[:, :1, :1], (1, 3, 2, 1)), atol=1e-12)
+    actual = layers.resize_bilinear(jnp.asarray(IMAGES[:, :1, :1]), 3, 2)
+    np.testing.assert_allclose(actual, np.tile(IMAGES[:, :1, :1], (1, 3, 2, 1)), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_resize_of_one_pixel_repeats_it(x64):
 )
 def test_bfloat16_stays_bfloat16_and_near(operation):
     x = jnp.asarray(IMAGES, jnp.bfloat16)
-    found = operation(x)
-    assert found.dtype == jnp.bfloat16
-    want = operation(x.astype(jnp.float32))
-    np.testing.assert_allclose(found.astype(jnp.float32), want, rtol=0.02, atol=0.02)
+    actual = operation(x)
+    assert actual.dtype == jnp.bfloat16
+    expected = operation(x.astype(jnp.float32))
+    np.testing.assert_allclose(actual.astype(jnp.float32), expected, rtol=0.02, atol=0.02)
 
 
 def test_the_output_of_a_block_is_that_of_its_sum(x64):

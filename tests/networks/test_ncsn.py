@@ -55,15 +55,15 @@ def numpy_score(params):
     ],
 )
 def test_parameters_are_the_published_ones(name, width, image, count):
-    found = published_weights.parameter_shapes(NCSN(width=width), image)
-    assert found == published_weights.published_shapes(name)
-    assert sum(math.prod(shape) for shape in found.values()) == count
+    actual = published_weights.parameter_shapes(NCSN(width=width), image)
+    assert actual == published_weights.published_shapes(name)
+    assert sum(math.prod(shape) for shape in actual.values()) == count
 
 
 def test_network_is_the_numpy_network(x64):
-    _, found = gradient_and_score(PARAMS, IMAGES, LEVEL)
-    want = numpy_score(PARAMS)
-    np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-9 * np.abs(want).max())
+    _, actual = gradient_and_score(PARAMS, IMAGES, LEVEL)
+    expected = numpy_score(PARAMS)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
 def test_gradient_is_the_slope_of_the_numpy_loss(x64):

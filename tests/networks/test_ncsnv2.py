@@ -71,17 +71,17 @@ def gradient_and_output(params, x):
     ],
 )
 def test_parameters_are_the_published_ones(network, name, size, count):
-    found = published_weights.parameter_shapes(network(), (size, size, 3))
-    assert found == published_weights.published_shapes(name)
-    assert sum(math.prod(shape) for shape in found.values()) == count
+    actual = published_weights.parameter_shapes(network(), (size, size, 3))
+    assert actual == published_weights.published_shapes(name)
+    assert sum(math.prod(shape) for shape in actual.values()) == count
 
 
 @pytest.mark.parametrize("network, dilations, refinements", SHAPES)
 def test_network_is_the_numpy_network(network, dilations, refinements, x64):
     network, params = small(network)
-    want = reference.network(params, IMAGES, reference.max_pool, dilations, refinements)
-    found = compiled(network.apply)({"params": params}, IMAGES, None)
-    np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-9 * np.abs(want).max())
+    expected = reference.network(params, IMAGES, reference.max_pool, dilations, refinements)
+    actual = compiled(network.apply)({"params": params}, IMAGES, None)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
 def test_gradient_is_the_slope_of_the_numpy_loss(x64):

@@ -34,26 +34,26 @@ def output_and_parameters(block, x):
 @pytest.mark.parametrize("kind", [{}, {"dilation": 2}, {"halve": True}, {"project": True, "dilation": 2}])
 def test_residual_block(kind, norm):
     features = 5 if {"halve", "project"} & set(kind) else 4
-    found, params = output_and_parameters(refinenet.ResidualBlock(features, norm, dtype="float64", **kind), FINE)
+    actual, params = output_and_parameters(refinenet.ResidualBlock(features, norm, dtype="float64", **kind), FINE)
     assert ("shortcut" in params) == (features == 5)
-    want = reference.residual(params, FINE, LEVEL, kind.get("dilation", 1))
-    np.testing.assert_allclose(found, want, atol=1e-11)
+    expected = reference.residual(params, FINE, LEVEL, kind.get("dilation", 1))
+    np.testing.assert_allclose(actual, expected, atol=1e-11)
 
 
 @with_and_without_norm
 @pytest.mark.parametrize("units", [1, 3])
 def test_residual_conv_units(units, norm):
-    found, params = output_and_parameters(refinenet.ResidualConvUnits(units, norm, "float64"), FINE)
-    want = reference.residual_units(params, FINE, units, LEVEL)
-    np.testing.assert_allclose(found, want, rtol=1e-11)
+    actual, params = output_and_parameters(refinenet.ResidualConvUnits(units, norm, "float64"), FINE)
+    expected = reference.residual_units(params, FINE, units, LEVEL)
+    np.testing.assert_allclose(actual, expected, rtol=1e-11)
 
 
 @with_and_without_norm
 @pytest.mark.parametrize("second", [COARSE, FINE[..., :3]], ids=["coarse", "fine"])
 def test_multi_resolution_fusion(second, norm):
     block = refinenet.MultiResolutionFusion(3, norm, "float64")
-    found, params = output_and_parameters(block, [FINE, second])
-    np.testing.assert_allclose(found, reference.fusion(params, [FINE, second], LEVEL), atol=1e-11)
+    actual, params = output_and_parameters(block, [FINE, second])
+    np.testing.assert_allclose(actual, reference.fusion(params, [FINE, second], LEVEL), atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_multi_resolution_fusion(second, norm):
 )
 def test_chained_residual_pooling(norm, pool, numpy_pool):
     block = refinenet.ChainedResidualPooling(norm, pool, "float64")
-    found, params = output_and_parameters(block, FINE)
-    want = reference.chained_pooling(params, FINE, numpy_pool, LEVEL)
-    np.testing.assert_allclose(found, want, atol=1e-11)
+    actual, params = output_and_parameters(block, FINE)
+    expected = reference.chained_pooling(params, FINE, numpy_pool, LEVEL)
+    np.testing.assert_allclose(actual, expected, atol=1e-11)
 
 
 @with_and_without_norm
@@ -75,7 +75,7 @@ def test_chained_residual_pooling(norm, pool, numpy_pool):
 def test_refine_block(xs, norm):
     features = 4 if len(xs) == 1 else 3  # a single input keeps its channels
     block = refinenet.RefineBlock(features, norm, layers.max_pool_5x5, "float64", num_output_units=3)
-    found, params = output_and_parameters(block, xs)
+    actual, params = output_and_parameters(block, xs)
     assert ("msf" in params) == (len(xs) > 1)
-    want = reference.refine(params, xs, reference.max_pool, 3, LEVEL)
-    np.testing.assert_allclose(found, want, rtol=1e-10, atol=1e-10)
+    expected = reference.refine(params, xs, reference.max_pool, 3, LEVEL)
+    np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)

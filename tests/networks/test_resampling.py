@@ -38,8 +38,8 @@ def test_gradient_is_the_transpose(name, x64):
     columns = [scipy(row.reshape(1, 6, 4, 1)).ravel() for row in np.eye(size)]
     out, pull = jax.vjp(ours, jnp.asarray(IMAGES[:1, ..., :1]))
     cotangent = np.random.default_rng(1).normal(size=out.shape)
-    (found,) = pull(jnp.asarray(cotangent))
-    np.testing.assert_allclose(found.ravel(), np.stack(columns) @ cotangent.ravel(), atol=1e-14)
+    (actual,) = pull(jnp.asarray(cotangent))
+    np.testing.assert_allclose(actual.ravel(), np.stack(columns) @ cotangent.ravel(), atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["fir_down", "fir_up", "mean_down", "nearest_up"])

@@ -64,16 +64,16 @@ def test_output_is_that_of_the_peer(name, peer):
     rng = np.random.default_rng(0)
     x0 = rng.uniform(-1, 1, (1, size, size, 3)).astype(np.float32)
     level = np.array([3.7 if network.embedding == "fourier" else 612.5], np.float32)
-    told = np.log(level) if network.embedding == "fourier" else level
+    noise = np.log(level) if network.embedding == "fourier" else level
     given = (x0 + 1) / 2 if not config.data.centered else x0
     with torch.no_grad():
-        want = theirs(torch.from_numpy(given.transpose(0, 3, 1, 2)), torch.from_numpy(level))
-    want = want.numpy().transpose(0, 2, 3, 1) * (level if config.model.scale_by_sigma else 1)
+        expected = theirs(torch.from_numpy(given.transpose(0, 3, 1, 2)), torch.from_numpy(level))
+    expected = expected.numpy().transpose(0, 2, 3, 1) * (level if config.model.scale_by_sigma else 1)
 
     params = {"params": unflatten_dict(published_unets.weights_from_torch(weights))}
-    shapes = jax.eval_shape(network.init, jax.random.key(0), x0, Condition(told))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), x0, Condition(noise))
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
-    found = np.asarray(jax.jit(network.apply)(params, x0, Condition(told)))
-    difference = np.abs(found - want).max()
-    print(f"{name}: max difference {difference:.2g} of outputs of size {np.abs(want).max():.3g}")
-    assert difference < 1e-4 * np.abs(want).max()
+    actual = np.asarray(jax.jit(network.apply)(params, x0, Condition(noise)))
+    difference = np.abs(actual - expected).max()
+    print(f"{name}: max difference {difference:.2g} of outputs of size {np.abs(expected).max():.3g}")
+    assert difference < 1e-4 * np.abs(expected).max()

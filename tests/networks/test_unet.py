@@ -24,7 +24,7 @@ SIZE_1024 = dict(width=16, multipliers=(1, 2, 4, 8, 16, 32, 32, 32), num_blocks=
 # Trained parameters as published, and the files that list them.
 PUBLISHED = {
     "ddpm": (DDPM(), 32, 35_218_947, ["jax_vp_ddpm_cifar10", "pytorch_vp_cifar10_ddpm_continuous"]),
-    "ddpm told nothing": (DDPM(embedding="none"), 32, 32_329_347, []),
+    "ddpm unconditional": (DDPM(embedding="none"), 32, 32_329_347, []),
     "ddpm++": (
         DDPMpp(),
         32,
@@ -51,7 +51,7 @@ PUBLISHED_COUNTS = {
 SMALL = dict(width=4, multipliers=(1, 2), num_blocks=1, attention=(4,))
 NETWORKS = {
     "ddpm": DDPM(**SMALL),
-    "ddpm told nothing": DDPM(**SMALL, embedding="none"),
+    "ddpm unconditional": DDPM(**SMALL, embedding="none"),
     "ddpm++": DDPMpp(**SMALL),
     "ncsn++": NCSNpp(**SMALL),
     "ncsn++ 256": NCSNpp(**SMALL, **PYRAMIDS),
@@ -83,12 +83,12 @@ def count_trained(network, size):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_are_the_published_ones(name):
     network, size, count, files = PUBLISHED[name]
-    found = published_unets.ours(network, size)
-    fixed = [math.prod(shape) for path, shape in found.items() if path[-1].startswith("fixed_")]
-    assert sum(math.prod(shape) for shape in found.values()) - sum(fixed) == count
+    actual = published_unets.ours(network, size)
+    fixed = [math.prod(shape) for path, shape in actual.items() if path[-1].startswith("fixed_")]
+    assert sum(math.prod(shape) for shape in actual.values()) - sum(fixed) == count
     assert fixed == ([128] if network.embedding == "fourier" else [])
     for file in files:
-        assert published_unets.published(file) == found, file
+        assert published_unets.published(file) == actual, file
 
 
 @pytest.mark.slow
@@ -102,11 +102,11 @@ def test_number_of_parameters_is_the_published_one(name):
 def test_network_is_the_numpy_network(name, x64):
     network = NETWORKS[name].clone(dtype="float64")
     params = random_params(network)
-    found = compiled(network.apply)(params, IMAGES, Condition(CONDITION))
-    want = reference.network(network, params["params"], IMAGES, CONDITION)
+    actual = compiled(network.apply)(params, IMAGES, Condition(CONDITION))
+    expected = reference.network(network, params["params"], IMAGES, CONDITION)
     # the frequencies of positional features are float32
-    np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6 * np.abs(want).max())
-    assert np.std(want) > 1e-2
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+    assert np.std(expected) > 1e-2
 
 
 def test_gradient_is_the_slope_of_the_numpy_loss(x64):
@@ -176,11 +176,11 @@ def test_training_with_dropout_needs_keys():
 def test_bfloat16_is_close_and_every_layer_computes_in_it(name):
     network = NETWORKS[name].clone(dtype="bfloat16")
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), random_params(network))
-    found = compiled(network.apply)(params, IMAGES.astype(np.float32), Condition(CONDITION))
-    want = reference.network(network, params["params"], IMAGES, CONDITION)
-    assert found.dtype == jnp.float32
+    actual = compiled(network.apply)(params, IMAGES.astype(np.float32), Condition(CONDITION))
+    expected = reference.network(network, params["params"], IMAGES, CONDITION)
+    assert actual.dtype == jnp.float32
     # 8 bits of mantissa, through some 20 layers
-    assert np.sqrt(np.mean((found - want) ** 2) / np.mean(want**2)) < 0.05
+    assert np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)) < 0.05
     jaxpr = str(jax.make_jaxpr(network.apply)(params, IMAGES.astype(np.float32), Condition(CONDITION)))
     products = [line for line in jaxpr.splitlines() if "conv_general_dilated" in line or " dot_general" in line]
     assert products and all("bf16" in line.split("=")[0] for line in products if "f32" in line)

@@ -24,8 +24,8 @@ def random_params(module, *inputs):
 def compare(module, reference_fn, *inputs):
     """The module with random parameters against a function of the parameters."""
     params = random_params(module, *inputs)
-    found = jax.jit(module.apply)({"params": params}, *inputs)
-    np.testing.assert_allclose(found, reference_fn(params), rtol=1e-10, atol=1e-10)
+    actual = jax.jit(module.apply)({"params": params}, *inputs)
+    np.testing.assert_allclose(actual, reference_fn(params), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("channels", [4, 8, 12, 256])
@@ -37,17 +37,17 @@ def test_group_norm_is_its_formula(channels, x64):
 def test_group_norm_is_that_of_flax():
     x = (10 + RNG.normal(size=(2, 3, 3, 144))).astype(np.float32)
     theirs = nn.GroupNorm(24, epsilon=1e-6, use_fast_variance=False)
-    want = theirs.apply(theirs.init(jax.random.key(0), x), x)
+    expected = theirs.apply(theirs.init(jax.random.key(0), x), x)
     ours = unet_blocks.GroupNorm("float32")
     assert layers.num_groups(144) == 24  # 32 do not divide 144 channels
-    np.testing.assert_allclose(ours.apply(ours.init(jax.random.key(0), x), x), want, atol=1e-5)
+    np.testing.assert_allclose(ours.apply(ours.init(jax.random.key(0), x), x), expected, atol=1e-5)
 
 
 def test_group_norm_does_not_cancel_where_the_mean_is_large():
     x = (1000 + RNG.normal(size=(1, 16, 16, 4))).astype(np.float32)
-    found = unet_blocks.group_norm(x, np.ones(4, np.float32), np.zeros(4, np.float32), 1)
+    actual = unet_blocks.group_norm(x, np.ones(4, np.float32), np.zeros(4, np.float32), 1)
     wide = np.asarray(x, np.float64)
-    np.testing.assert_allclose(found, (wide - wide.mean()) / wide.std(), atol=1e-3)
+    np.testing.assert_allclose(actual, (wide - wide.mean()) / wide.std(), atol=1e-3)
 
 
 @pytest.mark.parametrize("rescale", [True, False])
@@ -117,15 +117,15 @@ def test_fourier_features_are_their_formula(x64):
 
 def test_dropout_keeps_the_mean_and_drops_at_its_rate():
     x = jnp.ones((64, 9, 9, 5))  # an odd number of values
-    found = np.asarray(unet_blocks.dropout(x, 0.3, jax.random.split(jax.random.key(0), 64)))
-    kept = found != 0
+    actual = np.asarray(unet_blocks.dropout(x, 0.3, jax.random.split(jax.random.key(0), 64)))
+    kept = actual != 0
     deviation = 0.3 * 0.7 / np.sqrt(kept.size)
     assert abs(kept.mean() - 0.7) < 5 * deviation / np.sqrt(0.3 * 0.7)
-    np.testing.assert_allclose(found[kept], 1 / 0.7, rtol=1e-4)
+    np.testing.assert_allclose(actual[kept], 1 / 0.7, rtol=1e-4)
     # any two values of an image fall independently of each other, those of one random word too
-    centred = kept.reshape(64, -1) - kept.mean()
-    pairs = np.mean(centred[:, 0:-1] * centred[:, 1:]) / (0.3 * 0.7)
-    assert abs(pairs) < 5 / np.sqrt(centred[:, 1:].size)
+    centered = kept.reshape(64, -1) - kept.mean()
+    pairs = np.mean(centered[:, 0:-1] * centered[:, 1:]) / (0.3 * 0.7)
+    assert abs(pairs) < 5 / np.sqrt(centered[:, 1:].size)
 
 
 def test_dropout_of_an_image_depends_on_its_own_key():

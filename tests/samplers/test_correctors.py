@@ -1,4 +1,4 @@
-"""Langevin dynamics: the size of its steps, what it leaves invariant, and by how much it misses."""
+"""Langevin dynamics: step sizes, invariant distributions and their bias."""
 
 import inspect
 
@@ -52,10 +52,10 @@ def test_step_is_the_formula_of_the_paper(name, sde_name, monkeypatch, x64):
     sde, t, s = SDE_CASES[sde_name]
     options, formula = CASES[name]
     step = CORRECTORS[name](sde, network, **options)
-    found = apply(monkeypatch, step, jnp.asarray([t, s]), POINTS, z=0.8)[0]
+    actual = apply(monkeypatch, step, jnp.asarray([t, s]), POINTS, z=0.8)[0]
     sigma = float(sde.sigma(jnp.asarray(t)))
-    want = formula(POINTS, np.asarray(network(POINTS, t)), np.full(3, 0.8), sigma)
-    np.testing.assert_allclose(found, want, rtol=1e-9)
+    expected = formula(POINTS, np.asarray(network(POINTS, t)), np.full(3, 0.8), sigma)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("step_lr", "snr"), [(2e-5, 0.316), (6.2e-6, 0.176)])
@@ -78,14 +78,14 @@ def test_steps_are_repeated_with_new_noise(name):
     keys = prng.per_image(jax.random.key(0), jnp.arange(4))
     x = jnp.ones((4, 3))
     make = CORRECTORS[name]
-    found = make(sde, network, num_steps=3)(keys, x, t, t)
+    actual = make(sde, network, num_steps=3)(keys, x, t, t)
     sigma = float(sde.sigma(t))
     for i in range(3):
         z = np.asarray(prng.normal(prng.fold_in(keys, i), x))
         eps = np.asarray(network(x, t))
         rows = zip(np.asarray(x), eps, z, strict=True)
         x = jnp.stack([CASES[name][1](*row, sigma) for row in rows])
-    np.testing.assert_allclose(found, x, rtol=1e-4)
+    np.testing.assert_allclose(actual, x, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("sde_name", "step_size"), [*((name, 0.2) for name in SDE_CASES), ("vp", 0.02), ("vp", 1.0)])
@@ -117,11 +117,11 @@ def test_skewed_mixture_is_invariant_up_to_a_bias_of_first_order(monkeypatch, x6
     nodes = np.linspace(-2.5, 2.5, 201)
     parts = zip(noisy.weights, noisy.means, noisy.stds, strict=True)
     density = sum(w / s * np.exp(-0.5 * ((nodes - m) / s) ** 2) for w, m, s in parts)
-    want = np.array([np.dot(nodes**k, density / density.sum()) for k in (1, 2, 3)])
+    expected = np.array([np.dot(nodes**k, density / density.sum()) for k in (1, 2, 3)])
     biases = []
     for step_size in (0.2, 0.1, 0.05):
         step = annealed_langevin(EDM(), SKEWED.noise_fn(EDM()), step_size=step_size, num_steps=1)
-        biases.append(np.max(np.abs(stationary_moments(monkeypatch, step, t, nodes) - want)))
+        biases.append(np.max(np.abs(stationary_moments(monkeypatch, step, t, nodes) - expected)))
     np.testing.assert_allclose(np.log2(np.divide(biases[:-1], biases[1:])), 1, atol=0.2)
     assert biases[-1] < 0.01
 

@@ -109,9 +109,9 @@ def test_method_recovers_a_skewed_mixture(name):
     target = SKEWED if row.ends_denoised else SKEWED.at(row.sde, float(times[-1]))
     assert_moments(images, target, bias=row.bias)
     between_the_modes = -0.2
-    want = target.cdf(between_the_modes)
-    allowed = 4 * np.sqrt(want * (1 - want) / images.size) + row.bias
-    assert abs(float(jnp.mean(images < between_the_modes)) - want) < allowed
+    expected = target.cdf(between_the_modes)
+    allowed = 4 * np.sqrt(expected * (1 - expected) / images.size) + row.bias
+    assert abs(float(jnp.mean(images < between_the_modes)) - expected) < allowed
 
 
 # The step of NCSN++ is not affine, and that of a multistep method has a memory.

@@ -59,10 +59,10 @@ def test_order_of_convergence_to_the_flow_is_2(sde_name, x64):
     """For Gaussian data the flow is x_s - E x_s = std_s / std_t (x_t - E x_t); DDIM, which forgets, is of order 1."""
     sde, t, s = SDE_CASES[sde_name]
     before, after = GAUSSIAN.at(sde, t), GAUSSIAN.at(sde, s)
-    want = after.mean() + after.std() / before.std() * (POINTS - before.mean())
+    expected = after.mean() + after.std() / before.std() * (POINTS - before.mean())
     for make, order in ((dpmpp_2m, 2), (ddim, 1)):
         step = make(sde, GAUSSIAN.noise_fn(sde))
-        errors = [np.abs(last(step, np.linspace(t, s, n + 1)) - want).max() for n in (64, 128)]
+        errors = [np.abs(last(step, np.linspace(t, s, n + 1)) - expected).max() for n in (64, 128)]
         assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
 
 
@@ -71,9 +71,9 @@ def test_run_is_exact_for_a_single_image(sde_name, x64):
     """The denoised image never changes, so nothing is extrapolated: x_s = alpha x_0 + sigma eps of the start."""
     sde, t, s = SDE_CASES[sde_name]
     times = np.linspace(t, s, 4)
-    found = last(dpmpp_2m(sde, Mixture((1.0,), (0.7,), (0.0,)).noise_fn(sde)), times)
+    actual = last(dpmpp_2m(sde, Mixture((1.0,), (0.7,), (0.0,)).noise_fn(sde)), times)
     (alpha_t, alpha_s), (sigma_t, sigma_s) = (np.asarray(f(jnp.asarray([t, s]))) for f in (sde.alpha, sde.sigma))
-    np.testing.assert_allclose(found, alpha_s * 0.7 + sigma_s / sigma_t * (POINTS - alpha_t * 0.7), rtol=1e-9)
+    np.testing.assert_allclose(actual, alpha_s * 0.7 + sigma_s / sigma_t * (POINTS - alpha_t * 0.7), rtol=1e-9)
 
 
 def test_memory_passes_through_a_chain(x64):

@@ -38,7 +38,7 @@ def compiled(kind: str, name: str, **more: int) -> Step:
 def test_pair_recovers_a_skewed_mixture(kind, predictor, corrector, order):
     """Moments 1 to 3 within 4 standard errors and the bias of 60 steps."""
     sde = DIFFUSIONS[kind]
-    # Alone, a corrector must do all the way by itself.
+    # A corrector without a predictor must reach the data distribution by itself.
     repeats = {} if corrector == "none" else {"num_steps": 24 if predictor == "none" else 1}
     steps = compiled(kind, corrector, **repeats), compiled(kind, predictor)
     step = chain(*steps[:: ORDERS[order]])

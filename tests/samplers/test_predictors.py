@@ -96,7 +96,7 @@ def test_step_is_the_formula_of_the_paper(name, monkeypatch, x64):
     formula, _ = CASES[name]
     step = PREDICTORS[name](VP(), network)
     t, s, z = 0.6, 0.55, 0.8
-    found = apply(monkeypatch, step, jnp.asarray([t, s]), POINTS, z)[0]
+    actual = apply(monkeypatch, step, jnp.asarray([t, s]), POINTS, z)[0]
 
     def beta(t):
         return 0.1 + 19.9 * t
@@ -104,20 +104,20 @@ def test_step_is_the_formula_of_the_paper(name, monkeypatch, x64):
     def bar(t):
         return np.exp(-0.1 * t - 9.95 * t**2)
 
-    want = formula(POINTS, lambda x, t: np.asarray(network(x, t)), z, t, s, beta, bar)
-    np.testing.assert_allclose(found, want, rtol=1e-9)
+    expected = formula(POINTS, lambda x, t: np.asarray(network(x, t)), z, t, s, beta, bar)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["ancestral", "reverse_diffusion"])
 def test_step_is_the_formula_of_the_paper_on_the_ladder(name, monkeypatch, x64):
     """ArXiv 2011.13456, eq. 47 and Algorithm 2: alpha = 1."""
     sde = VE(sigma_min=0.01, sigma_max=1.0)
-    found = apply(monkeypatch, PREDICTORS[name](sde, network), jnp.asarray([5 / 9, 4 / 9]), POINTS, 0.8)[0]
+    actual = apply(monkeypatch, PREDICTORS[name](sde, network), jnp.asarray([5 / 9, 4 / 9]), POINTS, 0.8)[0]
     sigma_t, sigma_s = 0.01 * 100 ** (5 / 9), 0.01 * 100 ** (4 / 9)
     variance = sigma_t**2 - sigma_s**2
     mean = POINTS - variance * np.asarray(network(POINTS, 5 / 9)) / sigma_t
     std = np.sqrt(variance) * (sigma_s / sigma_t if name == "ancestral" else 1)
-    np.testing.assert_allclose(found, mean + std * 0.8, rtol=1e-9)
+    np.testing.assert_allclose(actual, mean + std * 0.8, rtol=1e-9)
 
 
 @pytest.mark.parametrize("sde_name", SDE_CASES)
@@ -125,10 +125,10 @@ def test_reverse_diffusion_of_the_flow_has_half_the_score_and_no_noise(sde_name,
     """ArXiv 2011.13456, Appendix D.3, from the step with noise: x_s + (mean - (2 - a) x) / 2."""
     sde, t, s = SDE_CASES[sde_name]
     times = jnp.asarray([t, s])
-    found = apply(monkeypatch, reverse_diffusion(sde, network, probability_flow=True), times, POINTS, z=0.8)[0]
+    actual = apply(monkeypatch, reverse_diffusion(sde, network, probability_flow=True), times, POINTS, z=0.8)[0]
     mean = apply(monkeypatch, reverse_diffusion(sde, network), times, POINTS, z=0.0)[0]
     linear = (2 - float(sde.alpha(times[0]) / sde.alpha(times[1]))) * POINTS
-    np.testing.assert_allclose(found, (mean + linear) / 2, rtol=1e-9)
+    np.testing.assert_allclose(actual, (mean + linear) / 2, rtol=1e-9)
 
 
 def test_adaptive_flow_is_as_exact_as_it_is_told(x64):
@@ -136,13 +136,13 @@ def test_adaptive_flow_is_as_exact_as_it_is_told(x64):
     sde, t, s = SDE_CASES["subvp"]
     before, after = GAUSSIAN.at(sde, t), GAUSSIAN.at(sde, s)
     x = jnp.asarray(POINTS)[:, None]
-    want = after.mean() + after.std() / before.std() * (POINTS - before.mean())
+    expected = after.mean() + after.std() / before.std() * (POINTS - before.mean())
     keys = prng.per_image(jax.random.key(0), jnp.arange(3))
     counts = []
     for tolerance in (1e-4, 1e-8):
         step = dormand_prince(sde, GAUSSIAN.noise_fn(sde), rtol=tolerance, atol=tolerance)
-        found, evaluations = step.call_with_nfe(keys, x, jnp.asarray(t), jnp.asarray(s))
-        np.testing.assert_allclose(found[:, 0], want, rtol=1e-6, atol=10 * tolerance)
+        actual, evaluations = step.call_with_nfe(keys, x, jnp.asarray(t), jnp.asarray(s))
+        np.testing.assert_allclose(actual[:, 0], expected, rtol=1e-6, atol=10 * tolerance)
         counts.append(int(evaluations.max()))
     assert counts[0] < counts[1]
 
@@ -159,10 +159,10 @@ def test_ancestral_on_the_ddpm_table_is_ddpm(variance, monkeypatch, x64):
     """ArXiv 2006.11239, Algorithm 2, with either of its two choices of the variance."""
     step = ancestral(DDPM(), network, variance=variance)
     levels = np.array([999, 998, 400, 399, 1, 0])
-    found = apply(monkeypatch, step, jnp.asarray(levels / 999), POINTS, 0.8)[::2]
+    actual = apply(monkeypatch, step, jnp.asarray(levels / 999), POINTS, 0.8)[::2]
     betas = np.linspace(1e-4, 0.02, 1000)
     bars = np.cumprod(1 - betas)
-    for x, level in zip(found, levels[::2], strict=True):
+    for x, level in zip(actual, levels[::2], strict=True):
         beta, bar = betas[level], bars[level]
         eps = np.asarray(network(POINTS, level / 999))
         mean = (POINTS - beta / np.sqrt(1 - bar) * eps) / np.sqrt(1 - beta)
@@ -190,8 +190,8 @@ def test_order_of_convergence_to_the_moments_of_p_t(name, sde_name, monkeypatch,
     mean, variance = moments(s)
     errors = []
     for grid in (coarse, fine):
-        found = propagate(grid, *moments(t))
-        errors.append(np.abs(np.array(found) - [mean, np.sqrt(variance)]))
+        actual = propagate(grid, *moments(t))
+        errors.append(np.abs(np.array(actual) - [mean, np.sqrt(variance)]))
     order = np.log2(np.max(errors[0]) / np.max(errors[1]))
     assert order == pytest.approx(CASES[name][1], abs=0.2)
     assert np.max(errors[1]) < 0.1 * np.sqrt(variance)
@@ -223,8 +223,8 @@ def test_one_step_is_exact_for_a_single_image(make, sde_name, monkeypatch, x64):
     point = Mixture((1.0,), (0.7,), (0.0,))
     steps = affine(monkeypatch, make(sde, point.noise_fn(sde)), jnp.asarray([t, s]))
     alpha, sigma = (np.asarray(f(jnp.asarray([t, s]))) for f in (sde.alpha, sde.sigma))
-    found = propagate(steps, alpha[0] * 0.7, sigma[0] ** 2)
-    np.testing.assert_allclose(found, (alpha[1] * 0.7, sigma[1]), rtol=1e-9)
+    actual = propagate(steps, alpha[0] * 0.7, sigma[0] ** 2)
+    np.testing.assert_allclose(actual, (alpha[1] * 0.7, sigma[1]), rtol=1e-9)
 
 
 @pytest.mark.parametrize("sde_name", ["vp", "ddpm"])
@@ -233,8 +233,8 @@ def test_transition_variance_is_exact_for_unit_gaussian_data(sde_name, monkeypat
     sde, t, s = SDE_CASES[sde_name]
     noise_fn = Mixture((1.0,), (0.0,), (1.0,)).noise_fn(sde)
     step = ancestral(sde, noise_fn, variance="transition")
-    found = propagate(affine(monkeypatch, step, jnp.asarray([t, s])), 0.0, 1.0)
-    np.testing.assert_allclose(found, (0.0, 1.0), atol=1e-12)
+    actual = propagate(affine(monkeypatch, step, jnp.asarray([t, s])), 0.0, 1.0)
+    np.testing.assert_allclose(actual, (0.0, 1.0), atol=1e-12)
 
 
 @pytest.mark.parametrize("sde_name", SDE_CASES)
@@ -261,9 +261,9 @@ def network_affine(x, t):
 
 def test_ddim_is_euler_on_the_probability_flow_where_time_is_sigma(monkeypatch, x64):
     times = jnp.asarray([3.0, 2.2])
-    found = apply(monkeypatch, ddim(EDM(), network), times, POINTS, 0.0)[0]
+    actual = apply(monkeypatch, ddim(EDM(), network), times, POINTS, 0.0)[0]
     # dx/dt = -g^2 / 2 score = t eps / t = eps
-    np.testing.assert_allclose(found, POINTS + (2.2 - 3.0) * np.asarray(network(POINTS, 3.0)), rtol=1e-9)
+    np.testing.assert_allclose(actual, POINTS + (2.2 - 3.0) * np.asarray(network(POINTS, 3.0)), rtol=1e-9)
 
 
 @pytest.mark.parametrize("sde", [VE(), DDPM(), EDM(), VP()], ids=lambda sde: type(sde).__name__)
@@ -275,8 +275,8 @@ def test_a_step_that_goes_nowhere_adds_no_noise(name, sde):
     keys = prng.per_image(jax.random.key(0), jnp.arange(1))
     step = make(sde, network)
     x = jnp.asarray(POINTS, jnp.float32)[None]
-    found = jax.jit(jax.vmap(lambda t: step(keys, x, t, t)[0]))(times)
-    np.testing.assert_allclose(found, np.broadcast_to(x, found.shape), rtol=1e-5)
+    actual = jax.jit(jax.vmap(lambda t: step(keys, x, t, t)[0]))(times)
+    np.testing.assert_allclose(actual, np.broadcast_to(x, actual.shape), rtol=1e-5)
 
 
 def test_unknown_variance_is_refused():

@@ -90,8 +90,8 @@ def test_evaluations_are_summed_over_the_steps_for_every_image():
     images_decide = Step(lambda keys, x, t, s: (x, x[:, 0].astype(jnp.int32)), None)
     three = Step(lambda keys, x, t, s: x, 3)
     x, keys = jnp.asarray([[1.0], [5.0]]), image_keys(2)
-    found = run(chain(images_decide, three), jnp.asarray(TIMES), keys, x)
-    np.testing.assert_array_equal(found.nfe, [5 * (1 + 3), 5 * (5 + 3)])
+    result = run(chain(images_decide, three), jnp.asarray(TIMES), keys, x)
+    np.testing.assert_array_equal(result.nfe, [5 * (1 + 3), 5 * (5 + 3)])
     np.testing.assert_array_equal(run(three, jnp.asarray(TIMES), keys, x).nfe, 15)
 
 
@@ -158,8 +158,8 @@ def test_sampler_is_prior_then_run_then_denoise(denoised):
     np.testing.assert_array_equal(evaluations, len(calls))
     assert len(calls) == sampler.nfe() == (5 if denoised else 4)
     # The start has a key of its own, which no step uses again.
-    start, way = prng.split(keys, 2)
-    x, states, _ = run(PREDICTORS["heun"](sde, noise_fn), times, way, prng.uniform(start, like), num_frames=2)
+    key_prior, key_run = prng.split(keys, 2)
+    x, states, _ = run(PREDICTORS["heun"](sde, noise_fn), times, key_run, prng.uniform(key_prior, like), num_frames=2)
     np.testing.assert_allclose(frames, states, rtol=1e-5)
     np.testing.assert_allclose(images, x - 0.5 * jnp.tanh(x) if denoised else x, rtol=1e-5)
 
@@ -191,9 +191,9 @@ def test_start_is_given_or_the_prior_times_the_temperature():
     with jax.disable_jit():
         cold = sampler(noise_fn, keys, like).images
         np.testing.assert_allclose(sampler(noise_fn, keys, like, initial_noise=0.5 * prior).images, cold, rtol=1e-6)
-        told = warm(noise_fn, keys, like, initial_noise=prior).images
-        np.testing.assert_array_equal(warm(noise_fn, keys, like).images, told)
-    assert not np.allclose(told, cold)
+        from_prior = warm(noise_fn, keys, like, initial_noise=prior).images
+        np.testing.assert_array_equal(warm(noise_fn, keys, like).images, from_prior)
+    assert not np.allclose(from_prior, cold)
 
 
 def test_adaptive_sampler_leaves_the_number_of_evaluations_to_the_images():
@@ -201,6 +201,6 @@ def test_adaptive_sampler_leaves_the_number_of_evaluations_to_the_images():
         sde=VP(), prior=PRIORS["gaussian"], step=PREDICTORS["dormand_prince"], times=jnp.asarray([1.0, 0.5, 1e-3])
     )
     assert sampler.nfe() is None
-    found = sampler(SKEWED.noise_fn(VP()), image_keys(8), jnp.zeros((8, 1)))
-    assert len(set(np.asarray(found.nfe).tolist())) > 1
-    np.testing.assert_array_equal((found.nfe - 1) % 6, 4)  # 2 and some 6 for each of 2 ways, and to denoise
+    result = sampler(SKEWED.noise_fn(VP()), image_keys(8), jnp.zeros((8, 1)))
+    assert len(set(np.asarray(result.nfe).tolist())) > 1
+    np.testing.assert_array_equal((result.nfe - 1) % 6, 4)  # 2 and a multiple of 6 in each of 2 steps, 1 to denoise

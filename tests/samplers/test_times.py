@@ -38,8 +38,8 @@ def test_every_registered_grid_has_its_closed_form():
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_grid_is_its_closed_form(name, x64):
-    sde, options, want = CLOSED[name]
-    np.testing.assert_allclose(sde.sigma(GRIDS[name](sde, **options)), want, rtol=1e-9)
+    sde, options, expected = CLOSED[name]
+    np.testing.assert_allclose(sde.sigma(GRIDS[name](sde, **options)), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -96,8 +96,8 @@ def test_the_start_is_at_the_marginal_of_the_first_time(sde, prior):
     observed = 10 + jnp.zeros((128, 8, 8, 1))
     keys = prng.per_image(jax.random.key(0), jnp.arange(128))
     task, networks = tasks.Inpainting(mask="top"), tasks.Networks(lambda x, t: x)
-    found = task.sample(still, networks, keys, jnp.zeros_like(observed), {"observed": observed[:, None]})
-    (start,) = np.asarray(found.frames)
+    actual = task.sample(still, networks, keys, jnp.zeros_like(observed), {"observed": observed[:, None]})
+    (start,) = np.asarray(actual.frames)
     alpha, sigma = (float(f(jnp.asarray(sde.t_max))) for f in (sde.alpha, sde.sigma))
     assert_moments(start[:, 4:], dataclasses.replace(GAUSSIAN, means=(10 * alpha,), stds=(sigma,)))
     rest = start[:, :4]
@@ -106,8 +106,8 @@ def test_the_start_is_at_the_marginal_of_the_first_time(sde, prior):
     else:
         assert rest.min() >= 0 and rest.max() <= 0.5 and rest.mean() == pytest.approx(0.25, abs=0.01)
     assert abs(np.corrcoef(start[:, 4:].ravel(), rest.ravel())[0, 1]) < 4 / np.sqrt(rest.size)
-    np.testing.assert_array_equal(found.images[:, 4:], observed[:, 4:])
-    np.testing.assert_array_equal(found.images[:, :4], rest)
+    np.testing.assert_array_equal(actual.images[:, 4:], observed[:, 4:])
+    np.testing.assert_array_equal(actual.images[:, :4], rest)
 
 
 def test_means_do_not_tell_what_they_are_means_of():
@@ -138,9 +138,9 @@ def test_the_known_part_of_the_prediction_is_exact(name, x64):
     for time in (jnp.asarray(t), jnp.full((2, 1, 1, 1), t)):
         known = LinearObservation(sde, guidance.channel_mean, guidance.channel_mean(y))
         x = sde.alpha(time) * y + sde.sigma(time) * z
-        found = known.noise_fn(lambda x, t: eps)(x, time)
-        np.testing.assert_allclose(guidance.channel_mean(found), guidance.channel_mean(z), atol=1e-6)
-        np.testing.assert_allclose(found - guidance.channel_mean(found), eps - guidance.channel_mean(eps), atol=1e-12)
+        actual = known.noise_fn(lambda x, t: eps)(x, time)
+        np.testing.assert_allclose(guidance.channel_mean(actual), guidance.channel_mean(z), atol=1e-6)
+        np.testing.assert_allclose(actual - guidance.channel_mean(actual), eps - guidance.channel_mean(eps), atol=1e-12)
         np.testing.assert_allclose(
-            guidance.channel_mean(sde.denoised(x, found, time)), guidance.channel_mean(y), atol=1e-6
+            guidance.channel_mean(sde.denoised(x, actual, time)), guidance.channel_mean(y), atol=1e-6
         )  # so the last denoising step ends on y

@@ -1,4 +1,4 @@
-"""What samplers draw given a class, and classifiers, against closed forms."""
+"""Classifier and classifier-free guidance, and the classification loss, against closed forms."""
 
 import dataclasses
 
@@ -53,13 +53,13 @@ def test_guidance_of_scale_1_gives_the_prediction_of_the_class(name, x64):
         guided = [
             guidance.classifier_guidance(noise_fn, sde, log_probabilities, labels, scale) for scale in (0.0, 1.0, 3.0)
         ]
-        unguided, found, more = (predict(x, time) for predict in guided)
+        unguided, actual, more = (predict(x, time) for predict in guided)
         alpha, sigma = sde.alpha(jnp.asarray(t)), sde.sigma(jnp.asarray(t))
         mean, std = (np.asarray(part)[np.asarray(labels)].reshape(-1, 1, 1, 1) for part in (MEANS, STDS))
-        want = sigma * (x - alpha * mean) / ((alpha * std) ** 2 + sigma**2)
-        np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-9)
+        expected = sigma * (x - alpha * mean) / ((alpha * std) ** 2 + sigma**2)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(unguided, noise_fn(x, time), rtol=1e-12)
-        np.testing.assert_allclose(more, unguided + 3 * (found - unguided), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(more, unguided + 3 * (actual - unguided), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
@@ -99,8 +99,8 @@ def test_guided_samplers_draw_the_class(name):
     keys = prng.per_image(jax.random.key(9), jnp.arange(128))
     images = jax.jit(lambda: task.sample(draw, networks, keys, jnp.zeros((128, 6, 6, 1)), {"label": labels}).images)()
     for label in (0, 1):
-        want = dataclasses.replace(GAUSSIAN, means=(MEANS[label],), stds=(STDS[label],))
-        assert_moments(images[label::2], want, bias=bias)
+        expected = dataclasses.replace(GAUSSIAN, means=(MEANS[label],), stds=(STDS[label],))
+        assert_moments(images[label::2], expected, bias=bias)
 
 
 def test_the_minimum_of_the_classification_loss_is_the_exact_classifier():
@@ -144,7 +144,7 @@ def test_the_minimum_of_the_classification_loss_is_the_exact_classifier():
 
 
 def test_a_classifier_sees_what_a_noise_prediction_would_see():
-    how, sde = Parameterization(coefficients=edm, condition=log_sigma, center=0.3, input_scale=2.0), VE()
+    preconditioning, sde = Parameterization(coefficients=edm, condition=log_sigma, center=0.3, input_scale=2.0), VE()
     seen = []
 
     def network(x, condition):
@@ -152,9 +152,9 @@ def test_a_classifier_sees_what_a_noise_prediction_would_see():
         return x.reshape(len(x), -1)
 
     x, t = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2, 1)), jnp.float32), jnp.asarray(0.4)
-    probabilities = np.exp(how.log_probabilities(network, sde)(x, t))
+    probabilities = np.exp(preconditioning.log_probabilities(network, sde)(x, t))
     np.testing.assert_allclose(probabilities.sum(1), 1.0, rtol=1e-6)
-    how.noise_fn(lambda x, condition: network(x, condition).reshape(x.shape), sde)(x, t)
+    preconditioning.noise_fn(lambda x, condition: network(x, condition).reshape(x.shape), sde)(x, t)
     for first, second in zip(*seen, strict=True):
         np.testing.assert_array_equal(first, second)
     sigma = float(sde.sigma(t))
