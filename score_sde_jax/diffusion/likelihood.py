@@ -78,13 +78,8 @@ def log_likelihood(
 
     Reference: arXiv 2011.13456, eq. 39; arXiv 1810.01367; theory.md eq. (27).
     """
-    if divergence not in ("rademacher", "gaussian", "exact"):
-        raise ValueError(f"divergence must be one of 'rademacher', 'gaussian', 'exact', got {divergence!r}")
-    if num_probes < 1:
-        raise ValueError(f"num_probes must be >= 1, got {num_probes}")
     start = sde.t_min if t_start is None else t_start
-    if not sde.t_min <= start < sde.t_max:
-        raise ValueError(f"t_start must be >= t_min={sde.t_min} and < t_max={sde.t_max}, got {start}")
+    _check_options(sde, divergence, num_probes, start)
     dim = math.prod(x0.shape[1:])
     exact = divergence == "exact"
     trace = _exact_trace(x0) if exact else _estimated_trace(keys, x0, divergence, num_probes)
@@ -102,13 +97,26 @@ def log_likelihood(
         velocity, state, start, sde.t_max, rtol=rtol, atol=atol, max_evaluations=max_evaluations
     )
     log_density = jnp.mean(changes, axis=1) + prior_log_density(sde, latent)  # eq. (27)
-    if exact:
-        error = jnp.zeros_like(log_density)
-    elif num_probes == 1:
-        error = jnp.full_like(log_density, jnp.nan)
-    else:
-        error = jnp.std(changes, axis=1, ddof=1) / jnp.sqrt(num_probes)
+    error = jnp.zeros_like(log_density) if exact else _standard_error(changes)
     return Likelihood(jnp.where(converged, log_density, jnp.nan), error, latent, nfe, converged)
+
+
+def _check_options(sde: SDE, divergence: str, num_probes: int, start: float) -> None:
+    """Raise ValueError for an option of `log_likelihood` that is out of range."""
+    if divergence not in ("rademacher", "gaussian", "exact"):
+        raise ValueError(f"divergence must be one of 'rademacher', 'gaussian', 'exact', got {divergence!r}")
+    if num_probes < 1:
+        raise ValueError(f"num_probes must be >= 1, got {num_probes}")
+    if not sde.t_min <= start < sde.t_max:
+        raise ValueError(f"t_start must be >= t_min={sde.t_min} and < t_max={sde.t_max}, got {start}")
+
+
+def _standard_error(changes: Float[Array, "batch probes"]) -> Numbers:
+    """Return the standard error of the mean over probes; not a number for a single probe."""
+    num_probes = changes.shape[1]
+    if num_probes == 1:
+        return jnp.full_like(changes[:, 0], jnp.nan)
+    return jnp.std(changes, axis=1, ddof=1) / jnp.sqrt(num_probes)
 
 
 def prior_log_density(sde: SDE, x: Images) -> Numbers:

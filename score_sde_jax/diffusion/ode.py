@@ -101,33 +101,39 @@ def dormand_prince(
         return (solver.t != end) & ~solver.failed & (solver.nfe + NFE_PER_STEP <= max_evaluations)
 
     def step(solver: _SolverState) -> _SolverState:
-        active = is_active(solver)
-        smallest = 10 * jnp.finfo(solver.t.dtype).eps * jnp.abs(solver.t)
-        remaining, size = jnp.abs(end - solver.t), jnp.maximum(solver.size, smallest)
-        is_last = size >= remaining
-        size = jnp.where(active, jnp.minimum(size, remaining), 0)
-        signed_size = jnp.sign(end - solver.t) * size
-        new_state, slope, error = dormand_prince_step(velocity, solver.state, solver.slope, solver.t, signed_size)
-        error = norm(error, solver.state, new_state)
-        passed = error < 1  # False if the error is not a number.
-        factor = 0.9 * jnp.maximum(error, 1e-10) ** -0.2
-        growth = jnp.minimum(factor, jnp.where(solver.rejected, 1, 10))
-        reduction = jnp.where(jnp.isfinite(error), jnp.maximum(factor, 0.2), 0.2)
-        accepted = active & passed
-        return _SolverState(
-            t=jnp.where(accepted, jnp.where(is_last, end, solver.t + signed_size), solver.t),
-            state=_where(accepted, new_state, solver.state),
-            slope=_where(accepted, slope, solver.slope),
-            size=jnp.where(active, size * jnp.where(passed, growth, reduction), solver.size),
-            nfe=solver.nfe + NFE_PER_STEP * active,
-            rejected=jnp.where(active, ~passed, solver.rejected),
-            failed=solver.failed | (active & ~passed & (size <= smallest)),
-        )
+        return _adaptive_step(velocity, solver, end, is_active(solver), norm)
 
     false = jnp.zeros(len(start), bool)
     solver = _SolverState(start, state, slope, size, jnp.full(len(start), NFE_AT_START, jnp.int32), false, false)
     solver = jax.lax.while_loop(lambda solver: jnp.any(is_active(solver)), step, solver)
     return Solution(solver.state, solver.nfe, solver.t == end)
+
+
+def _adaptive_step(
+    velocity: Velocity, solver: _SolverState, end: Numbers, active: Flags, norm: Callable[..., Numbers]
+) -> _SolverState:
+    """Try one step of the active images, and choose the size of the next one."""
+    smallest = 10 * jnp.finfo(solver.t.dtype).eps * jnp.abs(solver.t)
+    remaining, size = jnp.abs(end - solver.t), jnp.maximum(solver.size, smallest)
+    is_last = size >= remaining
+    size = jnp.where(active, jnp.minimum(size, remaining), 0)
+    signed_size = jnp.sign(end - solver.t) * size
+    new_state, slope, error = dormand_prince_step(velocity, solver.state, solver.slope, solver.t, signed_size)
+    error = norm(error, solver.state, new_state)
+    passed = error < 1  # False if the error is not a number.
+    factor = 0.9 * jnp.maximum(error, 1e-10) ** -0.2
+    growth = jnp.minimum(factor, jnp.where(solver.rejected, 1, 10))
+    reduction = jnp.where(jnp.isfinite(error), jnp.maximum(factor, 0.2), 0.2)
+    accepted = active & passed
+    return _SolverState(
+        t=jnp.where(accepted, jnp.where(is_last, end, solver.t + signed_size), solver.t),
+        state=_where(accepted, new_state, solver.state),
+        slope=_where(accepted, slope, solver.slope),
+        size=jnp.where(active, size * jnp.where(passed, growth, reduction), solver.size),
+        nfe=solver.nfe + NFE_PER_STEP * active,
+        rejected=jnp.where(active, ~passed, solver.rejected),
+        failed=solver.failed | (active & ~passed & (size <= smallest)),
+    )
 
 
 def dormand_prince_step(
