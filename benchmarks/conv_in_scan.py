@@ -4,7 +4,7 @@
 
 Prints, for XLA's convolution and for that of `networks/convolution.py`, the milliseconds of one forward pass, one
 gradient of the weights, one gradient of the images, and one training step, each compiled alone and in the body of a
-scan, and the ratio of the two. Takes about a minute on 2 cores of an Intel Xeon.
+scan, and the ratio of the two. Takes 18 s of CPU time on 2 cores of an Intel Xeon.
 """
 
 import argparse

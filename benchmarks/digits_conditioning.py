@@ -1,12 +1,12 @@
-"""How well drawn digits obey what was given, judged by a support vector classifier of scikit-learn.
+"""Accuracy of class-conditional and inpainted digits, by a support vector classifier of scikit-learn.
 
     python benchmarks/digits_conditioning.py --classes DIR --inpainting DIR
 
-DIR are directories that --mode=sample wrote on the digits: of --config.task.name=class_conditional, the share whose
-class is the one asked for; of --config.task.name=inpainting, the share whose class is that of the original, beside the
-originals themselves and completions by the hidden part of a random other digit. Of the classes also the pixel-space
-Fréchet distance to as many real digits, over that between two sets of these. The classifier is trained on the
-training split; its accuracy on the held-out one is the ceiling.
+DIR are directories that --mode=sample wrote on the digits. For --config.task.name=class_conditional, prints the share
+of samples whose class is the requested one. Prints also the pixel-space Fréchet distance to as many real digits,
+divided by that between two sets of real digits. For --config.task.name=inpainting, prints the share of samples whose
+class is that of the original, also for the originals and for completions by the hidden part of a random other digit.
+The classifier is trained on the training split; its accuracy on the held-out split is the ceiling.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def expected(known: np.ndarray, digits: np.ndarray, labels: np.ndarray) -> float
 
 
 def share(judge: SVC, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images that are given their label."""
+    """Share of images that the classifier gives their label."""
     return rounded((judge.predict(images) == labels).mean())
 
 

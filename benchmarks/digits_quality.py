@@ -1,11 +1,11 @@
-"""How good samples of the digits are, judged by scikit-learn.
+"""Quality of samples of the digits, by a classifier and Fréchet distances of scikit-learn's digits.
 
     python benchmarks/digits_quality.py runs/digits/samples/4000
 
-Reported are: the share of samples to which a support vector classifier, trained on half of the real digits, gives a
+Prints the share of samples to which a support vector classifier, trained on half of the real digits, gives a
 class with a probability above 0.9, and the same for the other half; the share of each class; the Fréchet distance in
 pixel space of the samples to half of the real digits, as a multiple of that of the other half, for ten random ways to
-halve them; the distance of samples to their nearest training image beside that of held-out real digits.
+halve them; and the distances of samples and of held-out real digits to their nearest training image.
 """
 
 import argparse

@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("--output", default="runs/features.npz")
     parser.add_argument("--epochs", type=int, default=2)
     arguments = parser.parse_args()
-    chosen = settings.from_config(settings.load(arguments.config), [])
-    train, test, pixels = split_of(chosen, "train"), split_of(chosen, "test"), build.pixels(chosen)
+    config = settings.from_config(settings.load(arguments.config), [])
+    train, test, pixels = split_of(config, "train"), split_of(config, "test"), build.pixels(config)
     params = fit(train, pixels, arguments.epochs * len(train) // BATCH)
     Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
     np.savez(arguments.output, **flatten_dict(jax.tree.map(np.asarray, params), sep="/"))
@@ -61,9 +61,9 @@ def main() -> None:
     print(f"accuracy on the {len(test):,} test images: {np.mean(logits.argmax(1) == labels):.4f}")
 
 
-def split_of(chosen: Settings, split: str) -> Dataset:
+def split_of(config: Settings, split: str) -> Dataset:
     """A split of the data set of a config."""
-    return build.dataset(with_values(chosen, {"data.split": split}))
+    return build.dataset(with_values(config, {"data.split": split}))
 
 
 def fit(train: Dataset, pixels: Pixels, steps: int) -> Any:

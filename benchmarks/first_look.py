@@ -1,10 +1,10 @@
-"""A first look at one GPU: whether the project works there, how accurate its numbers are, and how fast it is.
+"""First measurements on one GPU: function, numerical errors, and speed of the project.
 
     python benchmarks/first_look.py OUT [--config=configs/...] [--batch=128] [--minutes=8] [--parts=device,run]
 
-Run from the root of the project. Every part is a process of its own with a time limit. A part appends one line of JSON
-to OUT/results.jsonl as soon as it has a figure; a part that fails leaves its last lines there. On a CPU, a small config
-finds mistakes before a GPU is used:
+Run it from the root of the project. Every part is a process of its own with a time limit. A part appends one line of
+JSON to OUT/results.jsonl for each figure; a part that fails appends its last lines. The benchmark ends after --minutes.
+It prints all results. On a CPU, a small config shows errors before a GPU is used:
 
     JAX_PLATFORMS=cpu python benchmarks/first_look.py OUT --config=configs/digits_vp.py --batch=16 --small
 """
@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="few steps, small products, debug variant of --other")
     parser.add_argument("--part", default="", choices=("", *PARTS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    chosen = arguments.parts.split(",") if arguments.parts else list(PARTS)
-    if unknown := [name for name in chosen if name not in PARTS]:
+    names = arguments.parts.split(",") if arguments.parts else list(PARTS)
+    if unknown := [name for name in names if name not in PARTS]:
         parser.error(f"--parts={arguments.parts}: no part {unknown[0]}; choose from {', '.join(PARTS)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.part:
@@ -50,7 +50,7 @@ def main() -> None:
             arguments.other += ":debug"
         PARTS[arguments.part].function(arguments)
     else:
-        run_parts(arguments, [name for name in PARTS if name in chosen])
+        run_parts(arguments, [name for name in PARTS if name in names])
 
 
 def run_parts(arguments: argparse.Namespace, names: list[str]) -> None:
@@ -124,10 +124,10 @@ def experiment_of(config: str, dtype: str) -> Any:
     from score_sde_jax.data import dataset_spec
     from score_sde_jax.runs import build
 
-    chosen = settings.from_config(settings.load(config), [f"model.dtype={dtype}"] if dtype else [])
-    section = chosen.data
+    options = settings.from_config(settings.load(config), [f"model.dtype={dtype}"] if dtype else [])
+    section = options.data
     shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
-    return build.experiment(chosen, shape)
+    return build.experiment(options, shape)
 
 
 def training(config: str, dtype: str, batch: int) -> tuple[Callable[[], Any], float]:
@@ -306,13 +306,13 @@ class Part(NamedTuple):
 PARTS = {
     "device": Part(device, 40),
     "run": Part(run, 120),
-    "train_bf16": Part(lambda given: train(given, "train_bf16", given.config, "bfloat16"), 150),
-    "train_bf16_graphs": Part(lambda given: train(given, "train_bf16_graphs", given.config, "bfloat16"), 110, GRAPHS),
+    "train_bf16": Part(lambda flags: train(flags, "train_bf16", flags.config, "bfloat16"), 150),
+    "train_bf16_graphs": Part(lambda flags: train(flags, "train_bf16_graphs", flags.config, "bfloat16"), 110, GRAPHS),
     "ceiling": Part(ceiling, 40),
     "numerics": Part(numerics, 150),
     "profile": Part(profile, 60),
-    "train_tf32": Part(lambda given: train(given, "train_tf32", given.config, ""), 110),
-    "train_other_bf16": Part(lambda given: train(given, "train_other_bf16", given.other, "bfloat16"), 100),
+    "train_tf32": Part(lambda flags: train(flags, "train_tf32", flags.config, ""), 110),
+    "train_other_bf16": Part(lambda flags: train(flags, "train_other_bf16", flags.other, "bfloat16"), 100),
 }
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Speed of the PyTorch originals of NCSN, NCSNv2 and score-SDE on CIFAR-10, to be read beside that of `speed.py`.
+"""Speed of the PyTorch originals of NCSN, NCSNv2 and score-SDE on CIFAR-10, to compare with that of `speed.py`.
 
     git clone https://github.com/ermongroup/ncsn PEER         (or ncsnv2, or yang-song/score_sde_pytorch)
     python benchmarks/pytorch_speed.py --repository=PEER --network=ncsn --batch_size=8
 
 Needs PyTorch, in an environment of its own, and for score-SDE ml_collections. Times the repository's network as its
 runner uses it: the forward pass without gradients, and a training step of its loss, backward pass and Adam, for
-score-SDE with gradient clipping and the moving average too. The CPU time of a process is little disturbed by others.
+score-SDE with gradient clipping and the moving average too. Prints images per second and CPU seconds per image; other
+processes change the CPU time little.
 """
 
 import argparse
@@ -123,8 +124,8 @@ def score_sde(name: str) -> Original:
     average = importlib.import_module("models.ema").ExponentialMovingAverage(trained, decay=config.model.ema_rate)
     ve = config.training.sde == "vesde"
 
-    def told(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sigma, and what the network is told."""
+    def noise_level(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return sigma and the noise condition of the network."""
         if ve:
             sigma = config.model.sigma_min * (config.model.sigma_max / config.model.sigma_min) ** t
             return sigma.view(-1, 1, 1, 1), sigma
@@ -132,10 +133,10 @@ def score_sde(name: str) -> Original:
         return torch.sqrt(1 - torch.exp(2 * log_alpha)).view(-1, 1, 1, 1), 999 * t
 
     def loss(x0: torch.Tensor) -> torch.Tensor:
-        sigma, number = told(1e-5 + (1 - 1e-5) * torch.rand(len(x0)))
+        sigma, condition = noise_level(1e-5 + (1 - 1e-5) * torch.rand(len(x0)))
         noise = torch.randn_like(x0)
         x_t = (x0 if ve else torch.sqrt(1 - sigma**2) * (2 * x0 - 1)) + sigma * noise
-        output = network(x_t, number)
+        output = network(x_t, condition)
         error = sigma * output + noise if ve else output - noise
         return (0.5 * error.square().flatten(1).sum(1)).mean()
 
@@ -144,7 +145,7 @@ def score_sde(name: str) -> Original:
         optimizer.step()
         average.update(trained)
 
-    return Original(network, lambda x0: network(x0, told(torch.rand(len(x0)))[1]), loss, update)
+    return Original(network, lambda x0: network(x0, noise_level(torch.rand(len(x0)))[1]), loss, update)
 
 
 def images_per_second(function: Callable[[], None], images: int, repeats: int) -> tuple[float, float, float]:

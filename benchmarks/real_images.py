@@ -14,11 +14,11 @@ from score_sde_jax.tasks.frechet import frechet_distance
 SPLITS = {"digits": "all", "mnist": "test", "fashion_mnist": "test", "cifar10": "test"}
 
 
-def real_images(chosen: Settings) -> np.ndarray:
+def real_images(config: Settings) -> np.ndarray:
     """uint8 images of the data set of a config, whatever its number of levels, of the split to compare with."""
-    if chosen.data.name in SPLITS:
-        chosen = with_values(chosen, {"data.split": SPLITS[chosen.data.name]})
-    return build.pixels(chosen).gray(all_images(build.dataset(chosen)))
+    if config.data.name in SPLITS:
+        config = with_values(config, {"data.split": SPLITS[config.data.name]})
+    return build.pixels(config).gray(all_images(build.dataset(config)))
 
 
 def sample_set(directory: Path) -> SampleSet:

@@ -432,6 +432,8 @@ def start_second_run(bench: Bench, entry: dict[str, Any], workdir: Path) -> tupl
     first.finish()
     same, clause = bench.compare(workdir)
     right = status == 2 and len(errors) == 1 and "another run writes there" in errors[0]
+    if not right:
+        _log("\n".join(second.lines))
     return (
         f"the second process exits with status {status} and a message of one line, the first continues; {clause}",
         right and same,

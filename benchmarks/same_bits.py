@@ -1,10 +1,10 @@
-"""Whether two checkouts compute the same bits: the digits are trained, drawn, completed and measured in both.
+"""Compare the bits that two checkouts compute: both train, sample, inpaint and evaluate the digits.
 
-python benchmarks/same_bits.py OTHER_CHECKOUT [--configs digits digits_vp ...] [--variant :debug]
+    python benchmarks/same_bits.py OTHER_CHECKOUT [--configs digits digits_vp ...] [--variant :debug]
 
 Parameters, averages and the optimizer's state of the last checkpoint, samples, completions and the rows of an
-evaluation must have the same bytes. The runs of both checkouts take turns on this machine, since another processor
-rounds otherwise. Exits with 1 where anything differs.
+evaluation must have the same bytes. Prints the number of equal arrays of each config, and the arrays that differ. Exits
+with 1 if any differs. Both checkouts run on this machine, since another processor rounds otherwise.
 """
 
 import argparse
@@ -13,11 +13,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
-import orbax.checkpoint as ocp
+from run_outputs import checkpoint_arrays, differences
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ("digits", "digits_ve", "digits_vp", "digits_subvp")
@@ -40,55 +39,48 @@ def run(checkout: Path, config: str, workdir: Path) -> None:
 
 
 def arrays(workdir: Path) -> dict[str, np.ndarray]:
-    """Every array that a run has left, by its file, seed and task."""
-    left: dict[str, np.ndarray] = {}
-    step = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
-    with warnings.catch_warnings():  # no sharding is asked for
-        warnings.simplefilter("ignore")
-        state = ocp.PyTreeCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").absolute())
-    left |= {f"state/{key}": np.asarray(leaf) for key, leaf in ocp.utils.to_flat_dict(state, sep="/").items()}
+    """Every array that a run has arrays_by_name, by its file, seed and task."""
+    arrays_by_name = checkpoint_arrays(workdir)
     for path in sorted(workdir.glob("samples/**/*.npz"), key=lambda path: (len(path.name), path.name)):
         record = json.loads(path.with_name("samples.json").read_text())["description"]
         kind = path.stem.partition("-")[0]  # a set may lie in shards: images.npz, images-000000100.npz, ...
         name = f"{kind} {record['seed']} {record.get('task', {}).get('name', 'none')}"
         with np.load(path) as archive:
             for key in archive.files:
-                before = left.get(f"samples/{name}/{key}", archive[key][:0])
-                left[f"samples/{name}/{key}"] = np.concatenate([before, archive[key]])
+                before = arrays_by_name.get(f"samples/{name}/{key}", archive[key][:0])
+                arrays_by_name[f"samples/{name}/{key}"] = np.concatenate([before, archive[key]])
     for path in sorted(workdir.glob("eval/**/*.jsonl")):
         for row in map(json.loads, path.read_text().splitlines()):
             for key, values in row.items():
-                before = left.get(f"{path.name}/{key}", np.zeros((0, *np.shape(values)[1:])))
-                left[f"{path.name}/{key}"] = np.concatenate([before, np.array(values, float)])
-    return left
-
-
-def bits(array: np.ndarray | None) -> object:
-    """What must be the same of an array."""
-    return None if array is None else (array.dtype, array.shape, array.tobytes())
+                before = arrays_by_name.get(f"{path.name}/{key}", np.zeros((0, *np.shape(values)[1:])))
+                arrays_by_name[f"{path.name}/{key}"] = np.concatenate([before, np.array(values, float)])
+    return arrays_by_name
 
 
 def main() -> int:
-    """Run the command line; 0 where all is the same."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("other", type=Path)
     parser.add_argument("--configs", nargs="+", default=CONFIGS)
     parser.add_argument("--variant", default=":debug")
-    asked = parser.parse_args()
-    different = 0
-    for config in asked.configs:
+    arguments = parser.parse_args()
+    num_different = 0
+    for config in arguments.configs:
         with tempfile.TemporaryDirectory() as folder:
             sides = []
-            for name, checkout in (("there", asked.other.resolve()), ("here", ROOT.resolve())):
-                run(checkout, f"{config}.py{asked.variant}", Path(folder) / name)
+            for name, checkout in (("there", arguments.other.resolve()), ("here", ROOT.resolve())):
+                run(checkout, f"{config}.py{arguments.variant}", Path(folder) / name)
                 sides.append(arrays(Path(folder) / name))
         there, here = sides
-        wrong = [key for key in sorted(there | here) if bits(there.get(key)) != bits(here.get(key))]
-        print(f"{config}: {len(here) - len(wrong)} of {len(there | here)} arrays have the same bytes", flush=True)
-        for key in wrong:
+        different = differences(there, here)
+        print(
+            f"{config}: {len(there | here) - len(different)} of {len(there | here)} arrays have the same bytes",
+            flush=True,
+        )
+        for key in different:
             print(f"  {key}: {np.shape(there.get(key))} there, {np.shape(here.get(key))} here")
-        different += len(wrong)
-    return int(different > 0)
+        num_different += len(different)
+    return int(num_different > 0)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ r"""Every sampler with one trained network: the Fréchet distance to real images
         --features=runs/features.npz
 
 Draws with `--mode=sample`'s driver from the run of the config into WORKDIR/sampler_table/, so that a second call draws
-nothing again, and prints a table in Markdown. The distance is taken in the space of the pixels, or in that of the
-features of a classifier (`feature_classifier.py`), between the samples and real images, over that of as many other real
-images; mean, least and largest of ten random choices of the real images. 1 is as near as real images are.
+nothing again, and prints a table in Markdown. The distance between samples and real images is taken in the space of the
+pixels, or in that of the features of a classifier (`feature_classifier.py`). It is divided by the distance between as
+many other real images and real images; the table has mean, least and largest of ten random choices of the real images.
+A ratio of 1 matches real images.
 """
 
 import argparse
@@ -33,8 +34,8 @@ def uniform(num_steps: int) -> list[str]:
 
 def predictor(name: str, num_steps: int, *options: str) -> list[str]:
     """A predictor alone."""
-    chosen = [f"sampler.predictor.{option}" for option in (f"name={name}", *options)]
-    return [*chosen, *uniform(num_steps), *NO_CORRECTOR, *GAUSSIAN]
+    assignments = [f"sampler.predictor.{option}" for option in (f"name={name}", *options)]
+    return [*assignments, *uniform(num_steps), *NO_CORRECTOR, *GAUSSIAN]
 
 
 def annealed_langevin(num_levels: int, num_steps: int, step_size: float) -> list[str]:
@@ -87,14 +88,14 @@ def main() -> None:
     print("| sampler | NFE | distance over that of real images | least and largest of ten |\n|---|---|---|---|")
     try:
         for name in arguments.rows:
-            chosen = settings.from_config(settings.load(arguments.config), [*assignments, *ROWS[name]])
-            drawn, evaluations = draw(chosen, workdir, name, arguments.num_images)
+            config = settings.from_config(settings.load(arguments.config), [*assignments, *ROWS[name]])
+            drawn, evaluations = draw(config, workdir, name, arguments.num_images)
             if arguments.features:
                 ratios = frechet_ratios(
-                    features_of(arguments.features, drawn), features_of(arguments.features, real_images(chosen))
+                    features_of(arguments.features, drawn), features_of(arguments.features, real_images(config))
                 )
             else:
-                ratios = frechet_ratios(pixels(drawn), pixels(real_images(chosen)))
+                ratios = frechet_ratios(pixels(drawn), pixels(real_images(config)))
             print(
                 f"| {name} | {evaluations:g} | {np.mean(ratios):.2f} | {min(ratios):.2f}, {max(ratios):.2f} |",
                 flush=True,
@@ -103,12 +104,12 @@ def main() -> None:
         parser.error(str(error))
 
 
-def draw(chosen: Settings, workdir: Path, name: str, num_images: int) -> tuple[np.ndarray, float]:
+def draw(config: Settings, workdir: Path, name: str, num_images: int) -> tuple[np.ndarray, float]:
     """uint8 images of one sampler, and network evaluations of each."""
-    batch_size = min(num_images, chosen.sampler.batch_size)
-    chosen = with_values(chosen, {"sampler.num_images": num_images, "sampler.batch_size": batch_size})
+    batch_size = min(num_images, config.sampler.batch_size)
+    config = with_values(config, {"sampler.num_images": num_images, "sampler.batch_size": batch_size})
     output = workdir / "sampler_table" / name.replace(" ", "_").replace(",", "")
-    samples = sample_set(sample(chosen, workdir, SampleRequest(output=output), lambda line: None))
+    samples = sample_set(sample(config, workdir, SampleRequest(output=output), lambda line: None))
     return samples.column(samples.key)[:num_images], samples.record[NFE]
 
 

@@ -1,12 +1,13 @@
-"""Speed of the training step and of the forward pass of a config, beside the matrix-product rate of the same machine.
+"""Speed of the training step and of the forward pass of a config, and the matrix-product rate of the same machine.
 
     python benchmarks/speed.py --config=configs/cifar10_ncsn.py --batch_size=8
 
-Needs no data: images are random. Each time is the least of several repeats, after compilation; the CPU time of the
-process beside it is little disturbed by others. Samplers run the forward pass in a loop, which computes what depends on
-the parameters alone once, so that is timed too, on all devices (JAX_NUM_CPU_DEVICES). FLOPs are those of the
-mathematics (a convolution counts as a direct one), so an algorithm that needs fewer may exceed the rate. `--products`
-times every convolution and matrix product of the two alone as well, and tells their share of the CPU time.
+Prints images per second, CPU seconds per image, GFLOP/s, and the share of the matrix-product rate. Images are random,
+so no data are needed. Each time is the least of several repeats, after compilation; other processes change the CPU time
+little. Samplers run the forward pass in a loop, which computes once what depends on the parameters alone. The loop is
+timed too, on all devices (JAX_NUM_CPU_DEVICES). FLOPs are those of the mathematics (a convolution counts as a direct
+one), so an algorithm that needs fewer may exceed the rate. `--products` times every convolution and matrix product of
+the two alone as well, and prints their share of the CPU time.
 """
 
 import argparse
@@ -42,21 +43,21 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     assignments = [override.removeprefix("--config.") for override in overrides]
     try:
-        chosen = settings.from_config(settings.load(arguments.config), assignments)
-        figures = measure(chosen, arguments.batch_size, arguments.repeats, arguments.products)
+        config = settings.from_config(settings.load(arguments.config), assignments)
+        figures = measure(config, arguments.batch_size, arguments.repeats, arguments.products)
     except UserError as error:
         parser.error(str(error))
     table = "\n".join(f"{name}: {value:.4g}" for name, value in figures.items())
     print(json.dumps(figures) if arguments.json else table)
 
 
-def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = False) -> dict[str, float]:
+def measure(config: Any, batch_size: int, repeats: int, with_products: bool = False) -> dict[str, float]:
     """Figures of one config; the matrix product is timed before and after, and its best counts."""
-    section = chosen.data
+    section = config.data
     shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
     if shape is None:
         raise UserError(f"config.data.name={section.name}: give config.data.image_size and channels")
-    experiment, parallel = build.experiment(chosen, shape), Jit()
+    experiment, parallel = build.experiment(config, shape), Jit()
     parallel.check_batch("--batch_size", batch_size)
     key, x0 = jax.random.key(0), jax.random.uniform(jax.random.key(1), (batch_size, *shape))
     state = parallel.init(experiment.init, key)
@@ -95,8 +96,8 @@ def measure(chosen: Any, batch_size: int, repeats: int, with_products: bool = Fa
         figures[f"{name} GFLOP/s"] = flops(function, *arguments) / seconds.wall / 1e9
         figures[f"{name} share of the matrix product"] = figures[f"{name} GFLOP/s"] / max(rates)
         if with_products:
-            found = seconds_in(products(function, *arguments, whole=True), repeats)
-            figures[f"{name} share spent in products"] = found / seconds.cpu
+            product_seconds = seconds_in(products(function, *arguments, whole=True), repeats)
+            figures[f"{name} share spent in products"] = product_seconds / seconds.cpu
     return figures
 
 
@@ -111,11 +112,11 @@ def random_batches(experiment: Experiment, batch_size: int) -> dict[str, np.ndar
     }
 
 
-def seconds_in(found: list[Product], repeats: int) -> float:
+def seconds_in(products: list[Product], repeats: int) -> float:
     """CPU seconds of all these products, each kind timed once, alone."""
     known: dict[str, float] = {}
     total = 0.0
-    for equation, times in found:
+    for equation, times in products:
         kind = str((equation.primitive, [variable.aval for variable in equation.invars], equation.params))
         if kind not in known:
             known[kind] = alone(equation, repeats)

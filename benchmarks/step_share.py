@@ -2,9 +2,9 @@
 
     python benchmarks/step_share.py --config=configs/digits.py --config.train.steps=600
 
-Trains as `main.py --mode=train` does, in a temporary directory, and takes the time from the first step to the last,
-with the config's data, log and checkpoints. Before and after, the compiled step is timed alone, on one batch that
-stays in memory. The share is the time of the steps alone over that of the run.
+Prints seconds per step of a run and of the compiled step alone, and their ratio. The run is that of
+`main.py --mode=train` in a temporary directory, from the first step to the last, with the config's data, log and
+checkpoints. The compiled step is timed alone before and after, on one batch that stays in memory.
 """
 
 import argparse
@@ -31,34 +31,34 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     assignments = [override.removeprefix("--config.") for override in overrides]
     try:
-        chosen = settings.from_config(settings.load(arguments.config), [*assignments, "train.preview_every=0"])
-        before = seconds_alone(chosen, arguments.calls)
-        whole = seconds_in_run(chosen)
-        alone = (before + seconds_alone(chosen, arguments.calls)) / 2
+        config = settings.from_config(settings.load(arguments.config), [*assignments, "train.preview_every=0"])
+        before = seconds_alone(config, arguments.calls)
+        whole = seconds_in_run(config)
+        alone = (before + seconds_alone(config, arguments.calls)) / 2
     except UserError as error:
         parser.error(str(error))
     print(f"a step of the run: {whole:.4g} s\na step alone: {alone:.4g} s\nshare: {alone / whole:.3f}")
 
 
-def seconds_in_run(chosen: Any) -> float:
-    """Seconds per step from the end of compilation to the end of the last step, everything between included."""
-    told: dict[str, float] = {}
+def seconds_in_run(config: Any) -> float:
+    """Return the seconds per step from the end of compilation to the end of the last step."""
+    times: dict[str, float] = {}
 
     def say(line: str) -> None:
         print(line, flush=True)
-        told.setdefault(line.split()[0], time.perf_counter())
+        times.setdefault(line.lower().split()[0], time.perf_counter())
 
     with tempfile.TemporaryDirectory() as directory:
-        train(chosen, Path(directory), say)
-    return (told["drawing"] - told["compiled"]) / chosen.train.steps
+        train(config, Path(directory), say)
+    return (times["drawing"] - times["compiled"]) / config.train.steps
 
 
-def seconds_alone(chosen: Any, calls: int) -> float:
+def seconds_alone(config: Any, calls: int) -> float:
     """Mean seconds of a call of the compiled step."""
-    data, parallel, key = build.dataset(chosen), chosen.parallel(), prng.root(chosen.seed, "train")
-    chosen, _ = settings.resolve(chosen, data)
-    experiment = build.experiment(chosen, data.image_shape)
-    batches = training_batches(data, batch_size=chosen.train.batch_size, seed=0)
+    data, parallel, key = build.dataset(config), config.parallel(), prng.root(config.seed, "train")
+    config, _ = settings.resolve(config, data)
+    experiment = build.experiment(config, data.image_shape)
+    batches = training_batches(data, batch_size=config.train.batch_size, seed=0)
     batch = parallel.shard(jax.tree.map(lambda rows: rows[None], dict(next(batches))))
     del batches  # and its threads
     state = parallel.init(experiment.init, key)

@@ -67,6 +67,8 @@ def train(settings: Settings, directory: Path, say: Say = print, profile: str = 
         say(line)
     workdir.refuse_another_run(directory, settings, training=True)
     run = _Run(settings, directory, build.experiment(settings, data.image_shape), parallel, say)
+    if is_first():
+        workdir.refuse_claimed(directory)
     run.open(data, profile)
     with contextlib.ExitStack() as held:
         if is_first():

@@ -115,6 +115,22 @@ def _untrained(workdir: Path) -> UserError:
     return UserError(f"--workdir={workdir}: holds no checkpoint; train first, with --mode=train")
 
 
+def refuse_claimed(workdir: Path) -> None:
+    """Raise UserError if another run holds the workdir; writes nothing.
+
+    A run that another one deletes checkpoints under would take them for corrupted.
+    """
+    if not is_local(workdir) or not (workdir / LOCK).exists():
+        return
+    import fcntl
+
+    with (workdir / LOCK).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"--workdir={workdir}: another run writes there ({file.read().strip()})") from error
+
+
 @contextlib.contextmanager
 def claimed(workdir: Path) -> Iterator[None]:
     """Hold the workdir while a run writes to it; UserError if another run holds it or it cannot be written.

@@ -115,8 +115,9 @@ def test_slurm_sh_run_at_its_time_limit_is_requeued_and_resumes(shell, workdir):
 def test_kubernetes_sh_pods_of_its_manifest_train_together(shell, workdir):
     yaml = pytest.importorskip("yaml")
     shell.fake("kubectl", f"cat >{shell.tmp}/manifest")
-    variables = {**PODS, "NUM_PROCESSES": "2", "GPUS_PER_POD": "0", "CONFIG": RUN[2], "VOLUME_CLAIM": "claim"}
-    assert shell.run("kubernetes.sh", *RUN[3:], **variables, WORKDIR="/shared/run")[0] == 0
+    variables = {**PODS, "NUM_PROCESSES": "2", "GPUS_PER_POD": "0", "CONFIG": RUN[2].partition("=")[2]}
+    variables |= {"VOLUME_CLAIM": "claim", "WORKDIR": "/shared/run"}
+    assert shell.run("kubernetes.sh", *RUN[3:], **variables)[0] == 0
     job = yaml.safe_load((shell.tmp / "manifest").read_text())["spec"]["replicatedJobs"][0]["template"]["spec"]
     (container,) = job["template"]["spec"]["containers"]
 

@@ -220,7 +220,9 @@ except RunError as error:
 
 def test_a_save_that_fails_is_one_line(tmp_path):
     """In a process of its own, with all that orbax and tensorstore tell from their threads."""
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=time_limit(60))
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=time_limit(60)
+    )
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1, done.stderr[:2000]
     assert "cannot be saved (" in done.stdout
     assert Checkpoints(tmp_path).steps() == [1]
@@ -252,7 +254,9 @@ for file in [file for file in (saved / "3").rglob("*") if file.is_file()]:
 
 def test_damage_to_any_one_file_costs_no_more_than_its_checkpoint(saved):
     """In a process of its own: orbax leaves coroutines behind whose warnings would fall into later tests."""
-    done = subprocess.run([sys.executable, "-c", DAMAGES, str(saved)], capture_output=True, text=True, timeout=time_limit(60))
+    done = subprocess.run(
+        [sys.executable, "-c", DAMAGES, str(saved)], capture_output=True, text=True, timeout=time_limit(60)
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line.split() for line in done.stdout.splitlines()]
     for step, total, *what in lines:

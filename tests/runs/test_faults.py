@@ -184,6 +184,25 @@ def test_a_final_set_that_was_cut_off_is_completed(digits, tmp_path):
     np.testing.assert_array_equal(images(tmp_path / "run" / "samples" / "4"), images(digits / "samples" / "4"))
 
 
+def test_train_finished_run_without_its_grid_draws_it(digits, tmp_path):
+    """As after a kill between the last shard of the final set and its pictures."""
+    shutil.copytree(digits, tmp_path / "run")
+    grid = tmp_path / "run" / "samples" / "4" / "grid.png"
+    grid.unlink()
+    train(finished("digits", *RANDOM), tmp_path / "run", quiet)
+    assert grid.read_bytes() == (digits / "samples" / "4" / "grid.png").read_bytes()
+
+
+def test_train_workdir_of_another_run_is_refused_before_its_checkpoints_are_read(digits, tmp_path):
+    """The other run deletes old checkpoints, so one that is being read may vanish."""
+    shutil.copytree(digits, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with directories.claimed(tmp_path / "run"), pytest.raises(UserError, match="another run writes there"):
+        train(finished("digits", *RANDOM, "train.steps=6"), tmp_path / "run", quiet)
+
+
 def test_two_runs_in_one_workdir(digits):
     with directories.claimed(digits):
         before = contents(digits)
