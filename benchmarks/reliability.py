@@ -5,7 +5,7 @@
 Prints the page docs/reliability.md: one row for each kind of interruption, and where in the run the kills fell. Exits
 with status 1 if a row differs from what it should be. Results accumulate in --folder: a second call skips the trials
 that are complete and continues the others, and `--only=kills` runs only the trials whose name contains "kills". Takes
-about 40 minutes on an idle machine of 2 cores (Intel Xeon).
+about an hour on 2 cores of an Intel Xeon that other programs use too.
 """
 
 import argparse
@@ -539,7 +539,12 @@ def page(bench: Bench, arguments: argparse.Namespace) -> str:
     tenths = [
         f"| {title} | {' | '.join(map(str, entry['tenths']))} |" for title, entry in complete if "tenths" in entry
     ]
-    versions = sorted({version for _, entry in complete for version in entry["versions"]})
+    machines: dict[str, list[str]] = {}
+    for machine, _, commit in sorted(
+        {version.rpartition(", ") for _, entry in complete for version in entry["versions"]}
+    ):
+        machines.setdefault(machine, []).append(commit.removeprefix("commit "))
+    versions = [f"{machine}, commit {', '.join(commits)}" for machine, commits in machines.items()]
     return f"""# Reliability
 
 ```
@@ -547,6 +552,7 @@ python benchmarks/reliability.py
 ```
 
 printed this page. It ran on {"; and on ".join(versions)}.
+Other programs used the same cores. The trials may have run in several calls (`--only`), whose results accumulate.
 
 Each row of the table is one run of `main.py` with `configs/digits.py:debug`: {STEPS:,} training steps with a
 checkpoint every {EVERY} steps, {NUM_SAMPLES:,} samples, {NUM_COMPLETIONS:,} completed images, or an evaluation of the

@@ -1,8 +1,9 @@
 """Convolution of every network: XLA's on accelerators, an equal and faster one on CPUs.
 
-On a CPU, XLA's convolution runs below the rate of its matrix product, and its weight gradient up to 70 times slower
-inside a loop. Winograd's algorithm, written as sums and a batched matrix product, needs a quarter of the
-multiplications, and its derivatives are sums and products too. `benchmarks/speed.py` measures whole networks.
+On a CPU, XLA's convolution runs below the rate of its matrix product, and its weight gradient more than 100 times
+slower inside a loop (`benchmarks/conv_in_scan.py`). Winograd's algorithm, written as sums and a batched matrix product,
+needs a quarter of the multiplications, and its derivatives are sums and products too. `benchmarks/speed.py` measures
+whole networks.
 """
 
 import contextlib

@@ -171,8 +171,9 @@ def _mean_over_parts(function: Callable[..., PyTree], parts: int, *batched: PyTr
 
 
 def _loop(body: Callable[..., tuple[PyTree, PyTree]], carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan`, but written out on a CPU, where XLA computes the gradient of a convolution in a loop 70 times
-    slower.
+    """`jax.lax.scan`, but unrolled on a CPU, where a loop makes the gradients of convolutions slow.
+
+    `benchmarks/conv_in_scan.py` measures it.
     """
     if not on_cpu():
         return jax.lax.scan(body, carry, inputs)

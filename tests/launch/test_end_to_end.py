@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -162,7 +161,7 @@ def test_tpu_pod_sh_two_workers_train_stop_and_resume(shell, workdir):
         [[ $2 != venv ]] && exit
         {sys.executable} -m venv --without-pip "$3"
         echo {packages} >"$(echo "$3"/lib/*/site-packages)/packages.pth"
-        ln -s "$(type -p true)" "$3/bin/pip"
+        ln -s /bin/true "$3/bin/pip"
         """,
     )
 
@@ -182,16 +181,8 @@ def test_tpu_pod_sh_two_workers_train_stop_and_resume(shell, workdir):
     (saved,) = checkpoints(workdir)[-1:]
     for worker in range(2):
         pid = int((shell.home / str(worker) / "score_sde_jax" / "run.pid").read_text())
-        wait_for(lambda pid=pid: not os.path.exists(f"/proc/{pid}") or re.search(r"\) Z", _stat(pid)))
+        wait_for(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
     pod("run", "--", *RUN, "--mode=train", f"--workdir={workdir}", f"--config.train.steps={saved + 20}")
     wait_for(lambda: (workdir / f"samples/{saved + 20}/grid.png").exists())
     assert f"from the checkpoint of step {saved:,}" in log(0)
     assert checkpoints(workdir)[-1] == saved + 20
-
-
-def _stat(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read()
-    except OSError:
-        return ") Z"
