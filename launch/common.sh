@@ -3,7 +3,7 @@
 
 DRY_RUN=${DRY_RUN:-0}
 
-# A user's mistake: one line and exit status 2, as in main.py.
+# A user error: one line and exit status 2, as in main.py.
 fail() {
   printf 'error: %s\n' "$*" >&2
   exit 2
@@ -22,7 +22,7 @@ need() {
   ((missing == 0)) || exit 2
 }
 
-# The words as one line that a shell reads back as the same words.
+# Print the words as one line that a shell parses into the same words.
 quoted() {
   local word line=()
   for word in "$@"; do
@@ -37,7 +37,7 @@ run() {
   if [[ $DRY_RUN == 0 ]]; then "$@"; else quoted "$@"; fi
 }
 
-# The comment at the head of the script.
+# Print the comment at the head of the script.
 usage() {
   sed -n '/^#SBATCH/d; 2,/^[^#]/s/^# \{0,1\}//p' "$0"
 }

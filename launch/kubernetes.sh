@@ -4,11 +4,11 @@
 #   launch/kubernetes.sh [main.py flag ...]             kubectl apply
 #   launch/kubernetes.sh --dry-run [main.py flag ...]   print the manifest, to read, change and apply by hand
 #
-# Variables: IMAGE, NAME, NUM_PROCESSES, GPUS_PER_POD (0 for none), CONFIG and WORKDIR; where wanted VOLUME_CLAIM, a
+# Variables: IMAGE, NAME, NUM_PROCESSES, GPUS_PER_POD (0 for none), CONFIG and WORKDIR; optionally VOLUME_CLAIM, a
 # claim that many pods may write, mounted at /shared; CPUS_PER_POD, MEMORY_PER_POD and MAX_RESTARTS (100).
 #
-# Exit status 2, a user's mistake, fails the JobSet; any other failure, and a pod that is taken away, starts all pods
-# again, from the last checkpoint. The cluster needs Kubernetes 1.26 or newer and JobSet 0.6 or newer.
+# Exit status 2, a user error, fails the JobSet. After any other failure, or if a pod is evicted, all pods start again
+# from the last checkpoint. The cluster needs Kubernetes 1.26 or newer and JobSet 0.6 or newer.
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

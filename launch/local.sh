@@ -3,9 +3,9 @@
 #
 #   launch/local.sh --processes=N [option ...] -- python main.py --config=FILE --mode=train --workdir=DIR
 #
-# One process per GPU; the GPUs are those of CUDA_VISIBLE_DEVICES where it is set. Options:
+# One process per GPU; the GPUs are those of CUDA_VISIBLE_DEVICES if it is set. Options:
 #   --devices=K      CPU processes with K virtual devices each, to try a run of many devices without having them
-#   --port=PORT      port of process 0, where the others find it (one that is free)
+#   --port=PORT      port of process 0 (by default a free one)
 #   --grace=SECONDS  time that the others get to stop after one has failed, before they are killed (60)
 #   --dry-run        print the commands and start nothing
 #
@@ -49,7 +49,7 @@ if [[ -z $devices ]]; then
     fail "--processes=$processes takes a GPU each, but ${#gpus[@]} are visible; --devices=1 starts CPU processes"
 fi
 
-# Below the ports that Linux hands out by itself (from 32768 on), so that none is taken between this test and the bind.
+# Below the ephemeral ports of Linux (from 32768 on), so that no program takes the port between this test and the bind.
 while [[ -z $port ]]; do
   port=$((20000 + RANDOM % 12000))
   if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then port=''; fi
@@ -101,7 +101,7 @@ for ((i = 0; i < processes; i++)); do
   exec {printer}>&-
 done
 
-# Looks at the processes now and then: a loop over `wait -n` can miss one that ends between two calls.
+# Polls, because a loop over `wait -n` can miss a process that ends between two calls.
 status=0 deadline=''
 while ((${#number[@]})); do
   sleep 0.2 &
@@ -119,7 +119,7 @@ while ((${#number[@]})); do
       forward TERM
     fi
   done
-  # One that waits for the dead process inside a collective operation never gets to handle the signal.
+  # A process that waits for the dead one inside a collective operation never handles the signal.
   if [[ -n $deadline ]] && ((SECONDS > deadline)); then forward KILL; fi
 done
 wait "${printers[@]}" || true

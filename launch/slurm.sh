@@ -16,7 +16,7 @@
 # a checkpoint and exits with 143, and the job goes back into the queue, to resume from there. --signal on the sbatch
 # command line changes the 180. To save and end for good: scancel --signal=TERM JOBID.
 set -euo pipefail
-# sbatch runs a copy of this file, so its neighbours are found from the directory of the submission.
+# sbatch runs a copy of this file, so common.sh is read from the directory of the submission.
 if [[ ! -f launch/common.sh ]]; then
   echo "error: submit from the root of the repository: sbatch ... launch/slurm.sh COMMAND" >&2
   exit 2
@@ -38,10 +38,10 @@ fi
 
 # After a failure the others get two minutes. --kill-on-bad-exit would take 143, after saving, for a failure.
 command=(srun --label --kill-on-bad-exit=0 --wait=120)
-[[ -z ${SLURM_CPUS_PER_TASK:-} ]] || command+=("--cpus-per-task=$SLURM_CPUS_PER_TASK") # srun does not take it over
+[[ -z ${SLURM_CPUS_PER_TASK:-} ]] || command+=("--cpus-per-task=$SLURM_CPUS_PER_TASK") # srun does not inherit it
 [[ -z $gpus ]] || command+=(--gpu-bind=none)                                           # local rank i takes GPU i of all
 command+=("$@")
-# To the tasks alone: srun answers a SIGTERM of its own by killing them.
+# The signal goes to the tasks alone, since srun kills them if it gets SIGTERM itself.
 forward=(scancel --signal=TERM "$SLURM_JOB_ID")
 requeue=(scontrol requeue "$SLURM_JOB_ID")
 
@@ -54,7 +54,7 @@ if [[ $DRY_RUN != 0 ]]; then
   exit
 fi
 
-# SIGTERM comes from scancel JOBID, to the tasks as well: whoever cancels a job does not want it back.
+# `scancel JOBID` sends SIGTERM here and to the tasks; a canceled job is not requeued.
 limit=0 signalled=0
 trap 'limit=1 signalled=1; "${forward[@]}" || true' USR1
 trap 'signalled=1' TERM

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Training on a Cloud TPU pod, from your own machine, with gcloud; the same command runs on every worker.
 #
-#   launch/tpu_pod.sh [--dry-run] create   ask for the TPU (SPOT=1: one that may be taken back)
+#   launch/tpu_pod.sh [--dry-run] create   create the TPU (SPOT=1: a preemptible one)
 #   launch/tpu_pod.sh [--dry-run] copy     send the files of the last commit to every worker and install them there
 #   launch/tpu_pod.sh [--dry-run] run -- python main.py --config=FILE --mode=train --workdir=gs://BUCKET/RUN
 #   launch/tpu_pod.sh [--dry-run] logs     follow the logs of the workers (WORKER=I: of one)
-#   launch/tpu_pod.sh [--dry-run] stop     ask the run to save a checkpoint and to end
-#   launch/tpu_pod.sh [--dry-run] delete   give the TPU back
+#   launch/tpu_pod.sh [--dry-run] stop     stop the run, which saves a checkpoint
+#   launch/tpu_pod.sh [--dry-run] delete   delete the TPU
 #
-# Variables: TPU_NAME and ZONE always, PROJECT where gcloud has no default; ACCELERATOR_TYPE and RUNTIME_VERSION for
+# Variables: TPU_NAME and ZONE always, PROJECT if gcloud has no default; ACCELERATOR_TYPE and RUNTIME_VERSION for
 # create; PYTHON for copy (python3.11, which Ubuntu 22.04 has; python3.12 on 24.04).
 #
 # gcloud reaches all workers at once through ssh-agent: ssh-add ~/.ssh/google_compute_engine before the first copy.
@@ -45,7 +45,7 @@ copy() {
   run git -C "$root" archive "--output=$archive" HEAD
   tpu scp "$archive" "$TPU_NAME:score_sde_jax.tar.gz" --worker=all
   run rm "$archive"
-  # A fresh worker upgrades itself at first and holds apt's lock meanwhile.
+  # A new worker first upgrades itself, during which it holds apt's lock.
   local apt="sudo apt-get -y -o DPkg::Lock::Timeout=600"
   on_workers "set -e; mkdir -p score_sde_jax; tar -xzf score_sde_jax.tar.gz -C score_sde_jax; cd score_sde_jax;\
  $python -c 'import ensurepip' || { $apt update; $apt install $python-venv; };\
@@ -55,7 +55,7 @@ copy() {
 start() {
   need_tpu
   (($#)) || fail "give the command after run --, such as: run -- python main.py --config=FILE --workdir=gs://BUCKET/RUN"
-  # setsid takes the program out of the ssh session, whose end would otherwise be its own.
+  # setsid detaches the program from the ssh session, whose end would otherwise end it.
   on_workers "set -e; cd score_sde_jax; . .venv/bin/activate;\
  if [ -e run.pid ] && kill -0 \"\$(cat run.pid)\" 2>/dev/null; then\
  echo 'error: a run is under way; stop it first' >&2; exit 1; fi;\
