@@ -33,7 +33,7 @@ def pixel_mask(known: Mask) -> Projector:
 
 
 def channel_mean(x: Images) -> Images:
-    """Project every pixel on the mean of its channels, the gray direction (1, 1, 1) of RGB, for colorization."""
+    """Project every pixel on the mean of its channels (RGB direction (1, 1, 1)), for colorization."""
     return jnp.broadcast_to(jnp.mean(x, axis=-1, keepdims=True), x.shape)
 
 

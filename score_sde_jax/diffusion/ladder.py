@@ -82,7 +82,7 @@ def num_levels(dimension: int, sigma_min: float, sigma_max: float) -> int:
 
 
 def langevin_step_size(ratio: float, num_steps: int) -> float:
-    """Return the Langevin step size that keeps the variance of a noise level nearest to sigma^2 (technique 4).
+    """Return the Langevin step size that best keeps the variance of a noise level (technique 4).
 
     Args:
         ratio: ratio gamma of neighboring noise levels, above 1.

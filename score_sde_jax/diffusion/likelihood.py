@@ -54,7 +54,7 @@ def log_likelihood(
     t_start: float | None = None,
     max_evaluations: int = 10000,
 ) -> Likelihood:
-    """Return the log-likelihood of images by the instantaneous change of variables along the probability flow ODE.
+    """Return the log-likelihood of images under the probability flow ODE.
 
     The result is the density at x0 of the noisy data at time `t_start`, under the prior N(0, sigma(t_max)^2 I). Each
     Hutchinson probe is constant in time and integrated as its own component of the ODE state. The solver controls the
@@ -159,7 +159,7 @@ Trace = Callable[[Callable[[Images], Images], Images], tuple[Images, Float[Array
 def _quadratic_forms(
     function: Callable[[Images], Images], x: Images, probes: Float[Array, "some batch *shape"]
 ) -> tuple[Images, Float[Array, "some batch"]]:
-    """Return the function at x and u' J u for several probes u, by forward-mode JVPs, which store no activations."""
+    """Return f(x) and u' J u for several probes u, by forward-mode JVPs, which store no activations."""
 
     def form(u: Images) -> tuple[Images, Numbers]:
         value, slope = jax.jvp(function, (x,), (u,))
@@ -169,7 +169,7 @@ def _quadratic_forms(
 
 
 def _in_passes(num: int, probes: Callable[[Array], Array]) -> Callable[..., tuple[Array, Array]]:
-    """Return a function (x -> eps, x) -> (eps, u' J u of all `num` probes) that bounds the probes of one pass."""
+    """Return a function (f, x) -> (f(x), u' J u of `num` probes) that bounds the probes per pass."""
     num_passes = -(-num // PROBES_PER_PASS)
     per_pass = -(-num // num_passes)
 

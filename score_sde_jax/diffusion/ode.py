@@ -190,7 +190,7 @@ def check_options(*, rtol: float, atol: float, max_evaluations: int) -> None:
 def _initial_step(
     velocity: Velocity, state: State, start: Numbers, end: Numbers, norm: Callable[..., Numbers]
 ) -> tuple[State, Numbers]:
-    """Return the slope at the start and the size of the first step, from an estimate of the second derivative."""
+    """Return the first slope and the first step size, from an estimate of the second derivative."""
     direction, length = jnp.sign(end - start), jnp.abs(end - start)
 
     def probe(carry: tuple[State, Numbers], _: None) -> tuple[tuple[State, Numbers], tuple[State, Numbers]]:
@@ -212,7 +212,7 @@ def _initial_step(
 
 
 def _norm(error: State, *states: State, rtol: float, atol: float) -> Numbers:
-    """Return the root mean square of error / (atol + rtol |y|) of each image, with the largest |y| of the states."""
+    """Return the RMS of error / (atol + rtol |y|) of each image, with the largest |y| of the states."""
 
     def square(error: Array, *states: Array) -> Array:
         largest = jnp.max(jnp.abs(jnp.stack(states)), axis=0)

@@ -43,7 +43,7 @@ class Coefficients(NamedTuple):
 
 
 def score(sde: SDE, t: Time) -> Coefficients:
-    """Return the coefficients of a network that predicts the score, as in NCSN: eps_hat = -sigma F.
+    """Return the coefficients for a prediction of the score, as in NCSN: eps_hat = -sigma F.
 
     Args:
         sde: diffusion.
@@ -55,7 +55,7 @@ def score(sde: SDE, t: Time) -> Coefficients:
 
 
 def scaled_score(sde: SDE, t: Time) -> Coefficients:
-    """Return the coefficients of a network that predicts sigma times the score, as in NCSNv2: eps_hat = -F.
+    """Return the coefficients for a prediction of sigma times the score, as in NCSNv2: eps_hat = -F.
 
     Args:
         sde: diffusion.
@@ -68,7 +68,7 @@ def scaled_score(sde: SDE, t: Time) -> Coefficients:
 
 
 def noise(sde: SDE, t: Time) -> Coefficients:
-    """Return the coefficients of a network that predicts the noise, as in DDPM: eps_hat = F.
+    """Return the coefficients for a prediction of the noise, as in DDPM: eps_hat = F.
 
     Args:
         sde: diffusion.
@@ -147,7 +147,9 @@ def quarter_log_sigma(sde: SDE, t: Time) -> Time:
 
 
 def scaled_time(sde: SDE, t: Time, *, scale: float = 999.0) -> Time:
-    """Return t times a constant, as in DDPM++; for `DDPM` with 1000 levels, 999 t is the index of the level.
+    """Return scale t, as in DDPM++.
+
+    For `DDPM` with 1000 levels, 999 t is the index of the level.
 
     Args:
         sde: diffusion.

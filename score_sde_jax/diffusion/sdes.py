@@ -90,7 +90,7 @@ class SDE(abc.ABC):
         return _ddt(lambda t: self.sigma(t) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
 
     def half_log_snr(self, t: Time) -> Time:
-        """Return half the log signal-to-noise ratio, lambda = log(alpha / sigma), which decreases with t."""
+        """Return half the log signal-to-noise ratio, log(alpha / sigma), which decreases with t."""
         return -jnp.log(self.sigma(t) / self.alpha(t))
 
     def normalized_log_nsr(self, t: Time) -> Time:
@@ -117,12 +117,12 @@ class SDE(abc.ABC):
         return jax.lax.fori_loop(0, BISECTIONS, bisect, bracket)[1]
 
     def _half_log_snr_range(self, like: Time) -> tuple[Time, Time]:
-        """Return lambda at t_min and at t_max, in the dtype of `like`."""
+        """Return the half log SNR at t_min and at t_max, in the dtype of `like`."""
         at_t_min, at_t_max = (self.half_log_snr(jnp.asarray(t, like.dtype)) for t in (self.t_min, self.t_max))
         return at_t_min, at_t_max
 
     def prior(self, keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-        """Draw initial noise from N(0, sigma(t_max)^2 I), which approximates the distribution of x_t at t_max.
+        """Draw initial noise from N(0, sigma(t_max)^2 I), which approximates p_t at t_max.
 
         Args:
             keys: one PRNG key per image.

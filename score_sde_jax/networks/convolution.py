@@ -115,7 +115,7 @@ def rematerialized(
     pads: Pads,
     dilation: tuple[int, int],
 ) -> Float[Array, "batch out_height out_width out"]:
-    """Return `algorithm(x, w)` with rematerialization: the backward pass stores x and w alone, as XLA's does.
+    """Return `algorithm(x, w)`, rematerialized so that it stores x and w alone, as XLA's does.
 
     The function is jitted so that convolutions of the same shape are traced once.
     """
@@ -128,7 +128,7 @@ def im2col(
     pads: Pads,
     dilation: tuple[int, int] = (1, 1),
 ) -> Float[Array, "batch out_height out_width out"]:
-    """Correlate `x`, padded with zeros, with `w` at stride 1, by the matrix product of patches and kernel (im2col)."""
+    """Correlate `x`, padded with zeros, with `w` at stride 1, by a product of patches (im2col)."""
     size = [n + sum(p) - 2 * d for n, p, d in zip(x.shape[1:3], pads, dilation, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)])
     corners = [(i * dilation[0], j * dilation[1]) for i, j in np.ndindex(TAPS, TAPS)]
@@ -186,7 +186,7 @@ def products(v: Float[Array, "p q *places in"], u: Float[Array, "p q in out"]) -
 
 
 def overlapping_tiles(x: Float[Array, "..."], axis: int) -> list[Float[Array, "..."]]:
-    """Return the pixels of every input tile: its own, along `axis + 1`, and the first two of the next tile."""
+    """Return the pixels of every input tile: its own (`axis + 1`) and the first two of the next tile."""
     pixels = unstack(x, axis + 1)
     own = [lax.slice_in_dim(pixel, 0, -1, axis=axis) for pixel in pixels]
     return own + [lax.slice_in_dim(pixel, 1, None, axis=axis) for pixel in pixels[: TAPS - 1]]

@@ -28,7 +28,7 @@ SLOWEST_WAVE = 10_000  # Longest wavelength of DDPM's features, divided by 2 pi.
 
 
 def positional_features(numbers: Num[Array, " batch"], num_features: int) -> Float[Array, "batch features"]:
-    """Return sines and cosines of each number at geometrically spaced frequencies from 1 to 1/10,000, as in DDPM.
+    """Return sines and cosines of each number at frequencies from 1 to 1/10,000, as in DDPM.
 
     Args:
         numbers: noise condition of each image.

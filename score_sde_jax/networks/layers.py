@@ -44,7 +44,7 @@ def compute_once(x: Image) -> Image:
 
 
 def num_groups(channels: int, most: int = 32, smallest: int = 4) -> int:
-    """Return the largest divisor of `channels`, at most `most`, with groups of at least `smallest` channels.
+    """Return the number of groups of a group norm: the largest admissible divisor of `channels`.
 
     With one channel per group, the norm would remove the embedding that was added to the channel.
 
@@ -73,7 +73,7 @@ def conv(
     dilation: int = 1,
     use_bias: bool = True,
 ) -> Image:
-    """Convolve at the same resolution; weights and biases are initialized from U(+-1/sqrt(fan_in)), as in PyTorch."""
+    """Convolve at the same resolution, with PyTorch's default initialization U(+-1/sqrt(fan_in))."""
     bound = 1 / math.sqrt(size * size * x.shape[-1])
     layer = Conv(
         features,
@@ -110,7 +110,7 @@ def instance_norm_plus(
     beta: Float[Array, "#batch channels"],
     epsilon: float = 1e-5,
 ) -> Image:
-    """Normalize each channel of each image and add its mean relative to the other channels (InstanceNorm++).
+    """Normalize each channel of each image and add its relative mean (InstanceNorm++).
 
     The result is gamma ((x - mu) / s + alpha (mu - m) / v) + beta. mu and s are the mean and the biased standard
     deviation over the pixels of a channel; m and v are the mean and the unbiased standard deviation of mu over the

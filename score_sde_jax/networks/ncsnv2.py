@@ -10,7 +10,7 @@ from score_sde_jax.networks.refinenet import Stage, refinenet
 
 
 class NCSNv2(nn.Module):
-    """Network of NCSNv2 for 32 and 64 pixels, which predicts sigma times the score without a noise condition.
+    """Unconditional network of NCSNv2 for 32 and 64 pixels, which predicts sigma times the score.
 
     The backbone has InstanceNorm++, the refinement has no norms.
 
@@ -54,7 +54,7 @@ class NCSNv2(nn.Module):
 
 
 class NCSNv2Deeper(NCSNv2):
-    """Network of NCSNv2 for 96 and 128 pixels, with one more halving of the resolution and up to 4 width channels."""
+    """Network of NCSNv2 for 96 and 128 pixels, with one more halving and twice the channels."""
 
     stages: ClassVar[tuple[Stage, ...]] = (
         Stage("res1", "refine5", width=1),

@@ -68,7 +68,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualConvUnits(nn.Module):
-    """Residual convolution units (RCU) of RefineNet: each unit is (norm, ELU, conv) twice plus the identity."""
+    """Residual convolution units (RCU) of RefineNet: (norm, ELU, conv) twice plus the identity."""
 
     num_units: int
     norm: Norm | None
@@ -94,7 +94,7 @@ class ResidualConvUnits(nn.Module):
 
 
 class MultiResolutionFusion(nn.Module):
-    """Multi-resolution fusion (MSF) of RefineNet: norm, convolution and resizing of each input, then the sum."""
+    """Multi-resolution fusion of RefineNet: norm, convolution and resizing of each input, then the sum."""
 
     features: int
     norm: Norm | None
@@ -114,7 +114,7 @@ class MultiResolutionFusion(nn.Module):
 
 
 class ChainedResidualPooling(nn.Module):
-    """Chained residual pooling (CRP) of RefineNet: a chain of two (norm, pool, conv), each added to the input."""
+    """Chained residual pooling (CRP) of RefineNet: two (norm, pool, conv), each added to the input."""
 
     norm: Norm | None
     pool: Pool
@@ -185,7 +185,7 @@ def refinenet(
     pool: Pool,
     dtype: DTypeLike,
 ) -> Image:
-    """Apply the ResNet stages and their refinements from coarse to fine; for use inside a compact method.
+    """Apply the ResNet stages and their refinements; for use inside a compact method.
 
     The refinement of a stage has the number of channels of the next shallower stage.
 

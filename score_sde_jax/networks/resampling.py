@@ -29,7 +29,7 @@ def nearest_up(x: Image) -> Image:
 
 
 def fir_down(x: Image) -> Image:
-    """Halve the resolution: filter with (1, 3, 3, 1) / 8 along both axes, centered on each pair of pixels."""
+    """Halve the resolution by the filter (1, 3, 3, 1) / 8 along both axes, centered on pixel pairs."""
     for axis in (HEIGHT, WIDTH):
         even, odd = _pairs(x, axis)
         x = (_shift(odd, 1, axis) + 3 * even + 3 * odd + _shift(even, -1, axis)) * 0.125
@@ -37,7 +37,7 @@ def fir_down(x: Image) -> Image:
 
 
 def fir_up(x: Image, border: int = 0) -> Image:
-    """Double the resolution: insert zeros between pixels and filter with (1, 3, 3, 1) / 4 along both axes.
+    """Double the resolution by zeros between pixels and the filter (1, 3, 3, 1) / 4 along both axes.
 
     An output pixel is the mean of the two nearest inputs with weights 3/4 and 1/4.
 

@@ -60,7 +60,7 @@ class GroupNorm(nn.Module):
 
 
 def group_norm(x: Image, scale: Float[Array, " channels"], bias: Float[Array, " channels"], groups: int) -> Image:
-    """Return scale (x - mu) / s + bias with mean mu and biased standard deviation s of each group of channels."""
+    """Return scale (x - mu) / s + bias with mean mu and biased standard deviation s of each group."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
     def group_mean(values: Image) -> Image:
@@ -227,7 +227,7 @@ class Upsample(nn.Module):
 
 
 class Combine(nn.Module):
-    """Combine a downsampled image with the features: a 1x1 convolution of the image, then sum or concatenation.
+    """Combine features with a downsampled image, after a 1x1 convolution, by sum or concatenation.
 
     Attributes:
         method: "sum" or "cat".

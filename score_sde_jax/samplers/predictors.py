@@ -190,7 +190,7 @@ def dpmpp_2m(sde: SDE, noise_fn: NoiseFn) -> Step:
 def dormand_prince(
     sde: SDE, noise_fn: NoiseFn, *, rtol: float = 1e-5, atol: float = 1e-5, max_evaluations: int = 10000
 ) -> Step:
-    """Return a step that solves the probability flow ODE adaptively, with independent steps for each image.
+    """Return a step that solves the probability flow ODE adaptively, independently per image.
 
     On a grid of one step it is the published sampler; a finer grid adds times for intermediate samples. An image whose
     solver does not reach time s becomes not a number.

@@ -11,7 +11,7 @@ from score_sde_jax.diffusion.sdes import SDE
 
 
 def ladder(sde: SDE, *, num_levels: int = 10) -> Float[Array, " points"]:
-    """Return evenly spaced noise levels with the last one repeated, so that a corrector runs once at every level.
+    """Return evenly spaced times with the last one repeated, so that a corrector runs at every level.
 
     Args:
         sde: diffusion.
