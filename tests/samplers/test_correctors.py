@@ -202,5 +202,5 @@ def test_options_without_sense_are_refused(make, wrong):
 
 @pytest.mark.parametrize("step_size", [0.0, -0.1, 2.0])
 def test_unstable_step_sizes_are_refused(step_size):
-    with pytest.raises(ValueError, match="between 0 and 2"):
+    with pytest.raises(ValueError, match=rf"step_size must be > 0 and < 2, in units of sigma\^2, got {step_size}"):
         annealed_langevin(VE(), network, step_size=step_size)

@@ -280,7 +280,7 @@ def test_a_step_that_goes_nowhere_adds_no_noise(name, sde):
 
 
 def test_unknown_variance_is_refused():
-    with pytest.raises(ValueError, match="'posterior' and 'transition'"):
+    with pytest.raises(ValueError, match="variance must be 'posterior' or 'transition', got "):
         inspect.unwrap(ancestral)(VP(), network, variance="learned")  # beneath the check of annotations
 
 
