@@ -28,13 +28,26 @@ from score_sde_jax.tasks import UNCONDITIONAL, Networks, Task
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """The objects of one run's settings, for images of one shape; `sampler` is None where nothing is to be drawn.
+    """The objects that the settings of a run describe, for images of one shape.
 
-    loss_fn: (params, keys, batch as stored) -> loss of each example in training. held_out_loss: (params, keys, batch of
-        x_0[, times]) -> loss of each example of the network as it is when not trained.
-    steps: the pure function (state, batches, key[, replica]) -> (state, metrics), one step for each batch.
-    averages: names of the averages of the parameters beside the first. num_classes: classes that the network is
-        conditioned on, 0 for none.
+    Attributes:
+        sde: diffusion.
+        network: linen module.
+        parameterization: preconditioning and noise-level conditioning of the network.
+        loss_fn: function (params, keys, batch as stored) to the training loss of each example.
+        held_out_loss: function (params, keys, batch of x_0[, times]) to the loss of each example without dropout.
+        noise_level: function (keys) to the noise level of each example in training, from 0 to 1.
+        pixels: map between stored values and x_0.
+        optimizer: gradient transformation.
+        schedule: learning rate as a function of the step.
+        sampler: sampler of the settings; None for a run without images, such as that of a classifier.
+        image_shape: shape of one image.
+        steps: pure function (state, batches, key[, replica]) to (state, metrics), one step per batch.
+        averages: names of the averages of the parameters other than the EMA.
+        relative_step_size: Langevin step size in units of sigma^2; None if there is none.
+        num_classes: classes that the network is conditioned on; 0 for none.
+        task: sampling task.
+        classifier: experiment of the classifier whose gradient guides the sampler; None for none.
     """
 
     sde: SDE

@@ -75,10 +75,10 @@ def test_entries_name_the_default_of_each_registry():
     assert defaults == {("loss", "denoising"), ("parallel", "jit"), ("task", "none")}
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.path or "top")
-def test_section_has_a_summary_and_a_meaning_for_every_key(section):
-    assert section.summary
-    assert [key.name for key in section.keys if not key.meaning] == []
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.path or 'top'}-{entry.name}")
+def test_entry_has_a_summary_and_a_meaning_for_every_key(entry):
+    assert entry.summary
+    assert [key.name for key in entry.keys if not key.meaning] == []
 
 
 def test_meanings_of_the_settings_name_their_keys_and_no_others():
