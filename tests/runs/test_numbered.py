@@ -145,7 +145,8 @@ class KilledError(BaseException):
     """A kill -9 of the process."""
 
 
-def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(tmp_path, monkeypatch):
+@pytest.mark.parametrize("shown", [4, 64])  # further images change the grid or not
+def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(shown, tmp_path, monkeypatch):
     """Killed before its n-th write and started again, a call leaves the files of one that nothing interrupted."""
 
     class Inputs:
@@ -153,10 +154,11 @@ def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(tmp_path, monkeypatc
             return {}
 
         def pictures(self, images, extras):
-            return {"observed.png": pictures.Rows(images)}
+            return {"observed.png": pictures.Rows(images[:shown])}
 
     monkeypatch.setattr(Stub, "COUNTS", np.full(8, 4))  # the mean NFE is saved with one digit after the point
     monkeypatch.setattr(batch_sampler, "SAVE_SECONDS", 0.0)  # after every batch
+    monkeypatch.setattr(batch_sampler, "SHOWN", shown)
     monkeypatch.setattr(pictures, "drawn", lambda picture: pictures.grid(picture.images))
     monkeypatch.setattr(pictures, "Rows", collections.namedtuple("Rows", "images"), raising=False)
 
