@@ -83,7 +83,7 @@ def test_scales_start_near_one_and_shifts_at_zero():
 
 
 @pytest.mark.parametrize(
-    "pool, want",
+    "pool, expected",
     [
         (layers.average_pool_5x5, reference.average_pool),
         (layers.max_pool_5x5, reference.max_pool),
