@@ -109,5 +109,5 @@ def test_an_image_changes_its_own_output_alone(x64):
 
 @pytest.mark.parametrize("network, size, factor", [(NCSNv2, 33, 2), (NCSNv2Deeper, 98, 4), (NCSNv2Deepest, 252, 8)])
 def test_size_that_cannot_be_halved_is_named(network, size, factor):
-    with pytest.raises(UserError, match=f"{size}x{size}.*multiples of {factor}"):
+    with pytest.raises(UserError, match=f"image size must be a multiple of {factor} .*, got {size}x{size}"):
         network(width=4).init(jax.random.key(0), jnp.zeros((1, size, size, 3)), Condition())
