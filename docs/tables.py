@@ -1,10 +1,11 @@
-"""Tables of the documentation that are generated from the code: settings, methods and published configs."""
+"""Tables of the documentation that are generated from the code: flags, settings, methods and published configs."""
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from configs.families import methods
+from score_sde_jax import cli
 from score_sde_jax.settings import load
 from score_sde_jax.settings.reference import Entry, Key, entries
 
@@ -18,10 +19,25 @@ TIME = re.compile(r"(one|several) (GPUs?), ((?:a )?\w+) \(estimate")
 def write(directory: Path) -> None:
     """Write every table as a file of Markdown; files that do not change keep their time."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name, text in {"settings": settings(), "methods": methods.table(), "configs": published_configs()}.items():
+    tables = {
+        "flags": flags(),
+        "settings": settings(),
+        "methods": methods.table(),
+        "configs": published_configs(),
+    }
+    for name, text in tables.items():
         path = directory / f"{name}.md"
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
+
+
+def flags() -> str:
+    """The flags of the command line, with the modes that use them."""
+    rows = []
+    for name, modes in cli.FLAG_MODES.items():
+        shown = "all" if len(modes) == len(cli.MODES) else ", ".join(modes)
+        rows.append((f"`--{name}`", shown, _sentence(cli.FLAGS[name].help.removeprefix(f"{shown}: "))))
+    return table(("flag", "modes", "meaning"), rows)
 
 
 def settings() -> str:

@@ -32,6 +32,12 @@ def test_tables_have_rows_of_one_length(tables, tmp_path):
             assert len(set(map(cells, block.splitlines()))) == 1, block
 
 
+def test_flags_have_their_modes_and_no_others(tables):
+    rows = tables.flags().splitlines()[2:]
+    assert "| `--files` | sample | Also write every image as a PNG file. |" in rows
+    assert {row.split(" | ")[1] for row in rows} <= {"all", "sample", "train", "sample, eval", "train, sample, eval"}
+
+
 def test_published_configs_have_parameters_and_an_estimated_time(tables):
     rows = tables.published_configs().splitlines()[2:]
     assert len(rows) == 34
