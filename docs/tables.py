@@ -72,18 +72,18 @@ def published_configs() -> str:
         if "families" in path.parts or not (parameters := PARAMETERS.search(text)):
             continue
         config = load(str(path))
-        figures = [figure[1] if (figure := each.search(text)) else "" for each in (FID, BITS)]
+        figures = [figure[1] if (figure := each.search(text)) else "-" for each in (FID, BITS)]
         time = TIME.search(text)
         rows.append(
             (
                 f"`{path.relative_to(CONFIGS).with_suffix('')}`",
                 f"`{config.model.name}`",
                 parameters[1],
-                *figures,
+                "; ".join(figures) if figures != ["-", "-"] else "",
                 f"{time[3]}, {time[1]} {time[2]}" if time else "",
             )
         )
-    return table(("config", "model", "parameters", "FID", "bits/dim", "estimated time"), rows)
+    return table(("config", "model", "parameters", "FID; bits/dim", "estimated time"), rows)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
