@@ -17,4 +17,4 @@ def get_config(name: str = "") -> ConfigDict:
     config = ncsnv2(sigma_max=90.0, num_levels=500, step_lr=3.3e-6, num_steps=5)
     config.data.update(dict(name="celeb_a", dir=None, image_size=64))  # 140 x 140 pixels, resized
     config.train.steps = 210_000
-    return variant(config, name, width=8)
+    return variant(config, name, width=3)

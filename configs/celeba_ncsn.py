@@ -15,4 +15,4 @@ def get_config(name: str = "") -> ConfigDict:
     """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     config = ncsn()
     config.data.update(dict(name="celeb_a", dir=None, image_size=32, flip=True))  # 140 x 140 pixels, resized
-    return variant(config, name, width=8)
+    return variant(config, name, width=3)

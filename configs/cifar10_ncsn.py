@@ -16,4 +16,4 @@ def get_config(name: str = "") -> ConfigDict:
     """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     config = ncsn()
     config.data.update(dict(name="cifar10", dir=None, flip=True))
-    return variant(config, name, width=8)
+    return variant(config, name, width=3)

@@ -16,4 +16,4 @@ def get_config(name: str = "") -> ConfigDict:
     """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
     config = ncsnv2(sigma_max=50.0, num_levels=232, step_lr=6.2e-6, num_steps=5)
     config.data.update(dict(name="cifar10", dir=None))
-    return variant(config, name, width=8)
+    return variant(config, name, width=3)

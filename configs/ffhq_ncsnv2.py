@@ -19,7 +19,4 @@ def get_config(name: str = "") -> ConfigDict:
     config.optimizer.eps = 1e-3
     config.train.update(dict(steps=80_000, batch_size=32))
     config.sampler.batch_size = 16
-    config = variant(config, name, width=8)
-    if name == "debug":
-        config.data.image_size = 32
-    return config
+    return variant(config, name, width=3)

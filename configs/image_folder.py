@@ -18,8 +18,7 @@ def get_config(name: str = "") -> ConfigDict:
     config = ncsnv2(sigma_max="auto", num_levels="auto", step_lr="auto", num_steps=5)
     config.data.update(dict(name="image_folder", dir=None, image_size=64))
     config.train.batch_size = 64
-    config = variant(config, name, width=8)
+    config = variant(config, name, width=3)
     if name == "debug":
-        config.data.image_size = 16
         config.loss.times.num_levels = "auto"
     return config

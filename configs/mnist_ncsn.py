@@ -16,4 +16,4 @@ def get_config(name: str = "") -> ConfigDict:
     config = ncsn()
     config.data.update(dict(name="mnist", dir=None))
     config.model.width = 64
-    return variant(config, name, width=8)
+    return variant(config, name, width=3)

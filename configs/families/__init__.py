@@ -67,6 +67,8 @@ def variant(config: ConfigDict, name: str, **tiny_model: Any) -> ConfigDict:
         raise ValueError(f"unknown variant {name!r}; the only one is debug")
     if name == "debug":
         config.model.update(tiny_model)
+        if "image_size" in config.data:
+            config.data.image_size = 32  # configs with the same network share its compiled program in the tests
         if "num_levels" in config.loss.times:
             config.loss.times.num_levels = 3  # sets all sections that share it
         config.train.update(dict(steps=4, batch_size=8, log_every=1, preview_every=2))

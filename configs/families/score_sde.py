@@ -107,8 +107,6 @@ def tiny(config: ConfigDict, name: str) -> ConfigDict:
     config = variant(config, name, width=8, multipliers=(1, 1), num_blocks=1)
     if name == "debug":
         config.optimizer.warmup_steps = 2
-        if config.data.name == "image_folder":
-            config.data.image_size = 32
     return config
 
 
@@ -155,3 +153,27 @@ def digits(config: ConfigDict, name: str, *, center: float, sigma_data: float) -
     config.sampler.update(dict(num_images=100, batch_size=100))
     config.sampler.times.num_steps = 100
     return tiny(config, name)
+
+
+def refinenet(
+    data: dict[str, Any],
+    model: str,
+    *,
+    sigma_max: float,
+    num_levels: int,
+    snr: float,
+    num_steps: int,
+    ema_decay: float,
+) -> ConfigDict:
+    """NCSN ("ncsn") or NCSNv2 as score-SDE trains them; num_steps Langevin steps at each of num_levels levels."""
+    method = METHODS["NCSN" if model == "ncsn" else "NCSNv2"]
+    config = _common(method, data, dict(name=model, width=128), value_range=(0.0, 1.0), ema_decay=ema_decay)
+    config.sde.sigma_max = sigma_max
+    config.loss.reduction = "half_sum"
+    config.optimizer = ConfigDict(dict(name="adam", learning_rate=1e-3 if model == "ncsn" else 1e-4))
+    config.sampler.update(dict(prior="gaussian", denoise=True))
+    config.sampler.corrector.update(dict(step_size=2 * snr**2, num_steps=num_steps))
+    share_levels(config, num_levels)
+    if model == "ncsn":
+        config.model.num_levels = config.loss.times.get_ref("num_levels")
+    return config

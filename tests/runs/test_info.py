@@ -50,7 +50,7 @@ def test_info_of_a_network_counted_by_hand(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
     lines = []
     info(finished("cifar10_ncsn"), tmp_path / "run", lines.append)
-    width, levels = 8, 3
+    width, levels = 3, 3
     count = levels * width + (9 * 3 * width + width) + (9 * width * 3 + 3)
     assert f"parameters: {count}" in lines
     forward = 2 * 32 * 32 * 9 * (3 * width + width * 3)

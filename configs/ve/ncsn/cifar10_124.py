@@ -1,0 +1,20 @@
+"""NCSN on CIFAR-10 in score-SDE's release: 232 levels up to sigma 50 (techniques 1, 2, 4).
+
+The techniques are those of NCSNv2 (arXiv 2006.09011).
+
+    python main.py --config=configs/ve/ncsn/cifar10_124.py --mode=train --config.data.dir=DIR
+
+Expected: no published FID; not run.
+Time: one GPU, days (estimate, not run).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.families import variant
+from configs.families.score_sde import CIFAR10, refinenet
+
+
+def get_config(name: str = "") -> ConfigDict:
+    """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
+    config = refinenet(CIFAR10, "ncsn", sigma_max=50.0, num_levels=232, snr=0.176, num_steps=5, ema_decay=0.0)
+    return variant(config, name, width=3)
