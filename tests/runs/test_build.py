@@ -1,5 +1,7 @@
 """From a config to objects: the loss it describes and how it is computed, contradictions, a config that was saved."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ def test_the_loss_of_a_config_is_denoising_score_matching_over_its_ladder():
     """1/2 sigma^2 |s(x + sigma eps) + eps / sigma|^2, with the score s = f / sigma of the scaled_score networks."""
     chosen = finished("toy", "parameterization.name=scaled_score", "loss.reduction=half_sum", "loss.times.num_levels=3")
     experiment = build.experiment(chosen, (2,))
-    params = experiment.init(jax.random.key(1)).params
+    params = jax.jit(experiment.init)(jax.random.key(1)).params
     x0 = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (64, 2)), jnp.float32)
     keys = prng.per_image(jax.random.key(5), jnp.arange(64))
     losses = np.asarray(experiment.loss_fn(params, keys, {"image": x0}))
@@ -158,11 +160,22 @@ def test_checkpoint_options_out_of_range(key):
         finished("digits", f"checkpoint.{key}=0")
 
 
-def gradient_of(chosen):
-    """Gradient of the mean loss of 8 images, and the parameters it is taken at."""
-    experiment = build.experiment(chosen, (8, 8, 1))
-    params = experiment.init_params(jax.random.key(0))
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+SMALL = ("model.widths=(16,)", "model.num_blocks=2")
+
+
+@functools.cache
+def gradient_of(*assignments):
+    """Gradient of the mean loss of 8 images, and bytes of its residuals, for a small network of the digits."""
+    experiment = build.experiment(finished("digits", *SMALL, *assignments), (8, 8, 1))
+
+    @jax.jit
+    def start(key):
+        def perturbed(leaf):
+            return leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
+
+        return jax.tree.map(perturbed, experiment.init_params(key))
+
+    params = start(jax.random.key(0))
     keys = prng.per_image(jax.random.key(1), jnp.arange(8))
     stored = jax.random.randint(jax.random.key(2), (8, 8, 8, 1), 0, 17)
 
@@ -177,12 +190,9 @@ def relative_difference(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
-SMALL = ("model.widths=(16,)", "model.num_blocks=2")
-
-
 def test_rematerialisation_keeps_less_and_computes_the_same():
-    plain, kept = gradient_of(finished("digits", *SMALL))
-    again, kept_again = gradient_of(finished("digits", *SMALL, "train.rematerialize=true"))
+    plain, kept = gradient_of()
+    again, kept_again = gradient_of("train.rematerialize=true")
     assert relative_difference(again, plain) < 1e-5
     assert kept_again < 0.5 * kept
 
@@ -203,8 +213,8 @@ def test_training_cost_counts_native_convolutions_once_for_the_whole_batch():
 
 
 def test_bfloat16_computes_nearly_the_same_with_float32_parameters():
-    plain, _ = gradient_of(finished("digits", *SMALL))
-    half, _ = gradient_of(finished("digits", *SMALL, "model.dtype=bfloat16"))
+    plain, _ = gradient_of()
+    half, _ = gradient_of("model.dtype=bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
     assert 1e-4 < relative_difference(half, plain) < 3e-2  # 8 bits of precision: 4e-3 for one operation
 
@@ -216,7 +226,7 @@ def test_the_same_for_refinenets(name, change, tolerance):
     def gradient(*assignments):
         chosen = finished(name, *assignments)
         experiment = build.experiment(chosen, (16, 16, 3))
-        params = experiment.init_params(jax.random.key(0))
+        params = jax.jit(experiment.init_params)(jax.random.key(0))
         keys = prng.per_image(jax.random.key(1), jnp.arange(4))
         x0 = jax.random.randint(jax.random.key(2), (4, 16, 16, 3), 0, 256)
         return jax.jit(jax.grad(lambda p: jnp.mean(experiment.loss_fn(p, keys, {"image": x0}))))(params)

@@ -52,7 +52,7 @@ def label_experiment(monkeypatch):
 def test_a_share_of_the_labels_is_dropped_in_training_by_a_stream_of_its_own(label_experiment, share):
     """The loss of an image is that of a prediction of its label, or of "no class" if its own draw drops the label."""
     experiment = label_experiment(f"train.label_dropout={share}")
-    params = experiment.init_params(jax.random.key(0))
+    params = jax.jit(experiment.init_params)(jax.random.key(0))
     keys = prng.per_image(jax.random.key(1), jnp.arange(400))
     labels = jnp.arange(400) % KNOWN
     batch = {"image": jnp.zeros((400, *SHAPE), jnp.uint8), "label": labels}
@@ -69,7 +69,7 @@ def test_a_share_of_the_labels_is_dropped_in_training_by_a_stream_of_its_own(lab
 
 def test_the_noise_prediction_is_that_of_the_label_or_of_no_class(label_experiment):
     experiment = label_experiment()
-    params, x = experiment.init_params(jax.random.key(0)), jnp.zeros((3, *SHAPE))
+    params, x = jax.jit(experiment.init_params)(jax.random.key(0)), jnp.zeros((3, *SHAPE))
     t = jnp.asarray(0.5)
     prediction = experiment.noise_fn(params, jnp.asarray([4, 0, 9]))(x, t)
     np.testing.assert_array_equal(np.asarray(prediction)[:, 0, 0, 0], [4, 0, 9])
@@ -80,7 +80,7 @@ def test_the_noise_prediction_is_that_of_the_label_or_of_no_class(label_experime
 def test_a_task_scales_the_difference_and_counts_the_calls(label_experiment, scale, calls):
     """The NFE is that of the sampler, times the calls of the network per evaluation."""
     experiment = label_experiment("sampler.denoise=false")
-    params, labels = experiment.init_params(jax.random.key(0)), jnp.asarray([4, 0, 9])
+    params, labels = jax.jit(experiment.init_params)(jax.random.key(0)), jnp.asarray([4, 0, 9])
     evaluations = []
 
     def counting(noise_fn):
@@ -103,8 +103,8 @@ def test_a_task_scales_the_difference_and_counts_the_calls(label_experiment, sca
 def test_a_small_unet_with_classes_has_one_more_leaf():
     plain, labeled = SmallUNet(widths=(8,)), SmallUNet(widths=(8,), num_classes=KNOWN)
     x, noise = jax.random.normal(jax.random.key(0), (4, *SHAPE)), jnp.arange(4.0)
-    params = plain.init(jax.random.key(1), x, Condition(noise))["params"]
-    more = labeled.init(jax.random.key(1), x, Condition(noise, jnp.arange(4)))["params"]
+    params = jax.jit(plain.init)(jax.random.key(1), x, Condition(noise))["params"]
+    more = jax.jit(labeled.init)(jax.random.key(1), x, Condition(noise, jnp.arange(4)))["params"]
     assert set(more) - set(params) == {"label"}
     assert jax.tree.map(jnp.shape, {k: v for k, v in more.items() if k != "label"}) == jax.tree.map(jnp.shape, params)
     nonzero = jax.tree.map(lambda leaf: leaf + 0.1, more)
