@@ -10,6 +10,7 @@ from score_sde_jax.settings import load
 from score_sde_jax.settings.reference import Entry, Key, entries
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+PUBLISHED = re.compile(r"as published|published FID|[\d,]+ parameters")
 PARAMETERS = re.compile(r"([\d,]+) parameters")
 FID = re.compile(r"published FID ([\d.]+)")
 BITS = re.compile(r"([\d.]+) bits/dim")
@@ -69,8 +70,9 @@ def published_configs() -> str:
     rows = []
     for path in sorted(CONFIGS.rglob("*.py")):
         text = " ".join((re.match(r'"""(.*?)"""', path.read_text(), re.S) or [""])[0].split()).strip('"')
-        if "families" in path.parts or not (parameters := PARAMETERS.search(text)):
+        if "families" in path.parts or not PUBLISHED.search(text):
             continue
+        parameters = PARAMETERS.search(text)
         config = load(str(path))
         figures = [figure[1] if (figure := each.search(text)) else "-" for each in (FID, BITS)]
         time = TIME.search(text)
@@ -78,7 +80,7 @@ def published_configs() -> str:
             (
                 f"`{path.relative_to(CONFIGS).with_suffix('')}`",
                 f"`{config.model.name}`",
-                parameters[1],
+                parameters[1] if parameters else "",
                 "; ".join(figures) if figures != ["-", "-"] else "",
                 f"{time[3]}, {time[1]} {time[2]}" if time else "",
             )
