@@ -1,13 +1,15 @@
 """Tables of the documentation that are generated from the code: flags, settings, methods and published configs."""
 
+import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import score_sde_jax
 from configs.families import methods
 from score_sde_jax import cli
 from score_sde_jax.settings import load
-from score_sde_jax.settings.reference import Entry, Key, entries
+from score_sde_jax.settings.reference import Entry, Key, entries, summary
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PUBLISHED = re.compile(r"as published|published FID|[\d,]+ parameters")
@@ -21,6 +23,7 @@ def write(directory: Path) -> None:
     """Write every table as a file of Markdown; files that do not change keep their time."""
     directory.mkdir(parents=True, exist_ok=True)
     tables = {
+        "names": public_names(),
         "flags": flags(),
         "settings": settings(),
         "methods": methods.table(),
@@ -30,6 +33,21 @@ def write(directory: Path) -> None:
         path = directory / f"{name}.md"
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
+
+
+def public_names() -> str:
+    """The names that the package exports: entries of registries, first sentences of the others."""
+    rows = []
+    for name in score_sde_jax.__all__:
+        value = getattr(score_sde_jax, name)
+        if isinstance(value, Mapping):
+            rows.append((f"`{name}`", f"registry: {', '.join(f'`{key}`' for key in value)}"))
+        elif isinstance(value, str):
+            rows.append((f"`{name}`", "version of the package"))
+        else:
+            target = value.__name__ if inspect.ismodule(value) else f"{value.__module__}.{value.__qualname__}"
+            rows.append((f"{{py:obj}}`{name} <{target}>`", _sentence(summary(value))))
+    return table(("name", "meaning"), rows)
 
 
 def flags() -> str:

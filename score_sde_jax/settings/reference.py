@@ -63,7 +63,7 @@ def entries() -> Iterator[Entry]:
 def summary(documented: Any) -> str:
     """Return the first sentence of a docstring."""
     paragraph = inspect.cleandoc(documented.__doc__ or "").partition("\n\n")[0]
-    return " ".join(re.split(r"(?<=[.;]) (?=[A-Z])", " ".join(paragraph.split()))[:1])
+    return " ".join(re.split(r"(?<=\.) (?=[A-Z])", " ".join(paragraph.split()))[:1])
 
 
 def meanings(documented: Any) -> dict[str, str]:
