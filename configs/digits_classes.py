@@ -5,7 +5,7 @@
 
 --config.task.scale sets the guidance scale; 1 is the class-conditional distribution. --config.task.label sets the
 class; by default the classes cycle.
-Time: minutes on 2 CPU cores (not timed).
+Time: 3 min 30 s on 2 CPU cores.
 Expected: 98.0 % of 400 samples at scale 1, and all at scale 2, are of their class by a support vector classifier.
 """
 
