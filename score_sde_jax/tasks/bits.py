@@ -105,7 +105,7 @@ def _notes(setup: MeasureSetup, divergence: Divergence) -> list[str]:
     if divergence == "exact" and dim > MANY_DIMENSIONS:
         notes.append(
             f"note: an exact divergence needs {dim:,} derivatives per network evaluation; "
-            "--config.eval.divergence=rademacher needs --config.eval.num_probes"
+            "--config.eval.divergence=rademacher needs only --config.eval.num_probes"
         )
     return notes
 

@@ -90,7 +90,7 @@ def test_a_run_takes_up_an_average_and_lays_it_down(tmp_path):
 def test_an_average_that_is_not_there(run, tmp_path):
     for path in ("sampler", "eval"):
         with pytest.raises(
-            UserError, match=rf"^--config\.{path}\.average=slaw: choose one of ema, (slow, raw|raw, slow); "
+            UserError, match=rf"^--config\.{path}\.average=slaw: choose one of ema, (slow, raw|raw, slow), or add it"
         ):
             finished("digits", *TWO, f"{path}.average=slaw")
     with pytest.raises(UserError, match=r"^--config\.train\.averages\.slow=1\.5: must be >= 0 and < 1"):
