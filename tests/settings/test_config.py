@@ -140,8 +140,8 @@ def test_a_wrong_override_is_refused_in_one_line(assignments, parts):
 @pytest.mark.parametrize(
     ("assignments", "parts"),
     [
-        (["sde.sigma_min=3.0"], ["config.sde", "sigma_min=3.0", "sigma_max=1.0"]),
-        (["sampler.corrector.step_size=2.5"], ["sampler.corrector", "step_size=2.5", "between 0 and 2"]),
+        (["sde.sigma_min=3.0"], ["--config.sde: sigma_min must be > 0 and < sigma_max=1.0, got 3.0"]),
+        (["sampler.corrector.step_size=2.5"], ["--config.sampler.corrector: step_size must be > 0 and < 2", "got 2.5"]),
         (["train.batch_size=0"], ["train.batch_size=0: must be >= 1"]),
         (["train.ema_decay=1.0"], ["train.ema_decay=1.0"]),
         (["sampler.num_images=0"], ["sampler.num_images=0"]),
