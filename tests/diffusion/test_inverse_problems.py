@@ -111,7 +111,7 @@ def test_the_start_is_at_the_marginal_of_the_first_time(sde, prior):
 
 
 def test_means_do_not_tell_what_they_are_means_of():
-    """Colours and blocks of the same means, in numbers that a float holds exactly: equal results to the last bit."""
+    """Colors and blocks of the same means, in numbers that a float holds exactly: equal results to the last bit."""
     rng, draw = np.random.default_rng(0), sampler(VP(), "ancestral", num=3)
     observed = rng.integers(0, 64, (4, 4, 4, 3)) / 64
     keys = prng.per_image(jax.random.key(0), jnp.arange(4))

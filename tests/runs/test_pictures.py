@@ -1,4 +1,4 @@
-"""Pictures: where every pixel of a grid lies, how values become grey levels, what a GIF holds."""
+"""Pictures: where every pixel of a grid lies, how values become gray levels, what a GIF holds."""
 
 import io
 
@@ -66,15 +66,15 @@ def test_a_png_gives_back_every_pixel(tmp_path):
 
 @pytest.mark.parametrize(("num", "each"), [(1, 2000), (5, 800), (400, 20)])
 def test_a_gif_shows_every_frame_in_order_and_rests_on_the_last(tmp_path, num, each):
-    greys = [(40 * i + 10 * (i // 6)) % 251 for i in range(num)]
-    frames = [Image.fromarray(np.full((8, 8), grey, np.uint8)) for grey in greys]
+    grays = [(40 * i + 10 * (i // 6)) % 251 for i in range(num)]
+    frames = [Image.fromarray(np.full((8, 8), gray, np.uint8)) for gray in grays]
     pictures.save_gif(tmp_path / "a.gif", frames, seconds=4.0)
     with Image.open(tmp_path / "a.gif") as opened:
         assert opened.info.get("loop", 0) == 0
         shown = [(np.asarray(f.convert("L")), f.info["duration"]) for f in ImageSequence.Iterator(opened)]
     assert len(shown) == num
-    for (found, _), grey in zip(shown, greys, strict=True):
-        np.testing.assert_array_equal(found, np.full((8, 8), grey))
+    for (found, _), gray in zip(shown, grays, strict=True):
+        np.testing.assert_array_equal(found, np.full((8, 8), gray))
     assert [duration for _, duration in shown] == [each] * (num - 1) + [2000]
 
 

@@ -33,7 +33,7 @@ def parts(sde):
 
 
 def closed_form(sde, stored, levels, value_range, repeats=1):
-    """Mean bits/dim over images and dequantisation noise under the linear flow and its prior, and the standard error of
+    """Mean bits/dim over images and dequantization noise under the linear flow and its prior, and the standard error of
     a mean over `repeats` draws of the noise.
 
     z = alpha_1 m + (x - alpha_0 m) S_1 / S_0 and log p(x) = log N(z; 0, sigma_1^2) + D log(S_1 / S_0), quadratic in x,
