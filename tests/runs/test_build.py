@@ -104,7 +104,7 @@ def test_sections_that_contradict_each_other(name, assignments, parts):
 
 def test_an_image_that_the_network_cannot_halve():
     experiment = build.experiment(finished("digits_ve", "model.multipliers=(1,1,1,1,1)"), (8, 8, 1))
-    with pytest.raises(UserError, match=r"model\.multipliers=\(1, 1, 1, 1, 1\): .* multiple of 16 pixels, not 8 by 8"):
+    with pytest.raises(UserError, match=r"model\.multipliers=\(1, 1, 1, 1, 1\): .* multiple of 16, got 8x8"):
         jax.eval_shape(experiment.init, jax.random.key(0))
 
 
