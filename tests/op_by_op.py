@@ -8,6 +8,7 @@ The values equal those of the compiled program up to rounding (tests/runs/test_o
 import contextlib
 import functools
 import json
+import pickle
 
 import jax
 import numpy as np
@@ -222,3 +223,35 @@ def op_by_op():
         patch.setattr(Jit, "compiled", compiled)
         patch.setattr(Jit, "per_example", lambda self, function: program(function))
         yield
+
+
+class Pickled:
+    """Checkpoints as files of pickled arrays, in a tenth of the time that Orbax takes for a thousand small arrays."""
+
+    def __init__(self, directory, retention=None, about=None):
+        self.directory, self.about = directory, about or {}
+
+    def steps(self):
+        return sorted(int(path.name) for path in self.directory.glob("*"))
+
+    def save(self, step, state, **more):
+        (self.directory / str(step)).mkdir(parents=True, exist_ok=True)
+        arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+        (self.directory / str(step) / "state").write_bytes(pickle.dumps((arrays, self.about | more)))
+
+    def _read(self, step):
+        return pickle.loads((self.directory / str(step) / "state").read_bytes())
+
+    def about_step(self, step):
+        return self._read(step)[1]
+
+    def restore_latest(self, abstract, optimizer=None):
+        if not self.steps():
+            return None
+        leaves, structure = jax.tree.flatten(abstract)
+        arrays = self._read(self.steps()[-1])[0]
+        assert [(array.shape, array.dtype) for array in arrays] == [(leaf.shape, leaf.dtype) for leaf in leaves]
+        return self.steps()[-1], jax.tree.unflatten(structure, map(jax.numpy.asarray, arrays))
+
+    def close(self):
+        pass

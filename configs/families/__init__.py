@@ -76,7 +76,8 @@ def variant(config: ConfigDict, name: str, **tiny_model: Any) -> ConfigDict:
         if "sampler" not in config:
             return config
         config.sampler.update(dict(num_images=8, batch_size=8))
-        for section, few in ((config.sampler.corrector, 1), (config.sampler.times, 3)):
-            if "num_steps" in section:
-                section.num_steps = few
+        corrector, times = config.sampler.corrector, config.sampler.times
+        for section, key, few in ((corrector, "num_steps", 1), (times, "num_steps", 3), (times, "num_levels", 3)):
+            if key in section:
+                section[key] = few
     return config

@@ -1,9 +1,10 @@
-"""Every experiment, seconds of it, on made-up data of the right format: train, go on, sample, continue.
+"""The debug variant of every config, with its own network, on made-up data: train, resume, sample, sample more.
 
-The published networks compile for minutes; here a small network of the same arguments stands in for them, and
-`pytest -m slow` takes them themselves. What they compute is tested in tests/networks.
+`op_by_op` runs them without compiling a whole program; `pytest -m slow` compiles them.
 """
 
+import contextlib
+import functools
 import json
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from experiments import NAMES, finished, loaded
 from PIL import Image
+from op_by_op import Pickled, compiled_network, op_by_op
 from run_files import contents, images
 from stand_ins import NETWORKS, STAND_INS, Conditional, Unconditional
 
@@ -55,46 +57,53 @@ def where(data_dir, folder):
     return override
 
 
-def published(name):
-    return loaded(name).model.name in STAND_INS
-
-
 DRAWING = [name for name in NAMES if "sampler" in loaded(name)]  # tests/tasks trains the classifiers
+ONE_OF_EACH_NETWORK = list({loaded(name).model.name: name for name in reversed(DRAWING)}.values())
+COMPILED = [pytest.param((name, True), id=f"{name}-compiled", marks=pytest.mark.slow) for name in DRAWING]
 
 
-def alike():
-    """Names whose experiment differs from that of an earlier one in the network or its numbers alone."""
-    seen, found = set(), set()
-    for name in DRAWING:
-        flat = settings.flatten(settings.plain(finished(name)))
-        sections = ("data.name", "sde.name", "parameterization.", "loss.", "sampler.")
-        what = str([(key, value) for key, value in sorted(flat.items()) if key.startswith(sections)])
-        found |= {name} if what in seen and published(name) else set()
-        seen.add(what)
-    return found
+def op_by_op_or_compiled(names):
+    """Runs of these configs operation by operation, and with -m slow compiled runs of all configs."""
+    return [pytest.param((name, False), id=name) for name in names] + COMPILED
 
 
-ALIKE = alike()
-RUNS = [
-    pytest.param((name, published(name)), id=name, marks=[pytest.mark.slow] if name in ALIKE else [])
-    for name in DRAWING
-]
-RUNS += [
-    pytest.param((name, False), id=f"{name}-itself", marks=pytest.mark.slow) for name in DRAWING if published(name)
-]
+@contextlib.contextmanager
+def programs(compiled):
+    with contextlib.nullcontext() if compiled else op_by_op():
+        yield
 
 
-@pytest.fixture(scope="module", params=RUNS)
-def run(request, tmp_path_factory, where):
-    """A run that stopped after 2 steps and was started again for 4: (name, workdir, overrides, lines)."""
-    name, replaced = request.param
-    workdir, lines, overrides = tmp_path_factory.mktemp(name.replace("/", "-")), [], where(name)
-    with pytest.MonkeyPatch.context() as patch:
-        for key, network in STAND_INS.items() if replaced else ():
-            patch.setitem(MODELS, key, network)
-        train(finished(name, *overrides, "train.steps=2", "train.preview_every=1"), workdir, lines.append)
-        train(finished(name, *overrides), workdir, lines.append)
-        yield name, workdir, overrides, lines
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, where):
+    """Runs that stopped after 2 steps and were started again for 3: (name, workdir, overrides, lines)."""
+
+    @functools.cache
+    def trained(name, compiled):
+        workdir, lines, overrides = tmp_path_factory.mktemp(name.replace("/", "-")), [], [*where(name), "train.steps=3"]
+        with pytest.MonkeyPatch.context() as patch:
+            if not compiled and name not in ONE_OF_EACH_NETWORK:
+                patch.setattr("score_sde_jax.runs.train.Checkpoints", Pickled)
+            train(finished(name, *overrides, "train.steps=2", "train.preview_every=1"), workdir, lines.append)
+            train(finished(name, *overrides), workdir, lines.append)
+        return name, workdir, overrides, lines
+
+    yield trained
+    compiled_network.cache_clear()
+    jax.clear_caches()
+
+
+@pytest.fixture(scope="module", params=op_by_op_or_compiled(DRAWING))
+def run(request, trained):
+    """A run of every config."""
+    with programs(request.param[1]):
+        yield trained(*request.param)
+
+
+@pytest.fixture(scope="module", params=op_by_op_or_compiled(ONE_OF_EACH_NETWORK))
+def finished_run(request, trained):
+    """A run of one config of each network; with -m slow of every config."""
+    with programs(request.param[1]):
+        yield trained(*request.param)
 
 
 def _schedule(name):
@@ -105,20 +114,20 @@ def _schedule(name):
 def test_a_run_leaves_what_it_promises(run):
     name, workdir, _, lines = run
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows] == [1, 2, 3]
     for row in rows:
         assert set(row) - {"seconds_save"} == COLUMNS and row["skipped"] == 0
         levels = np.array(row.pop("level_loss"), float)
         assert np.isfinite(levels).any() and np.nanmin(levels) <= row["loss"] <= np.nanmax(levels)
         assert np.isfinite(list(row.values())).all()
     for row in rows[2:]:  # the first two steps belong to a shorter run
-        expected = float(learning_rate_schedule(num_steps=4, **_schedule(name))(row["step"] - 1))
+        expected = float(learning_rate_schedule(num_steps=3, **_schedule(name))(row["step"] - 1))
         assert row["learning_rate"] == pytest.approx(expected, rel=1e-5) and row["images_per_second"] > 0
-    assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir()) == [2, 4]
+    assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir()) == [2, 3]
     text = (workdir / "config.json").read_text()
     resolved = json.loads(text)
-    assert "auto" not in text and resolved["train"]["steps"] == 4
-    last = workdir / "samples" / "4"
+    assert "auto" not in text and resolved["train"]["steps"] == 3
+    last = workdir / "samples" / "3"
     pictures = ["grid.png", "annealing.gif"] + (["score_field.png"] if name == "toy" else [])
     previews = [workdir / "samples" / "1" / "grid.png", workdir / "samples" / "2" / "grid.png"]
     for picture in [workdir / "loss.png", *previews, *(last / file for file in pictures)]:
@@ -132,17 +141,17 @@ def test_a_run_leaves_what_it_promises(run):
     assert sum("resuming" in line and "step 2" in line for line in lines) == 1
 
 
-def test_a_finished_run_does_nothing_more(run):
-    name, workdir, overrides, _ = run
+def test_a_finished_run_does_nothing_more(finished_run):
+    name, workdir, overrides, _ = finished_run
     before, lines = contents(workdir), []
     train(finished(name, *overrides), workdir, lines.append)
-    assert contents(workdir) == before and "finished run of 4 steps" in lines[-1]
+    assert contents(workdir) == before and "finished run of 3 steps" in lines[-1]
 
 
-def test_more_images_go_on_where_it_stopped(run):
+def test_more_images_go_on_where_it_stopped(finished_run):
     """At another batch size too: image i is the same to one grey level, and what is there keeps every bit."""
-    name, workdir, overrides, _ = run
-    last, lines = workdir / "samples" / "4", []
+    name, workdir, overrides, _ = finished_run
+    last, lines = workdir / "samples" / "3", []
     first = images(last)
     again = [*overrides, "sampler.num_images=11", "sampler.batch_size=4"]
     request = SampleRequest(command="python main.py", files=True)

@@ -1,11 +1,13 @@
 """--mode=sample of every task: its files, and resuming."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 from drawing import TEST, archive, as_stored, drawn
 from experiments import finished
+from op_by_op import op_by_op
 from PIL import Image
 from run_files import contents, quiet
 from stand_ins import NETWORKS
@@ -21,14 +23,14 @@ from score_sde_jax.runs.train import train
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-@pytest.mark.parametrize("network", [None, pytest.param("wide_resnet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("programs", [op_by_op, pytest.param(contextlib.nullcontext, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["digits_classifier", "cifar10_classifier"])
-def test_classifiers_train_and_resume_without_samples(name, network, tmp_path, data_dir, monkeypatch):
-    if network:
-        monkeypatch.setitem(MODELS, network, NETWORKS[network])
+def test_classifiers_train_and_resume_without_samples(name, programs, tmp_path, data_dir, monkeypatch):
+    monkeypatch.setitem(MODELS, "wide_resnet", NETWORKS["wide_resnet"])
     where, lines = [] if name.startswith("digits") else [f"data.dir={data_dir}"], []
-    for steps in (2, 4, 4):
-        train(finished(name, f"train.steps={steps}", *where), tmp_path, lines.append)
+    with programs():
+        for steps in (2, 4, 4):
+            train(finished(name, f"train.steps={steps}", *where), tmp_path, lines.append)
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert rows[0]["loss"] == pytest.approx(np.log(10), rel=1e-5)  # the last layer starts at zero
