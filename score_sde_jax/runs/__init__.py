@@ -1,1 +1,1 @@
-"""From settings to objects, the training step, what lies on disk, what is told and shown, and four drivers."""
+"""Drivers of the four modes: objects from settings, the training step, files of a run, logs and pictures."""

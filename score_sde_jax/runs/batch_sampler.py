@@ -92,23 +92,23 @@ def draw_set(
     params: PyTree,
     seed: int,
     num_images: int,
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     say: Say,
 ) -> None:
     """Draw the samples that are missing up to `num_images`, with progress, and leave shards, pictures and a GIF.
 
     `facts` are kept in the record, and the mean NFE of an image.
     """
-    had, key = len(samples), prng.root(seed, "sample")
-    last_save, evaluations = time.monotonic(), had * samples.record.get(NFE, 0.0)
-    if had < num_images and (had < SHOWN or not sampler.are_images) and is_first():
+    num_saved, key = len(samples), prng.root(seed, "sample")
+    last_save, evaluations = time.monotonic(), num_saved * samples.record.get(NFE, 0.0)
+    if num_saved < num_images and (num_saved < SHOWN or not sampler.are_images) and is_first():
         (samples.directory / GRID).unlink(missing_ok=True)  # new samples change the pictures
     for first, length in batches(samples, num_images, sampler.batch_size, say, "sample"):
         drawn = sampler.draw(params, key, first)
         _require_finite(drawn.finite[:length], first)
         samples.append(drawn.images[:length], {name: rows[:length] for name, rows in drawn.extras.items()})
         evaluations += float(drawn.evaluations[:length].sum())
-        facts = {**facts, NFE: round(evaluations / len(samples), 1)}
+        metadata = {**metadata, NFE: round(evaluations / len(samples), 1)}
         if first == 0 and is_first():
             samples.directory.mkdir(parents=True, exist_ok=True)
             frames = [sampler.picture(frame[:length]) for frame in drawn.frames]
@@ -116,27 +116,29 @@ def draw_set(
         if not is_first():
             samples.forget()
         elif time.monotonic() - last_save > SAVE_SECONDS:
-            samples.save(facts)
+            samples.save(metadata)
             last_save = time.monotonic()
-    if len(samples) > had:
-        say(f"{facts[NFE]:,} network evaluations for an image")
-    _leave_pictures(samples, sampler, params, facts, had)
+    if len(samples) > num_saved:
+        say(f"NFE per image: {metadata[NFE]:,}")
+    _leave_pictures(samples, sampler, params, metadata, num_saved)
 
 
 def _leave_pictures(
-    samples: SampleSet, sampler: BatchSampler, params: PyTree, facts: Mapping[str, Any], had: int
+    samples: SampleSet, sampler: BatchSampler, params: PyTree, metadata: Mapping[str, Any], num_saved: int
 ) -> None:
     """Save the set, then the pictures that are missing or that new samples change.
 
     The grid is written last, so a call that is killed before the end leaves none, and the next one draws all pictures.
     """
     grid = samples.directory / GRID
-    if len(samples) == had and (not had or (grid.exists() and samples.record["num_images"] == had)):
+    if len(samples) == num_saved and (
+        not num_saved or (grid.exists() and samples.record["num_images"] == num_saved)
+    ):
         return
     score = None if sampler.are_images else _score(sampler, params)
     if not is_first():
         return
-    samples.save(facts)
+    samples.save(metadata)
     head = samples.head()
     if score is not None:
         field = pictures.score_field(samples.column(samples.key), *score)

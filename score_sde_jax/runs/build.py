@@ -46,9 +46,9 @@ def task(settings: Settings, image_shape: tuple[int, ...]) -> Task:
             "--config.task.classifier=None: the network knows no labels (model.num_classes); name the workdir of a run "
             "that has trained a classifier"
         )
-    chosen = settings.task()
-    chosen.check(image_shape)
-    return chosen
+    selected = settings.task()
+    selected.check(image_shape)
+    return selected
 
 
 def pixels(settings: Settings) -> Pixels:

@@ -1,5 +1,6 @@
-"""Checkpoints of the training state: saved in the background, renamed into place when whole, checked bit by bit, and
-restored onto any devices.
+"""Checkpoints of the training state, which Orbax saves in the background and restores onto any devices.
+
+Orbax renames a complete checkpoint into place. A 32-bit sum of each leaf detects corrupted bytes.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ OPTIMIZER = "opt_state/"
 """Start of the paths of the optimizer's state."""
 AVERAGES = "averages/"
 DAMAGED = ".damaged"
-"""Added to the name of a checkpoint that cannot be read, which is kept for whoever wants to look."""
+"""Suffix of the name of a quarantined checkpoint."""
 
 
 Optimizer = Callable[[PyTree], PyTree]
@@ -33,21 +34,30 @@ Optimizer = Callable[[PyTree], PyTree]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retention:
-    """Which checkpoints stay: the latest `keep`, and every one whose step is a multiple of `keep_every` (0: none)."""
+    """Which checkpoints are kept.
+
+    Attributes:
+        keep: Number of latest checkpoints, >= 1.
+        keep_every: Checkpoints whose step is a multiple of it are kept too; 0 for none.
+    """
 
     keep: int = 1
     keep_every: int = 0
 
 
 class DamagedError(UserError):
-    """A checkpoint whose bytes are not those that were saved."""
+    """A corrupted checkpoint."""
 
 
 class Checkpoints:
     """The checkpoints of one run, `directory/<step>/`.
 
-    A save that is cut short leaves a directory of another name, which is ignored and cleaned up. `about` is kept with
-    every checkpoint, beside the version of this package.
+    A save that is cut short leaves a directory of another name, which is ignored and cleaned up.
+
+    Args:
+        directory: Path or gs:// address of the checkpoints.
+        retention: Which checkpoints are kept; None for a reader, which deletes nothing.
+        about: JSON values that every checkpoint stores in addition to the version of this package.
     """
 
     def __init__(
@@ -71,13 +81,19 @@ class Checkpoints:
             _tell_failures_once()
 
     def steps(self) -> list[int]:
-        """Steps that have a checkpoint, in increasing order."""
+        """Return the steps that have a checkpoint, in increasing order."""
         return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
     def save(self, step: int, state: PyTree, **more: Any) -> None:
         """Save in the background; a checkpoint of the same step is replaced.
 
-        `more` is kept with it. Raises RunError where this save or the one before it cannot be written.
+        Args:
+            step: Training step of the state.
+            state: Arrays.
+            **more: JSON values that are stored with the state.
+
+        Raises:
+            RunError: This save or the one before it cannot be written.
         """
         items = {STATE: state, CHECKSUMS: _checksums(state)}
         try:
@@ -90,10 +106,13 @@ class Checkpoints:
     def restore_latest(
         self, abstract: PyTree, *, whole: bool = True, optimizer: Optimizer | None = None
     ) -> tuple[int, PyTree] | None:
-        """Step and state of the newest checkpoint that can be read, or None if there is no checkpoint.
+        """Return step and state of the newest readable checkpoint; None if there is no checkpoint.
 
-        One that cannot be read is named in a warning and the one before it is tried. Raises UserError if there are
-        checkpoints and none can be read, or if one holds another model.
+        A corrupted checkpoint is named in a warning, and the one before it is tried. The arguments are those of
+        `restore`.
+
+        Raises:
+            UserError: There are checkpoints but none is readable, or one holds another model.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -108,13 +127,19 @@ class Checkpoints:
         return None
 
     def restore(self, step: int, abstract: PyTree, *, whole: bool = True, optimizer: Optimizer | None = None) -> PyTree:
-        """State of one step, with the shapes, types and placement of `abstract`.
+        """Return the state of one step.
 
-        Unless the `whole` state is wanted, `abstract` is a dict of some of its entries, and nothing else is read. With
-        `optimizer`, a training state of another optimizer or with other averages is taken over: what both have is kept,
-        a new part of the optimizer's state starts fresh, and a new average from the one that all checkpoints have.
-        Raises DamagedError if the bytes cannot be read or are not those that were saved, and UserError if there is no
-        such checkpoint or it holds another model: the first parameter that differs is named.
+        Args:
+            step: Step of the checkpoint.
+            abstract: Shapes, types and placement of the arrays.
+            whole: Whether `abstract` is the whole state; otherwise a dict of the entries to read.
+            optimizer: Function from parameters to a fresh optimizer state. With it, a state of another optimizer or
+                with other averages is adapted: new parts of the optimizer state start fresh, and a new average starts
+                from that of `train.ema_decay`.
+
+        Raises:
+            DamagedError: The checkpoint is corrupted.
+            UserError: There is no such checkpoint, or it holds another model; the first leaf that differs is named.
         """
         if step not in self.steps():
             raise UserError(f"{self.directory}: no checkpoint of step {step}; there are {self.steps() or 'none'}")
@@ -142,7 +167,7 @@ class Checkpoints:
         return abstract.replace(**state | {"opt_state": opt_state, "averages": averages})
 
     def _load(self, step: int, wanted: PyTree) -> PyTree:
-        """What is wanted of a checkpoint, compared with the checksums saved beside it."""
+        """Load some entries of a checkpoint and compare them with their checksums."""
         path = self.directory / str(step)
         checksums = _placed_like(jax.eval_shape(_checksums, wanted), wanted)
         context = ocp.Context()
@@ -160,29 +185,29 @@ class Checkpoints:
         return loaded[STATE]
 
     def about_step(self, step: int) -> dict[str, Any]:
-        """What was kept with a checkpoint beside the state; DamagedError if it is not whole."""
+        """Return the JSON values of a checkpoint; DamagedError if they are incomplete."""
         return dict(self._metadata(step).custom_metadata)
 
     def _metadata(self, step: int) -> Any:
-        """Orbax's metadata of a checkpoint; DamagedError where they are not whole, for which it may give empty ones."""
+        """Return Orbax's metadata of a checkpoint; DamagedError if they are incomplete, which Orbax may not report."""
         path = self.directory / str(step)
         try:
             metadata = self._checkpointer.checkpointables_metadata(step)
         except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
             raise DamagedError(f"checkpoint {path} cannot be read ({_reason(error)})") from error
         if not metadata.custom_metadata or not metadata.metadata.get(STATE):
-            raise DamagedError(f"checkpoint {path} cannot be read (its metadata are not whole)")
+            raise DamagedError(f"checkpoint {path} cannot be read (its metadata are incomplete)")
         return metadata
 
     def close(self) -> None:
-        """Wait for the save under way; RunError where it cannot be written."""
+        """Wait for the save under way; RunError if it cannot be written."""
         try:
             self._checkpointer.close()
         except Exception as error:
             raise RunError(f"{self.directory}: the last checkpoint cannot be saved ({_reason(error)})") from error
 
     def quarantine(self, steps: list[int]) -> None:
-        """Rename the checkpoints of these steps, which cannot be read, so that the run can reach the steps again."""
+        """Rename corrupted checkpoints, so that the run can save these steps again."""
         if is_first():
             for step in steps:
                 path = self.directory / str(step)
@@ -196,7 +221,11 @@ class Checkpoints:
 
 @jax.jit
 def _checksums(state: PyTree) -> PyTree:
-    """Sum of the words of each leaf modulo 2^32, in which the flip of any bits of one byte shows."""
+    """Return the sum of the 32-bit words of each leaf modulo 2^32.
+
+    Every change within one word changes the sum. Changes of several words can cancel; Orbax checks the structure of its
+    files itself.
+    """
 
     def of(leaf: jax.Array) -> jax.Array:
         width = min(leaf.dtype.itemsize, 4)

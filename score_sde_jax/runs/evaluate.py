@@ -53,11 +53,11 @@ def evaluate(
     seed = settings.seed if seed is None else seed
     description = identity.measurement(settings, plain(held_out)["data"], step, seed, num_images)
     output = _output(directory / "eval" / str(step), description)
-    say(f"evaluating the checkpoint of step {step:,} in {directory} on {num_images:,} images of {name}")
+    say(f"Evaluating step {step:,} of {directory} on {num_images:,} images of {name}")
     trained_on = _trained_on(settings, held_out)
     if trained_on:
         say(
-            "note: these are images that the run trains on, nothing is held out; see --config.eval.split and "
+            "warning: the run trains on these images; choose held-out ones with --config.eval.split or "
             "--config.eval.dir"
         )
     measures = _measures(settings, experiment, data)
@@ -68,8 +68,8 @@ def evaluate(
         for measure in measures:
             run.measure(measure, data, training if measure.training else None, num_images)
     if not run.changed:
-        say(f"{output} holds all of it already; nothing to do")
-    say(f"results: {output / 'metrics.json'}")
+        say(f"Nothing to do: {output} holds all results")
+    say(f"Saved results: {output / 'metrics.json'}")
     return output
 
 
@@ -209,10 +209,10 @@ def _held_out(settings: Settings, image_shape: tuple[int, ...]) -> Dataset:
 
 def _trained_on(settings: Settings, held_out: Settings) -> bool:
     """Whether these are images that the run trains on."""
-    ours, theirs = settings.data, held_out.data
-    if ours.get("dir") != theirs.get("dir") or ours.get("seed") != theirs.get("seed"):
+    trained, measured = settings.data, held_out.data
+    if trained.get("dir") != measured.get("dir") or trained.get("seed") != measured.get("seed"):
         return False
-    return ours.get("split") in (theirs.get("split"), "all")
+    return trained.get("split") in (measured.get("split"), "all")
 
 
 def _name(settings: Settings) -> str:

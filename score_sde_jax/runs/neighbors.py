@@ -49,9 +49,9 @@ def leave_neighbors(
     packed = io.BytesIO()
     np.savez_compressed(packed, indices=indices, distances=distances)
     write_atomically(directory / "neighbors.npz", packed.getvalue())
-    found = pixels.gray(dataset.gather(indices[:SHOWN].ravel())[0])
-    found = found.reshape(-1, num, *stored.shape[1:])
-    shown = np.concatenate([stored[:SHOWN, None], found], axis=1)
+    nearest = pixels.gray(dataset.gather(indices[:SHOWN].ravel())[0])
+    nearest = nearest.reshape(-1, num, *stored.shape[1:])
+    shown = np.concatenate([stored[:SHOWN, None], nearest], axis=1)
     pictures.save_png(directory / "neighbors.png", pictures.strips(shown))
     say(
         f"{directory}: neighbors.png, neighbors.npz; median distance to the nearest of {len(dataset):,} training "

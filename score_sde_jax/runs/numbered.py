@@ -31,7 +31,7 @@ def batches(rows: "Rows | SampleSet", total: int, batch_size: int, say: Say, wha
     while len(rows) < total:
         yield len(rows), min(batch_size, total - len(rows))
         speed, left = progress.report(len(rows))
-        say(f"{what} {len(rows):,}/{total:,}  {speed:.3g} images/s  {left} left")
+        say(f"{what} {len(rows):,}/{total:,}: images_per_second={speed:.3g} time_left={left}")
 
 
 class Rows:
@@ -110,11 +110,11 @@ class SampleSet:
         return shards(self.directory, self.key)
 
     def append(self, samples: Num[np.ndarray, "num ..."], extras: Mapping[str, np.ndarray]) -> None:
-        """Add the samples that follow, and what is kept beside each."""
+        """Add the next samples, and further arrays with a row for each of them."""
         self._pending.append({self.key: samples, **extras})
 
-    def save(self, facts: Mapping[str, Any]) -> None:
-        """Write what is new as a shard, then the record that says what the set holds, with more `facts`."""
+    def save(self, metadata: Mapping[str, Any]) -> None:
+        """Write the new samples as a shard, then the record with the description, `num_images` and `metadata`."""
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._pending:
             first = self._saved
@@ -123,11 +123,11 @@ class SampleSet:
             np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
             write_atomically(path, packed.getvalue())
             self._saved, self._pending = len(self), []
-        self.record |= {"description": self.description, "num_images": len(self), **facts}
+        self.record |= {"description": self.description, "num_images": len(self), **metadata}
         write_atomically(self.directory / RECORD, json.dumps(self.record, indent=2) + "\n")
 
     def forget(self) -> None:
-        """Count what is new and let go of it; for a process that writes nothing."""
+        """Count the new samples and drop them, in a process that writes nothing."""
         self._saved, self._pending = len(self), []
 
     def blocks(self) -> Iterator[dict[str, np.ndarray]]:
@@ -138,7 +138,7 @@ class SampleSet:
         yield from self._pending
 
     def head(self, num: int = SHOWN) -> dict[str, np.ndarray]:
-        """The first `num` samples, and what is kept beside them."""
+        """Return the first `num` rows of all arrays."""
         taken: list[dict[str, np.ndarray]] = []
         for block in self.blocks():
             taken.append(block)

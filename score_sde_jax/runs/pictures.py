@@ -156,9 +156,9 @@ def level_curves(curves: Mapping[str, Sequence[float | None]], label: str) -> Im
     """A number for each bin of noise levels, from the smallest to the largest noise; None is left out."""
     figure, axes = _figure(6.0, 4.0)
     for name, values in curves.items():
-        found = np.array(values, dtype=float)
-        at = (np.arange(len(found)) + 0.5) / len(found)
-        axes.plot(at[np.isfinite(found)], found[np.isfinite(found)], marker="o", label=name)
+        curve = np.array(values, dtype=float)
+        at = (np.arange(len(curve)) + 0.5) / len(curve)
+        axes.plot(at[np.isfinite(curve)], curve[np.isfinite(curve)], marker="o", label=name)
     axes.set(xlabel="noise level, from the smallest to the largest in log sigma / alpha", ylabel=label)
     _log_scale(axes, np.concatenate([np.array(values, dtype=float) for values in curves.values()]))
     axes.legend()

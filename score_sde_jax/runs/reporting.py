@@ -1,4 +1,4 @@
-"""What a run tells while it runs: speeds, metrics.jsonl, TensorBoard and Weights & Biases, traces."""
+"""Training metrics, loggers and profiler traces."""
 
 import contextlib
 import importlib
@@ -17,22 +17,22 @@ from PIL import Image
 from score_sde_jax.errors import UserError
 
 Say = Callable[[str], None]
-"""Where a driver's lines go."""
+"""Function that takes the log lines of a driver."""
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds as h:mm:ss."""
+    """Return hours, minutes and seconds as h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def is_local(path: Path) -> bool:
-    """Whether a path is one of this machine's file system and not of a bucket."""
+    """Return whether a path is in the file system of this machine, and not in a bucket."""
     return "://" not in str(path)
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, or a run that is killed, sees the old content or the new, never a part."""
+    """Write a file atomically: a reader sees the old content or the new, also after a kill."""
     if not is_local(path):  # an object of a bucket appears whole
         path.write_bytes(data.encode() if isinstance(data, str) else data)
         return
@@ -51,11 +51,11 @@ class Progress:
         self.elsewhere = 0.0
 
     def exclude(self, seconds: float) -> None:
-        """Leave time spent on something else, such as a preview, out of the next speed."""
+        """Exclude time, in seconds, from the next speed, such as that of a preview."""
         self.elsewhere += seconds
 
     def report(self, done: int) -> tuple[float, str]:
-        """Units done a second since the last report, and the time left as h:mm:ss."""
+        """Return units per second since the last report, and the time left as h:mm:ss."""
         now = time.monotonic()
         speed = (done - self.last) / max(now - self.since - self.elsewhere, 1e-9)
         average = (done - self.first) / max(now - self.start, 1e-9)
@@ -77,7 +77,7 @@ class Stopwatch:
         self.seconds[part] = self.seconds.get(part, 0.0) + time.monotonic() - began
 
     def report(self) -> dict[str, float]:
-        """Seconds of each part, and start again."""
+        """Return the seconds of each part since the last report."""
         seconds, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
         return seconds
 
@@ -119,7 +119,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl; a last line that a kill cut short is left out."""
+    """Return the rows of a metrics.jsonl, without a last line that a kill cut short."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -216,24 +216,32 @@ def _numbers(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 class Profile:
-    """A trace of the steps FIRST to LAST for TensorBoard or Perfetto, written to workdir/profile."""
+    """A trace of some training steps for TensorBoard or Perfetto, in workdir/profile.
 
-    def __init__(self, asked: str, workdir: Path) -> None:
-        first, _, last = asked.partition(":")
-        if asked and not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
-            raise UserError(f"--profile={asked}: give the first and the last step, such as --profile=10:12")
-        self.first, self.last = (int(first), int(last)) if asked else (0, 0)
+    Args:
+        steps: "FIRST:LAST", the first and the last step, or "" for no trace.
+        workdir: Directory of the run.
+
+    Raises:
+        UserError: `steps` has another form.
+    """
+
+    def __init__(self, steps: str, workdir: Path) -> None:
+        first, _, last = steps.partition(":")
+        if steps and not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+            raise UserError(f"--profile={steps}: give the first and the last step, such as --profile=10:12")
+        self.first, self.last = (int(first), int(last)) if steps else (0, 0)
         self.directory = workdir / "profile"
         self._tracing = False
 
     def before(self, step: int, num_steps: int = 1) -> None:
-        """Start if the call of `num_steps` steps that ends with `step` makes one of those to trace."""
+        """Start the trace if the call of `num_steps` steps that ends with `step` contains one of its steps."""
         if self.first <= step and step - num_steps < self.last and not self._tracing:
             self._tracing, self.first = True, step - num_steps + 1
             jax.profiler.start_trace(str(self.directory))
 
     def after(self, step: int, results: Any) -> bool:
-        """Stop where step is the last, after its results are there; whether the trace is now written."""
+        """Stop the trace after its last step, as soon as `results` are computed; return whether it was written."""
         if not self._tracing or step < self.last:
             return False
         jax.block_until_ready(results)
@@ -241,7 +249,7 @@ class Profile:
         return True
 
     def close(self) -> None:
-        """Stop; what was traced is written."""
+        """Stop the trace and write it."""
         if self._tracing:
             jax.profiler.stop_trace()
             self._tracing, self.last = False, 0

@@ -55,27 +55,30 @@ def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say
     step, state = workdir.restore(directory, request.checkpoint, abstract)
     average = average_of(state, section.average)
     params = (average, *more_params) if more_params else average
-    say(f"sampling from the checkpoint of step {step:,} in {directory}")
+    say(f"Sampling from step {step:,} of {directory}")
 
     seed = settings.seed if request.seed is None else request.seed
     description = identity.images(settings, step, seed, inputs.description)
     output = request.output or batch_sampler.directory(directory / "samples" / str(step), description)
     samples = SampleSet(output, description, sampler.are_images)
-    had, began = len(samples), time.monotonic()
+    num_saved, began = len(samples), time.monotonic()
     batch_sampler.draw_set(samples, sampler, params, seed, section.num_images, {"command": request.command}, say)
     if request.files and sampler.are_images and is_first():
         samples.save_files()
-    if len(samples) == had:
-        say(f"{samples.directory} already holds {had:,} images; ask for more with --num_images")
+    if len(samples) == num_saved:
+        say(f"{samples.directory} already holds {num_saved:,} images; --num_images=N generates more")
     else:
-        speed = (len(samples) - had) / (time.monotonic() - began)
-        say(f"drew images {had:,} to {len(samples) - 1:,} of seed {seed}, {speed:.3g} images/s with compilation")
+        speed = (len(samples) - num_saved) / (time.monotonic() - began)
+        say(
+            f"Generated images {num_saved:,} to {len(samples) - 1:,} of seed {seed}: images_per_second={speed:.3g} "
+            "(with compilation)"
+        )
     if is_first():
-        _say_what_is_left(samples, experiment, inputs, training, request, say)
+        _report_files(samples, experiment, inputs, training, request, say)
     return samples.directory
 
 
-def _say_what_is_left(
+def _report_files(
     samples: SampleSet,
     experiment: Experiment,
     inputs: TaskInputs,
@@ -92,7 +95,7 @@ def _say_what_is_left(
         stored = samples.column(samples.key)
         leave_neighbors(samples.directory, stored, training, experiment.pixels, request.neighbors, say)
     named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in LEFT))
-    say(f"{samples.directory}: {named}\nrepeat: {request.command}")
+    say(f"Saved samples: {samples.directory} ({named})\nrepeat: {request.command}")
 
 
 def _training_images(settings: Settings, num_neighbors: int, image_shape: tuple[int, ...]) -> Dataset:

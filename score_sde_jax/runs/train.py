@@ -99,13 +99,13 @@ class _Run:
         options = self.options
         check_loggers(self.directory, tensorboard=options.tensorboard, wandb=options.wandb)
         self.tracing = Profile(profile if is_first() else "", self.directory)
-        self.found_steps, self.start, self.window = list[int](), 0, Window(0)
+        self.saved_steps, self.start, self.window = list[int](), 0, Window(0)
         self.state: TrainState | None = None
         folder = self.directory / "checkpoints"
         abstract = self.parallel.abstract(self.experiment.init, prng.root(self.settings.seed, "init"))
         if folder.is_dir():
             reader = Checkpoints(folder)
-            self.found_steps = reader.steps()
+            self.saved_steps = reader.steps()
             restored = reader.restore_latest(abstract, optimizer=self._optimizer_state)
             if restored:
                 self.start, self.state = restored
@@ -117,7 +117,7 @@ class _Run:
                 "checkpoint"
             )
         if len(data) < options.batch_size:
-            self.say(f"note: a batch of {options.batch_size} is more than the {len(data)} images of {data.name}")
+            self.say(f"note: train.batch_size={options.batch_size} exceeds the {len(data):,} images of {data.name}")
         self.image_shape = data.image_shape
         self.batches = training_batches(
             data,
@@ -138,13 +138,13 @@ class _Run:
 
     def _optimizer_state(self, params: PyTree) -> PyTree:
         """The optimizer's state before the first step, for what a checkpoint of another optimizer lacks."""
-        self.say("the optimizer has a state that the checkpoint lacks: that starts fresh, and the rest is taken over")
+        self.say("Optimizer state: parts that the checkpoint lacks start fresh, the others are restored")
         return self.parallel.init(self.experiment.optimizer.init, params)
 
     def train(self) -> None:
         """Train from the latest checkpoint on to the last step, and draw the final set."""
         if self.state is not None and self.start >= self.options.steps:
-            self.say(f"{self.directory} is a finished run of {self.start:,} steps; nothing to train")
+            self.say(f"Nothing to train: {self.directory} is a finished run of {self.start:,} steps")
             self._final_set(self.state)
             return
         self._say_resuming()
@@ -179,16 +179,16 @@ class _Run:
         retention = Retention(keep=self.saving.keep, keep_every=self.saving.keep_every)
         about = {"config": plain(self.settings)}
         self.checkpoints = Checkpoints(self.directory / "checkpoints", retention, about)
-        if self.checkpoints.steps() != self.found_steps:
-            raise UserError(f"--workdir={self.directory}: another run has written there meanwhile; start again")
-        if unreadable := [step for step in self.found_steps if step > self.start]:
+        if self.checkpoints.steps() != self.saved_steps:
+            raise UserError(f"--workdir={self.directory}: another run has written to it since this one started; start again")
+        if unreadable := [step for step in self.saved_steps if step > self.start]:
             self.checkpoints.quarantine(unreadable)
         self.best = Checkpoints(self.directory / "best", Retention(), about) if self.saving.keep_best else None
         if self.best and (steps := self.best.steps()):
             try:
                 self.lowest_loss = self.best.about_step(steps[-1])["loss"]
             except DamagedError as error:
-                logging.warning("%s; the next one takes its place", error)
+                logging.warning("%s; the next best checkpoint replaces it", error)
         if is_first():
             workdir.record(self.directory, self.settings, self.image_shape)
             self.log = self._metrics_log(start)
@@ -197,13 +197,13 @@ class _Run:
         """From where the run goes on, and which of its settings are others now."""
         if self.state is None:
             return
-        self.say(f"resuming {self.directory} from the checkpoint of step {self.start:,}")
+        self.say(f"Resuming {self.directory} from step {self.start:,}")
         saved = workdir.saved_settings(self.directory)
         changes = changed_training(self.settings, saved) if saved else []
         if changes:
-            self.say("changed settings: " + ", ".join(f"{path} {there} -> {here}" for path, there, here in changes))
+            self.say("Changed settings: " + ", ".join(f"{path} {there} -> {here}" for path, there, here in changes))
         if "train.batch_size" in [path for path, *_ in changes]:
-            self.say(f"with the new batch size the data go on at image {self.start * self.options.batch_size:,}")
+            self.say(f"New batch size: the data resume at image {self.start * self.options.batch_size:,}")
 
     def _loop(self, state: TrainState, window: Window, batches: Iterator[Any], stop: Stop) -> TrainState:
         """The steps from that of the state to train.steps, several in each call."""
@@ -213,7 +213,7 @@ class _Run:
         sharded: Iterator[Any] = map(self.parallel.shard, batches)
         first = next(sharded)
         compiled = self.parallel.compiled(self.experiment.steps, state, first, key)
-        self.say(f"compiled the training step in {time.monotonic() - began:.1f} s")
+        self.say(f"Compiled the training step in {time.monotonic() - began:.1f} s")
         sharded = itertools.chain([first], sharded)
         self._begin_to_write(start)
         stop.patient = True  # from here on there is something to save
@@ -228,7 +228,7 @@ class _Run:
                 votes.append(vote)
                 stopped = len(votes) > IN_FLIGHT and bool(votes.popleft())  # waits for that call
             if tracing.after(step, metrics):
-                self.say(f"trace of the steps {tracing.first} to {step} in {tracing.directory}")
+                self.say(f"Saved trace of steps {tracing.first} to {step}: {tracing.directory}")
             last = step == options.steps
             stopped = stopped or (last and any(map(bool, votes)))
             if step % options.log_every == 0 or last:
@@ -271,8 +271,8 @@ class _Run:
         }
         self.log.write(step, values)
         self.say(
-            f"step {step:,}/{options.steps:,}  loss {means['loss']:.4g}  grad norm {means['grad_norm']:.3g}  "
-            f"lr {values['learning_rate']:.2e}  {speed:,.0f} images/s  {left} left"
+            f"step {step:,}/{options.steps:,}: loss={means['loss']:.4g} grad_norm={means['grad_norm']:.3g} "
+            f"learning_rate={values['learning_rate']:.2e} images_per_second={speed:.4g} time_left={left}"
         )
 
     def _save(self, step: int, state: TrainState, window: Window) -> None:
@@ -295,7 +295,7 @@ class _Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             pictures.save_png(path, picture)
             self.log.write_image(step, "samples", picture)
-            self.say(f"preview {path} in {duration(time.monotonic() - began)}")
+            self.say(f"Saved preview: {path}; time={duration(time.monotonic() - began)}")
 
     def _average(self, state: TrainState) -> PyTree:
         """The averaged parameters that section `sampler` asks for."""
@@ -314,7 +314,7 @@ class _Run:
         samples = SampleSet(directory, description, self.sampler.are_images)
         complete = len(samples) >= section.num_images
         if not complete:
-            self.say(f"drawing {section.num_images:,} images")
+            self.say(f"Sampling {section.num_images:,} images")
         params, seed = self._average(state), self.settings.seed
         batch_sampler.draw_set(samples, self.sampler, params, seed, section.num_images, {}, self.say)
         if complete:  # but its pictures were missing if the process was killed before it had drawn them
@@ -322,9 +322,7 @@ class _Run:
         if self.log:
             with (samples.directory / "grid.png").open("rb") as file:
                 self.log.write_image(step, "samples", Image.open(file))
-        self.say(
-            f"look at {samples.directory / 'grid.png'}, annealing.gif beside it, and {self.directory / 'loss.png'}"
-        )
+        self.say(f"Saved samples: {samples.directory / 'grid.png'}; loss curve: {self.directory / 'loss.png'}")
 
 
 def _stacked(batches: Iterator[Any], steps: int) -> Iterator[Any]:

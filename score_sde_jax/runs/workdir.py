@@ -133,7 +133,7 @@ def refuse_claimed(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(workdir: Path) -> Iterator[None]:
-    """Hold the workdir while a run writes to it; UserError if another run holds it or it cannot be written.
+    """Lock the workdir while a run writes to it; UserError if another run holds the lock or the workdir is read-only.
 
     The lock is the operating system's, so it ends with the process that holds it, whatever ends that. A bucket has
     none.

@@ -67,7 +67,7 @@ def test_local_sh_stopped_run_resumes_and_samples(shell, workdir):
     (saved,) = checkpoints(workdir)[-1:]
     status, text = output(start("--mode=train", f"--config.train.steps={saved + 20}"))
     assert status == 0, text
-    assert f"from the checkpoint of step {saved:,}" in text
+    assert f"from step {saved:,}" in text
     assert checkpoints(workdir)[-1] == saved + 20
     status, text = output(start("--mode=sample", f"--config.train.steps={saved + 20}", "--num_images=20"))
     assert status == 0, text
@@ -107,7 +107,7 @@ def test_slurm_sh_run_at_its_time_limit_is_requeued_and_resumes(shell, workdir):
     (saved,) = checkpoints(workdir)[-1:]
     status, text = output(start(saved + 20))
     assert status == 0, text
-    assert f"from the checkpoint of step {saved:,}" in text
+    assert f"from step {saved:,}" in text
     assert checkpoints(workdir)[-1] == saved + 20
 
 
@@ -184,5 +184,5 @@ def test_tpu_pod_sh_two_workers_train_stop_and_resume(shell, workdir):
         wait_for(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
     pod("run", "--", *RUN, "--mode=train", f"--workdir={workdir}", f"--config.train.steps={saved + 20}")
     wait_for(lambda: (workdir / f"samples/{saved + 20}/grid.png").exists())
-    assert f"from the checkpoint of step {saved:,}" in log(0)
+    assert f"from step {saved:,}" in log(0)
     assert checkpoints(workdir)[-1] == saved + 20

@@ -104,11 +104,11 @@ def test_a_cut_checkpoint_falls_back_and_says_so(tmp_path, caplog):
     lines, damaged = [], contents(tmp_path)
     earlier = sample(finished("digits", *RANDOM), tmp_path, SampleRequest(output=tmp_path / "out"), lines.append)
     assert {path: data for path, data in contents(tmp_path).items() if earlier not in path.parents} == damaged
-    assert "checkpoint of step 2" in lines[0] and len(images(earlier)) == 8
+    assert lines[0].startswith("Sampling from step 2 of ") and len(images(earlier)) == 8
     train(finished("digits", *RANDOM, "train.steps=5"), tmp_path, lines.append)
     assert f"checkpoint {tmp_path / 'checkpoints' / '4'} cannot be read" in caplog.text
     assert (tmp_path / "checkpoints" / "4.damaged").is_dir()
-    assert any("resuming" in line and "step 2" in line for line in lines)
+    assert any("Resuming" in line and "step 2" in line for line in lines)
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
     for step in (4, 5):
         damage(tmp_path / "checkpoints" / str(step))
@@ -228,11 +228,11 @@ def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch, caplog):
     assert [int(path.name) for path in (tmp_path / "best").iterdir()] == [best]
     lines, request = [], SampleRequest(checkpoint="best", output=tmp_path / "out")
     sample(finished("digits", *losses), tmp_path, request, lines.append)
-    assert f"checkpoint of step {best} " in lines[0]
+    assert lines[0].startswith(f"Sampling from step {best} of ")
     kept = tmp_path / "best" / str(best) / "_CHECKPOINT_METADATA"
     kept.write_bytes(kept.read_bytes()[:200])
     train(finished("digits", *losses, "train.steps=6"), tmp_path, quiet)
-    assert f"best/{best} cannot be read" in caplog.text and "the next one takes its place" in caplog.text
+    assert f"best/{best} cannot be read" in caplog.text and "the next best checkpoint replaces it" in caplog.text
     later = min(read_metrics(tmp_path / "metrics.jsonl")[4:], key=lambda row: row["loss"])["step"]
     assert [int(path.name) for path in (tmp_path / "best").iterdir()] == [later]
     shutil.rmtree(tmp_path / "best")
@@ -255,7 +255,7 @@ def test_a_full_disk(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(ocp.training.Checkpointer, "save_checkpointables_async", save)
     lines = []
     train(longer, tmp_path / "run", lines.append)
-    assert any("resuming" in line and "step 4" in line for line in lines)
+    assert any("Resuming" in line and "step 4" in line for line in lines)
     assert [row["step"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
 
 

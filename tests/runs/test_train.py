@@ -138,7 +138,7 @@ def test_a_run_leaves_what_it_promises(run):
     assert drawn.shape == (8, *resolved["image_shape"]) and drawn.std() > 0
     with Image.open(last / "annealing.gif") as gif:
         assert gif.n_frames > 1
-    assert sum("resuming" in line and "step 2" in line for line in lines) == 1
+    assert sum("Resuming" in line and "step 2" in line for line in lines) == 1
 
 
 def test_a_finished_run_does_nothing_more(finished_run):
@@ -165,7 +165,7 @@ def test_more_images_go_on_where_it_stopped(finished_run):
         and "repeat: python main.py" in told
     )
     evaluations = build.experiment(_adopted(workdir, name, overrides), more.shape[1:]).sampler.nfe()
-    assert f"{evaluations:,.1f} network evaluations for an image" in told
+    assert f"NFE per image: {evaluations:,.1f}" in told
     for i, image in enumerate(more if name != "toy" else ()):
         with Image.open(last / "images" / f"{i:06d}.png") as opened:
             np.testing.assert_array_equal(np.asarray(opened).reshape(image.shape), image)

@@ -79,11 +79,11 @@ def test_a_changeable_key_is_one_of_training(key):
 def test_a_run_resumes_with_other_training_settings_and_prints_them(run, change, line):
     lines = []
     train(finished("digits", *OPTIONS, "train.steps=5", change), run, lines.append)
-    message = next(line for line in lines if line.startswith("changed settings: "))
-    assert line in message and "train.steps 4 -> 5" in message and any("resuming" in line for line in lines)
+    message = next(line for line in lines if line.startswith("Changed settings: "))
+    assert line in message and "train.steps 4 -> 5" in message and any("Resuming" in line for line in lines)
     assert directories.saved_settings(run) == finished("digits", *OPTIONS, "train.steps=5", change)
     if "batch_size" in change:
-        assert any("go on at image 16" in line for line in lines)
+        assert any("resume at image 16" in line for line in lines)
     sample(finished("digits", *OPTIONS, change), run, SampleRequest(), quiet)
 
 

@@ -29,5 +29,5 @@ def classifier(tmp_path_factory):
     """A classifier of two steps."""
     workdir, lines = tmp_path_factory.mktemp("classifier"), []
     train(finished("digits_classifier", "train.steps=2", "train.preview_every=0"), workdir, lines.append)
-    assert not (workdir / "samples").exists() and any(line.startswith("step 2/2  loss 2.") for line in lines)
+    assert not (workdir / "samples").exists() and any(line.startswith("step 2/2: loss=2.") for line in lines)
     return workdir

@@ -37,7 +37,7 @@ def test_classifiers_train_and_resume_without_samples(name, programs, tmp_path, 
     for row in rows:
         levels = np.array(row["level_loss"], float)
         assert np.nanmin(levels) - 1e-6 <= row["loss"] <= np.nanmax(levels) + 1e-6
-    assert not (tmp_path / "samples").exists() and any("step 2" in line and "resuming" in line for line in lines)
+    assert not (tmp_path / "samples").exists() and any("step 2" in line and "Resuming" in line for line in lines)
     assert "finished run of 4 steps" in lines[-1]
 
 

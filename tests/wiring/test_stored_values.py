@@ -134,7 +134,7 @@ def test_a_set_that_goes_on_keeps_and_shows_what_it_has(run):
     (evaluations,) = set(np.asarray(run[1](TASKS["none"](), 1, {}).nfe).tolist())
     for num in (3, 7, 8):
         output, result, lines = asked(run, *task, f"sampler.num_images={num}", "sampler.batch_size=4")
-        assert f"{evaluations:.1f} network evaluations for an image" in lines
+        assert f"NFE per image: {evaluations:.1f}" in lines
         assert len(result["images"]) == len(result["given"]) == num
         np.testing.assert_array_equal(result["images"][:, 4:], GRAYS[TEST[:num]][:, 4:])
         np.testing.assert_array_equal(result["given"][:, 4:], GRAYS[TEST[:num]][:, 4:])

@@ -51,8 +51,8 @@ def test_metrics_are_means_over_the_steps_since_the_last(tmp_path, steps_per_cal
         step = row["step"] - 1  # the rate of that step: linear up to step 4, then a cosine that ends at 0
         assert row["learning_rate"] == pytest.approx(2e-3 * min(step / 4, 0.5 + 0.5 * np.cos(np.pi * (step - 4) / 4)))
     step_lines = [line for line in lines if line.startswith("step ")]
-    assert step_lines[0].startswith("step 4/8  loss 3  grad norm 25  lr 1.50e-03  ")
-    assert step_lines[1].startswith("step 8/8  loss 5.125  grad norm 65  lr 2.93e-04  ")
+    assert step_lines[0].startswith("step 4/8: loss=3 grad_norm=25 learning_rate=1.50e-03 ")
+    assert step_lines[1].startswith("step 8/8: loss=5.125 grad_norm=65 learning_rate=2.93e-04 ")
 
 
 def test_speeds_are_those_of_the_steps_alone(tmp_path, monkeypatch):
@@ -75,10 +75,10 @@ def test_speeds_are_those_of_the_steps_alone(tmp_path, monkeypatch):
     passed = np.array([2, 4, 106, 118, 220, 222])  # after previews at 2 and 4, and a save at 3
     left = [round(seconds / (i + 1) * (5 - i)) for i, seconds in enumerate(passed)]
     step_lines = [line for line in lines if line.startswith("step ")]
-    assert [line.rpartition("images/s")[2].strip() for line in step_lines] == [
-        f"0:{seconds // 60:02d}:{seconds % 60:02d} left" for seconds in left
+    assert [line.rpartition("time_left=")[2] for line in step_lines] == [
+        f"0:{seconds // 60:02d}:{seconds % 60:02d}" for seconds in left
     ]
-    assert any(line.startswith("preview") and line.endswith("in 0:01:40") for line in lines)
+    assert any(line.startswith("Saved preview: ") and line.endswith("time=0:01:40") for line in lines)
 
 
 def best(workdir):

@@ -98,7 +98,7 @@ def test_a_finished_evaluation_does_nothing_more(asked):
     before = contents(output)
     again, lines, calls = asked("eval.batch_size=5")
     assert again == output and calls == [] and contents(output) == before
-    assert f"{output} holds all of it already; nothing to do" in lines
+    assert f"Nothing to do: {output} holds all results" in lines
 
 
 def test_other_settings_have_a_directory_of_their_own(asked):
@@ -180,10 +180,10 @@ def test_held_out_images_of_another_directory(runs, npz, tmp_path):
     lines = []
     output = evaluate.evaluate(finished(kind, *overrides, f"eval.dir={npz[1]}"), workdir, say=lines.append)
     assert metrics(output)["loss"]["num_images"] == metrics(output)["training_loss"]["num_images"] == 21
-    assert not any("note" in line for line in lines)
+    assert not any("note" in line or "warning" in line for line in lines)
     other = evaluate.evaluate(finished(kind, *overrides), workdir, say=lines.append)
     assert other != output and metrics(other)["loss"]["num_images"] == 30 and "training_loss" not in metrics(other)
-    assert any("these are images that the run trains on, nothing is held out" in line for line in lines)
+    assert any("warning: the run trains on these images" in line for line in lines)
     for more, told in [
         ("eval.split=test", r"config\.eval\.split=test: npz has no splits; name .* --config\.eval\.dir"),
         (f"eval.dir={tmp_path / 'nowhere'}", r"config\.eval\.dir=.*nowhere: no file"),
