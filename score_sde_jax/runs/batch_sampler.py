@@ -1,4 +1,4 @@
-"""Draw numbered samples in batches into a set, going on where an earlier call stopped, with their pictures."""
+"""Numbered samples in batches: each call continues a set of samples and draws its pictures."""
 
 import hashlib
 import json
@@ -26,11 +26,11 @@ from score_sde_jax.tasks import TaskInputs
 
 GRID = "grid.png"
 SAVE_SECONDS = 30.0
-"""Samples drawn so far are saved at least this often."""
+"""Longest time between two saves of a set, in seconds."""
 
 
 def directory(base: Path, description: Mapping[str, Any]) -> Path:
-    """Where samples of this description lie: `base` for those of the run itself, a folder inside it for any others."""
+    """Return the directory of samples: `base` for the first description without a task, a folder in it for others."""
     record, task = base / RECORD, description.get("task")
     plain = json.loads(json.dumps(description))
     if not task and (not record.exists() or json.loads(record.read_text())["description"] == plain):
@@ -40,7 +40,15 @@ def directory(base: Path, description: Mapping[str, Any]) -> Path:
 
 
 class Drawn(NamedTuple):
-    """A batch as it is stored: samples, frames of their way, NFE, extras, and whether each sample is finite."""
+    """A batch as it is stored.
+
+    Attributes:
+        images: Samples.
+        frames: Intermediate samples.
+        evaluations: NFE of each sample.
+        extras: Further arrays of the task, with a row for each sample.
+        finite: Whether each sample is finite.
+    """
 
     images: np.ndarray
     frames: np.ndarray
@@ -52,7 +60,11 @@ class Drawn(NamedTuple):
 class BatchSampler:
     """Draws sample number i of a seed, with one compiled sampler.
 
-    `inputs` is what the experiment's task is given for each image.
+    Args:
+        settings: Settings of the run.
+        experiment: Objects of the run and its task.
+        parallel: Devices of the sampler.
+        inputs: Inputs of the task for each image; None for unconditional samples.
     """
 
     def __init__(
@@ -66,9 +78,9 @@ class BatchSampler:
         self._sample = parallel.per_example(experiment.sample)
 
     def draw(self, params: PyTree, key: Array, first: int) -> Drawn:
-        """Samples first .. first + batch_size - 1."""
+        """Return samples number first to first + batch_size - 1."""
         indices = np.arange(first, first + self.batch_size)
-        # jax.Arrays: several processes do not take numpy's for what is split over their devices
+        # With several processes, JAX refuses numpy arrays for arguments that are split over their devices.
         given = jax.tree.map(jnp.asarray, self.inputs(indices) if self.inputs else {})
         samples = self._sample(params, jnp.asarray(indices), key, given)
         images, frames, evaluations = map(np.asarray, samples)
@@ -78,11 +90,11 @@ class BatchSampler:
         return Drawn(images, frames, evaluations, extras, finite)
 
     def stored(self, samples: np.ndarray) -> np.ndarray:
-        """uint8 images, or points as they are."""
+        """Return images as uint8, points unchanged."""
         return self.experiment.pixels.stored(samples) if self.are_images else samples
 
     def picture(self, stored: Num[np.ndarray, "num ..."]) -> Image.Image:
-        """Grid of the first images, or scatter plot of points."""
+        """Return a grid of the first images, or a scatter plot of points."""
         return pictures.grid(stored[:SHOWN]) if self.are_images else pictures.points(stored)
 
 
@@ -95,9 +107,19 @@ def draw_set(
     metadata: Mapping[str, Any],
     say: Say,
 ) -> None:
-    """Draw the samples that are missing up to `num_images`, with progress, and leave shards, pictures and a GIF.
+    """Draw the samples that a set lacks, and save shards, pictures and a GIF.
 
-    `facts` are kept in the record, and the mean NFE of an image.
+    Args:
+        samples: The set.
+        sampler: Sampler of the run.
+        params: Parameters that it samples with.
+        seed: Seed of the images.
+        num_images: Number of images of the complete set.
+        metadata: JSON values for the record of the set; the mean NFE per image is added.
+        say: Takes the log lines.
+
+    Raises:
+        UserError: A sample is not finite.
     """
     num_saved, key = len(samples), prng.root(seed, "sample")
     last_save, evaluations = time.monotonic(), num_saved * samples.record.get(NFE, 0.0)
@@ -126,7 +148,7 @@ def draw_set(
 def _leave_pictures(
     samples: SampleSet, sampler: BatchSampler, params: PyTree, metadata: Mapping[str, Any], num_saved: int
 ) -> None:
-    """Save the set, then the pictures that are missing or that new samples change.
+    """Save the set, then the pictures that it lacks or that new samples change.
 
     The grid is written last, so a call that is killed before the end leaves none, and the next one draws all pictures.
     """

@@ -27,7 +27,7 @@ from score_sde_jax.tasks import Task
 
 
 def dataset(settings: Settings) -> Dataset:
-    """The dataset of section `data`; UserError if it lacks the classes that the network is to learn."""
+    """Return the dataset of section `data`; UserError if it lacks the classes of the network."""
     data = settings.data()
     if num_classes := settings.model.get("num_classes"):
         if not data.num_classes:
@@ -40,7 +40,7 @@ def dataset(settings: Settings) -> Dataset:
 
 
 def task(settings: Settings, image_shape: tuple[int, ...]) -> Task:
-    """What is drawn: section `task`; UserError if it makes no sense for images of this shape."""
+    """Return the task of section `task`; UserError if it does not fit images of this shape."""
     if settings.task.name == "class_conditional" and not (settings.task.classifier or known_classes(settings)):
         raise UserError(
             "--config.task.classifier=None: the network knows no labels (model.num_classes); name the workdir of a run "
@@ -52,7 +52,7 @@ def task(settings: Settings, image_shape: tuple[int, ...]) -> Task:
 
 
 def pixels(settings: Settings) -> Pixels:
-    """How stored images become x_0: section `data`; UserError for options that the dataset does not have."""
+    """Return the map from stored images to x_0; UserError for options that the dataset does not have."""
     section = settings.data
     return Pixels(
         levels=dataset_spec(section.name).levels,
@@ -63,12 +63,20 @@ def pixels(settings: Settings) -> Pixels:
 
 
 def known_classes(settings: Settings) -> int:
-    """Classes that the network is conditioned on, 0 for none."""
+    """Return the number of classes that the network is conditioned on, 0 for none."""
     return 0 if settings.loss.name == "classification" else settings.model.get("num_classes", 0)
 
 
 def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
-    """Everything that training and sampling need, for settings without "auto" values."""
+    """Return the objects of a run, for settings without "auto" values.
+
+    Args:
+        settings: Settings of the run.
+        image_shape: Shape of an image or point.
+
+    Raises:
+        UserError: Settings do not fit each other.
+    """
     sde, network, train = settings.sde(), settings.model(), settings.train
     schedule = learning_rate_schedule(
         settings.optimizer.learning_rate,
@@ -117,7 +125,7 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
 def _losses(
     settings: Settings, sde: SDE, network: nn.Module, parameterization: Parameterization
 ) -> tuple[LossFn, Callable[..., Array]]:
-    """The loss in training and that of held-out images, as `Experiment` describes them."""
+    """Return the loss in training and that of held-out images, see `Experiment`."""
     classifies, num_classes, scale = settings.loss.name == "classification", known_classes(settings), pixels(settings)
     times, has_dropout = settings.loss.times.bind(), bool(settings.model.get("dropout"))
     objective = partial(

@@ -1,4 +1,4 @@
-"""The evaluation driver: measures of held-out images under a checkpoint, continued, never mixed."""
+"""The evaluation driver: measures of held-out images under a checkpoint, which later calls continue."""
 
 import contextlib
 import hashlib
@@ -33,9 +33,20 @@ def evaluate(
     seed: int | None = None,
     say: Say = print,
 ) -> Path:
-    """Measure what section `eval` asks for, of the run in `directory`; the directory that the results lie in.
+    """Measure held-out images as section `eval` says.
 
-    `checkpoint` is its step, or "best" (the latest); `seed` that of the noise (the settings'). Raises UserError.
+    Args:
+        settings: Settings of the run.
+        directory: Workdir of the run.
+        checkpoint: Step of the checkpoint, or "best"; None for the latest.
+        seed: Seed of the noise; None for that of the settings.
+        say: Takes the log lines.
+
+    Returns:
+        Directory of the results.
+
+    Raises:
+        UserError: The run, its checkpoint or the images do not fit the settings.
     """
     options = settings.eval
     if not any(getattr(options, name) for name in MEASURES):

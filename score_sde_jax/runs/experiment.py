@@ -1,4 +1,4 @@
-"""The objects of one experiment, and the pure functions that training and sampling are made of."""
+"""The objects of one run, and the pure functions of training and sampling."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -69,11 +69,11 @@ class Experiment:
     classifier: "Experiment | None" = None
 
     def init(self, key: Array) -> TrainState:
-        """State before the first step."""
+        """Return the state before the first step."""
         return init_state(self.init_params(key), self.optimizer, self.averages)
 
     def init_params(self, key: Array) -> PyTree:
-        """Parameters of the network at the start."""
+        """Return the initial parameters of the network."""
         x, t = jnp.zeros((1, *self.image_shape)), jnp.full((1,) * (1 + len(self.image_shape)), self.sde.t_max)
         noise = self.parameterization.condition(self.sde, t)
         noise = None if noise is None else jnp.reshape(noise, -1)
@@ -81,18 +81,18 @@ class Experiment:
         return self.network.init(key, x, Condition(noise=noise, label=label), train=False)
 
     def batch_shapes(self, batch_size: int) -> tuple[PyTree, PyTree]:
-        """Shapes of a training batch and of its keys."""
+        """Return the shapes of a training batch and of its keys."""
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
         stored = jnp.float32 if self.pixels.levels is None else jnp.uint8
         images = jax.ShapeDtypeStruct((batch_size, *self.image_shape), stored)
         return {"image": images, "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}, keys
 
     def noise_fn(self, params: PyTree, label: Array | None = None) -> NoiseFn:
-        """The network with these parameters, and labels if it knows any, as a noise prediction (x, t) -> eps_hat."""
+        """Return the noise prediction (x, t) -> eps_hat of the network with these parameters and labels."""
         return self.parameterization.noise_fn(self._network(params), self.sde, label)
 
     def log_probabilities(self, params: PyTree) -> LogProbabilities:
-        """The network with these parameters, a classifier, as (x, t) -> log p(class | x_t = x) of every class."""
+        """Return (x, t) -> log p(class | x_t = x) of a classifier with these parameters."""
         return self.parameterization.log_probabilities(self._network(params), self.sde)
 
     def _network(self, params: PyTree) -> Callable[..., Any]:
@@ -116,7 +116,7 @@ class Experiment:
         return self.task.sample(self.sampler, networks, keys, like, given)
 
     def step_sizes(self, sigmas: np.ndarray) -> np.ndarray | None:
-        """Langevin step size at each noise level, or None where it depends on the images or there is none."""
+        """Return the Langevin step size at each noise level; None if it depends on the images or there is none."""
         return None if self.langevin_step_size is None else self.langevin_step_size * sigmas**2
 
 
@@ -134,12 +134,12 @@ def training_cost(experiment: Experiment, params: PyTree, batch_size: int) -> Gr
 
 
 def abstract_average(experiment: Experiment, parallel: Parallel, name: str) -> dict[str, PyTree]:
-    """Shapes and placement of what sampling needs of a checkpoint: the step and one average of the parameters."""
+    """Return shapes and placement of the step and one average of the parameters in a checkpoint."""
     params = parallel.abstract(experiment.init_params, prng.root(0, "init"))
     average = {"ema_params": params} if name == EMA else {"averages": {name: params}}
     return {"step": parallel.abstract(lambda: jnp.zeros((), jnp.int32)), **average}
 
 
 def average_of(state: Mapping[str, PyTree], name: str) -> PyTree:
-    """The average of this name among the entries of a state."""
+    """Return the average of this name from the entries of a state."""
     return state["ema_params"] if name == EMA else state["averages"][name]

@@ -1,4 +1,4 @@
-"""The info driver: what a config amounts to, computed from shapes alone, before any training."""
+"""The info driver: size, cost and noise levels of a config, computed from shapes."""
 
 from pathlib import Path
 
@@ -24,7 +24,16 @@ DEVICE_COUNTS = (1, 2, 4, 8, 64)
 
 
 def info(settings: Settings, directory: Path, say: Say = print) -> None:
-    """Print parameters, FLOPs, memory, noise levels, step sizes, NFE and the length of the run."""
+    """Print parameters, FLOPs, memory, noise levels, step sizes, NFE and the length of the run.
+
+    Args:
+        settings: Settings of the run.
+        directory: Workdir, whose run replaces values "auto".
+        say: Takes the log lines.
+
+    Raises:
+        UserError: A value "auto" or the image shape needs data that are missing.
+    """
     saved = workdir.saved_config(directory)
     if saved is not None:
         settings = adopt(settings, saved)
@@ -36,7 +45,7 @@ def info(settings: Settings, directory: Path, say: Say = print) -> None:
     number = sum(jax.tree.leaves(learned))
     say(f"parameters: {number}")
     if fixed := sum(leaf.size for leaf in jax.tree.leaves(state.params)) - number:
-        say(f"numbers that are drawn once and not trained: {fixed}")
+        say(f"fixed random parameters: {fixed}")
     _say_cost(experiment, state, options, say)
     if experiment.sampler:
         _say_noise(experiment, experiment.sampler, say)
@@ -107,4 +116,4 @@ def _say_noise(experiment: Experiment, sampler: Sampler, say: Say) -> None:
     if steps is not None:
         say(f"Langevin step sizes: {steps[0]:.4g} at the first level to {steps[-1]:.4g} at the last")
     evaluations = sampler.nfe()
-    say(f"network evaluations per image (NFE): {'the images decide' if evaluations is None else evaluations}")
+    say(f"network evaluations per image (NFE): {'adaptive' if evaluations is None else evaluations}")

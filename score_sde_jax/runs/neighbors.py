@@ -1,4 +1,4 @@
-"""The training images that samples are nearest to: whether a model draws or repeats."""
+"""Nearest training images of samples, to detect memorization."""
 
 import io
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from score_sde_jax.runs.reporting import Say, write_atomically
 from score_sde_jax.tasks.neighbors import nearest_neighbors
 
 BLOCK = 1000
-"""Training images that are compared at once."""
+"""Number of training images that are compared at once."""
 SHOWN = 64
-"""Images whose neighbors are shown."""
+"""Number of samples whose neighbors are shown."""
 
 
 def check_number(num: int, dataset: Dataset) -> None:

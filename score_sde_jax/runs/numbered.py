@@ -26,7 +26,7 @@ NFE = "network_evaluations_per_image"
 
 
 def batches(rows: "Rows | SampleSet", total: int, batch_size: int, say: Say, what: str) -> Iterator[tuple[int, int]]:
-    """First number and length of each batch that is missing up to `total`, with progress; the caller appends it."""
+    """Yield first number and length of each missing batch up to `total`, which the caller appends; log the progress."""
     progress = Progress(len(rows), total)
     while len(rows) < total:
         yield len(rows), min(batch_size, total - len(rows))
@@ -57,7 +57,7 @@ class Rows:
         return len(next(iter(self.columns.values()), []))
 
     def append(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Add the rows that follow, and write them."""
+        """Add the next rows and write them."""
         row = {key: jax.tree.map(_plain, values.tolist()) for key, values in columns.items()}
         self._take(row)
         self._lines.append(json.dumps(row) + "\n")

@@ -1,4 +1,4 @@
-"""Pictures that a run leaves: sample grids, the annealing as a GIF, loss curves, points with their score field."""
+"""Pictures of a run: sample grids, intermediate samples as a GIF, loss curves, points with their score field."""
 
 import io
 import math
@@ -14,7 +14,7 @@ from score_sde_jax.runs.reporting import write_atomically
 from score_sde_jax.tasks.task import Grid, Histogram, LevelCurves, Picture, Strips
 
 MIN_TILE = 32
-"""Smaller images are enlarged by a whole factor to at least this many pixels."""
+"""Smallest side of a tile, in pixels; smaller images are enlarged by a whole factor."""
 
 
 def drawn(picture: Picture) -> Image.Image:
@@ -73,7 +73,7 @@ def save_gif(path: Path, frames: Sequence[Image.Image], seconds: float = 4.0) ->
 
 
 def loss_curve(rows: Sequence[dict[str, Any]]) -> Image.Image:
-    """Training loss over the steps, as logged and smoothed, and beside it the loss of each bin of noise levels."""
+    """Return the training loss over the steps, logged and smoothed, and the loss of each bin of noise levels."""
     figure, axes = _figure(9.6, 4.0, columns=2)
     axes[0].set(xlabel="step", ylabel="loss")
     axes[1].set(xlabel="step", ylabel="loss per noise level")

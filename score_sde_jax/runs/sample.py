@@ -1,4 +1,4 @@
-"""The sampling driver: images from a checkpoint, numbered, continued, never overwritten."""
+"""The sampling driver: a numbered set of images from a checkpoint, which later calls continue."""
 
 import dataclasses
 import time
@@ -22,15 +22,20 @@ from score_sde_jax.settings.sections import EMA
 from score_sde_jax.tasks import TaskInputs, TaskSetup
 
 LEFT = (".png", ".gif", ".npz")
-"""Files that are named when all is drawn."""
+"""Suffixes of the files that the last line names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleRequest:
-    """What the command line asks for; None stands for what the settings say.
+    """Options of the command line; None stands for the value of the settings.
 
-    checkpoint: its step, or "best" (the latest); seed; output: directory; files: one PNG for every image beside the
-    archive; neighbors: how many nearest training images are found for each; command: how to repeat it.
+    Attributes:
+        checkpoint: Step of the checkpoint, or "best"; None for the latest.
+        seed: Seed of the images.
+        output: Directory of the images.
+        files: Whether each image also becomes a PNG file.
+        neighbors: Number of nearest training images per image; None for no search.
+        command: Command that repeats the call, for the record.
     """
 
     checkpoint: int | Literal["best"] | None = None
@@ -42,7 +47,20 @@ class SampleRequest:
 
 
 def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say = print) -> Path:
-    """Draw images until `sampler.num_images` are there, from the run in `directory`; the directory they lie in."""
+    """Complete a set of `sampler.num_images` images from a trained run.
+
+    Args:
+        settings: Settings of the run.
+        directory: Workdir of the run.
+        request: Options of the command line.
+        say: Takes the log lines.
+
+    Returns:
+        Directory of the set.
+
+    Raises:
+        UserError: The run, its checkpoint or the task does not fit the settings, or a sample is not finite.
+    """
     section = settings.sampler
     if section is None:
         raise UserError("--config.sampler is missing: --mode=sample draws with it, and a classifier draws nothing")
@@ -86,7 +104,7 @@ def _report_files(
     request: SampleRequest,
     say: Say,
 ) -> None:
-    """What the task has to say of all images, their nearest training images, and the files."""
+    """Report the summary of the task and the files of the set, and save the nearest training images."""
     numbers = {name for name, rows in samples.head(1).items() if rows.ndim == 1}
     for line in inputs.lines({name: samples.column(name) for name in numbers}):
         say(line)
@@ -99,7 +117,7 @@ def _report_files(
 
 
 def _training_images(settings: Settings, num_neighbors: int, image_shape: tuple[int, ...]) -> Dataset:
-    """The images among which neighbors are found; UserError if there are not so many, before anything is drawn."""
+    """Return the training images of a neighbor search; UserError if there are too few."""
     if len(image_shape) != 3:
         raise UserError(f"--neighbors={num_neighbors}: only images have them, not points of shape {image_shape}")
     data = build.dataset(settings)

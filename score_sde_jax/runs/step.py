@@ -1,4 +1,4 @@
-"""The training state, which is what a checkpoint holds, and the pure functions that advance it."""
+"""The training state, which a checkpoint holds, and the pure functions that advance it."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +70,7 @@ def training_step(
     A batch is any tree of arrays with one row for every example. `loss_fn(params, keys, batch)` gives the loss of each
     example and `normalized_log_nsr(keys)` its log noise-to-signal ratio, 0 at t_min and 1 at t_max. Row i of the batch
     of step n always has the same key. The gradient is that of the mean over the batch, summed over `microbatches`
-    equal parts of it. An update that is not finite is left out and counted. `averages` are decays of more averages of
+    equal parts of it. An update that is not finite is skipped and counted. `averages` are decays of more averages of
     the parameters, by their names in the state.
     """
 
@@ -97,7 +97,7 @@ def training_step(
         return advanced.replace(step=state.step + 1), StepMetrics(
             loss=loss,
             grad_norm=grad_norm,
-            # That of the old ones would keep their memory from being that of the new.
+            # Norm of the new parameters: reading the old ones would block in-place updates.
             param_norm=optax.tree.norm(advanced.params),
             update_norm=update_norm,
             level_loss=level_loss,
@@ -145,7 +145,7 @@ def several_steps(step: Callable[..., tuple[TrainState, StepMetrics]]) -> Callab
 
 
 def _per_level(losses: Float[Array, " batch"], levels: Float[Array, " batch"]) -> tuple[Array, Array]:
-    """Sum of the losses in each bin of noise levels, and how many there are."""
+    """Return the sum and the number of the losses in each bin of noise levels."""
     bins = jnp.clip(jnp.floor(levels * NUM_BINS).astype(jnp.int32), 0, NUM_BINS - 1)
     indicator = jax.nn.one_hot(bins, NUM_BINS)
     counted = jax.lax.stop_gradient(losses)[:, None] * indicator
@@ -187,8 +187,8 @@ def _loop(body: Callable[..., tuple[PyTree, PyTree]], carry: PyTree, inputs: PyT
 def _either(
     condition: Bool[Array, ""], yes: Callable[[PyTree], PyTree], no: Callable[[PyTree], PyTree], state: PyTree
 ) -> PyTree:
-    """`jax.lax.cond` on a CPU, where it changes the state in place; elsewhere, where it would wait, a choice of each
-    value.
+    """`jax.lax.cond` on a CPU, where it updates the state in place; elsewhere a selection of each value, which needs no
+    synchronization with the host.
     """
     if on_cpu():
         return jax.lax.cond(condition, yes, no, state)

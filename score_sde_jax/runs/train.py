@@ -1,4 +1,4 @@
-"""The training driver: data in, checkpoints, metrics and pictures out."""
+"""The training driver: from data to checkpoints, metrics and pictures."""
 
 import contextlib
 import itertools
@@ -47,14 +47,24 @@ from score_sde_jax.settings import Settings, adopt, identity, plain, resolve, wi
 from score_sde_jax.settings.identity import changed_training
 
 IN_FLIGHT = 2
-"""Calls that may be queued on the device before the host waits, so that batches do not pile up in memory."""
+"""Largest number of calls in the queue of the device, which bounds the batches in memory."""
 
 
 def train(settings: Settings, directory: Path, say: Say = print, profile: str = "") -> None:
-    """Train in `directory`, from its latest checkpoint on, and draw a final set of images.
+    """Train from the latest checkpoint of a workdir, and draw a final set of images.
 
-    `profile` is "" or "FIRST:LAST", the steps to trace. Nothing is written before the last check has passed.
-    Raises UserError, RunError and StoppedError.
+    Nothing is written before all checks have passed and the step is compiled.
+
+    Args:
+        settings: Settings of the run.
+        directory: Workdir of the run.
+        say: Takes the log lines.
+        profile: "FIRST:LAST", the steps to trace; "" for none.
+
+    Raises:
+        UserError: Settings, data or workdir do not fit, or updates are not finite.
+        RunError: A device or another process failed, or a checkpoint cannot be written.
+        StoppedError: A signal stopped the run after its state was saved.
     """
     saved = workdir.saved_config(directory)
     if saved is not None:
@@ -77,7 +87,7 @@ def train(settings: Settings, directory: Path, say: Say = print, profile: str = 
 
 
 class _Run:
-    """One run in its directory: state, steps, and what surrounds them."""
+    """One run: its state, its loop, and its files."""
 
     def __init__(
         self, settings: Settings, directory: Path, experiment: Experiment, parallel: Parallel, say: Say
@@ -95,7 +105,7 @@ class _Run:
         self.log: MetricsLog | None = None
 
     def open(self, data: Dataset, profile: str) -> None:
-        """Read the latest checkpoint and check all that a run can be refused for; write nothing."""
+        """Read the latest checkpoint and make every check; write nothing."""
         options = self.options
         check_loggers(self.directory, tensorboard=options.tensorboard, wandb=options.wandb)
         self.tracing = Profile(profile if is_first() else "", self.directory)
@@ -137,7 +147,7 @@ class _Run:
         return training_cost(experiment, params, 1).flops
 
     def _optimizer_state(self, params: PyTree) -> PyTree:
-        """The optimizer's state before the first step, for what a checkpoint of another optimizer lacks."""
+        """Return a fresh optimizer state, for the parts that a checkpoint of another optimizer lacks."""
         self.say("Optimizer state: parts that the checkpoint lacks start fresh, the others are restored")
         return self.parallel.init(self.experiment.optimizer.init, params)
 
@@ -159,7 +169,7 @@ class _Run:
                 self.log.close()
 
     def _train_from(self, state: TrainState) -> TrainState:
-        """State after the last step; saves under way are finished, whatever stops the loop."""
+        """Return the state after the last step; pending saves finish even if the loop fails."""
         try:
             with stopping() as stop:
                 return self._loop(state, self.window, _stacked(self.batches, self.options.steps_per_call), stop)
@@ -194,7 +204,7 @@ class _Run:
             self.log = self._metrics_log(start)
 
     def _say_resuming(self) -> None:
-        """From where the run goes on, and which of its settings are others now."""
+        """Report the step that the run resumes from, and its changed settings."""
         if self.state is None:
             return
         self.say(f"Resuming {self.directory} from step {self.start:,}")
@@ -206,7 +216,7 @@ class _Run:
             self.say(f"New batch size: the data resume at image {self.start * self.options.batch_size:,}")
 
     def _loop(self, state: TrainState, window: Window, batches: Iterator[Any], stop: Stop) -> TrainState:
-        """The steps from that of the state to train.steps, several in each call."""
+        """Train from the step of the state to `train.steps`, several steps per call."""
         options, tracing = self.options, self.tracing
         key, start = prng.root(self.settings.seed, "train"), int(state.step)
         began = time.monotonic()
@@ -216,7 +226,7 @@ class _Run:
         self.say(f"Compiled the training step in {time.monotonic() - began:.1f} s")
         sharded = itertools.chain([first], sharded)
         self._begin_to_write(start)
-        stop.patient = True  # from here on there is something to save
+        stop.patient = True  # from here on a signal saves the state
         progress, votes = Progress(start, options.steps), deque[jax.Array]()
         for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
             tracing.before(step, options.steps_per_call)
@@ -298,13 +308,13 @@ class _Run:
             self.say(f"Saved preview: {path}; time={duration(time.monotonic() - began)}")
 
     def _average(self, state: TrainState) -> PyTree:
-        """The averaged parameters that section `sampler` asks for."""
+        """Return the averaged parameters that `sampler.average` names."""
         assert self.settings.sampler is not None
         averages = {"ema_params": state.ema_params, "averages": state.averages}
         return average_of(averages, self.settings.sampler.average)
 
     def _final_set(self, state: TrainState) -> None:
-        """The set of images that the finished run leaves, or what is missing of it."""
+        """Complete the set of images of the finished run, and its pictures."""
         if not self.sampler:
             return
         section, step = self.settings.sampler, int(state.step)

@@ -21,13 +21,17 @@ class Window:
         self._losses: list[float] = []
 
     def append(self, metrics: StepMetrics) -> None:
-        """Add those of the steps of one call, without waiting for them."""
+        """Add the metrics of the steps of one call, without waiting for the device."""
         self._calls.append(metrics)
 
     def require_finite(self, max_skipped: int) -> StepMetrics | None:
-        """Metrics of every step since the last report, stacked; None where there is none.
+        """Return the stacked metrics of every step since the last report; None if there is none.
 
-        Raises UserError naming the first step that was left out beyond the `max_skipped` that may be.
+        Args:
+            max_skipped: Number of skipped updates that the run may have.
+
+        Raises:
+            UserError: There are more; the first of those is named.
         """
         metrics = self._stacked()
         if metrics is None:
@@ -38,16 +42,16 @@ class Window:
             raise UserError(
                 f"step {self.step + 1 + bad}: loss {metrics.loss[bad]} and gradient norm {metrics.grad_norm[bad]} are "
                 "not finite; the last checkpoint is from before; try a lower optimizer.learning_rate or "
-                "optimizer.gradient_clip=1.0, or leave out up to N such updates with train.max_skipped=N (now "
+                "optimizer.gradient_clip=1.0, or skip up to N such updates with train.max_skipped=N (now "
                 f"{max_skipped})"
             )
         return metrics
 
     def report(self, max_skipped: int) -> dict[str, Any]:
-        """Means over the steps since the last report, of the finite ones, and start again.
+        """Return means over the finite steps since the last report, and start a new window.
 
-        `level_loss` has the mean loss of each bin of noise levels, from the smallest noise to the largest, None where
-        none fell into it.
+        `level_loss` has the mean loss of each bin of noise levels, from the smallest to the largest noise, with None for
+        an empty bin.
         """
         metrics = self.require_finite(max_skipped)
         assert metrics is not None, "a report without a step"
@@ -62,19 +66,19 @@ class Window:
         return means
 
     def loss_since_save(self) -> float | None:
-        """Mean loss of the steps reported since the last save, None where there are none, and start again."""
+        """Return the mean loss of the steps reported since the last save; None if there are none."""
         losses, self._losses = self._losses, []
         return _mean(losses) if losses else None
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, so that `from_json` gives the same window bit by bit."""
+        """Return JSON values from which `from_json` restores the same bits."""
         metrics = self._stacked()
         columns = {} if metrics is None else {name: array.tolist() for name, array in metrics._asdict().items()}
         return {"step": self.step, "losses": self._losses, "metrics": columns}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "Window":
-        """The window that `to_json` described."""
+        """Return the window of a result of `to_json`."""
         window = cls(saved["step"])
         window._losses = list(saved["losses"])
         if saved["metrics"]:

@@ -1,4 +1,4 @@
-"""The directory of a run: its settings, its lock, its checkpoints, and the refusal to mix two different runs in it."""
+"""The workdir of a run: settings, lock and checkpoints; a second, different run is refused."""
 
 import contextlib
 import json
@@ -20,13 +20,18 @@ from score_sde_jax.settings.identity import another_run
 LOCK = ".lock"
 CONFIG = "config.json"
 IMAGE_SHAPE = "image_shape"
-"""Key of config.json that the data decide, so that sampling needs no data."""
+"""Key of config.json with the shape of the training images, so that sampling needs no data."""
 
 
 def locate(name: str, key: str = "--workdir") -> Path:
-    """Path of a directory, on this machine or in a bucket (gs://...).
+    """Return the path of a directory on this machine or in a bucket.
 
-    Raises UserError, which names the flag or `key` that gives it, if nothing here can reach it.
+    Args:
+        name: Path or gs:// address.
+        key: Flag that gives it, for messages.
+
+    Raises:
+        UserError: The scheme is unsupported, or the bucket cannot be reached.
     """
     if "://" not in name:
         return Path(name)
@@ -43,7 +48,7 @@ def locate(name: str, key: str = "--workdir") -> Path:
 
 
 def saved_config(workdir: Path) -> dict[str, Any] | None:
-    """The config.json of the run in `workdir`, or None if there is no run."""
+    """Return the config.json of the run in `workdir`; None if there is no run."""
     path = workdir / CONFIG
     if not path.exists():
         return None
@@ -58,15 +63,16 @@ def saved_config(workdir: Path) -> dict[str, Any] | None:
 
 
 def saved_settings(workdir: Path, assignments: Sequence[str] = ()) -> Settings | None:
-    """The settings of the run in `workdir`, with overrides on top, or None if there is no run."""
+    """Return the settings of the run in `workdir` with overrides applied; None if there is no run."""
     saved = saved_config(workdir)
     return None if saved is None else from_saved(saved, assignments)
 
 
 def adopt_run(workdir: Path, settings: Settings) -> tuple[Settings, tuple[int, ...]]:
-    """The settings with every "auto" as the trained run in `workdir` has it, and the shape of its images.
+    """Return the settings with the run's values for "auto", and the shape of its images.
 
-    Raises UserError if there is no run, or one with another model or data.
+    Raises:
+        UserError: There is no run, or one with another model or data.
     """
     saved = saved_config(workdir)
     if saved is None:
@@ -92,10 +98,15 @@ def refuse_another_run(workdir: Path, settings: Settings, *, training: bool = Fa
 
 
 def restore(workdir: Path, checkpoint: int | Literal["best"] | None, abstract: PyTree) -> tuple[int, PyTree]:
-    """Step, and some entries of the state, of the checkpoint of that step, of the best one, or of the latest.
+    """Return step and some entries of the state of a checkpoint.
 
-    `abstract` is a dict of the shapes and placement of these entries. Raises UserError if there is no such
-    checkpoint.
+    Args:
+        workdir: Directory of the run.
+        checkpoint: Its step, or "best"; None for the latest readable one.
+        abstract: Shapes and placement of the entries, by name.
+
+    Raises:
+        UserError: There is no such checkpoint.
     """
     folder = workdir / ("best" if checkpoint == "best" else "checkpoints")
     if not folder.is_dir():
@@ -160,7 +171,7 @@ def claimed(workdir: Path) -> Iterator[None]:
 
 
 def record(workdir: Path, settings: Settings, image_shape: tuple[int, ...]) -> None:
-    """Save the settings in the workdir, with the shape of an image; UserError if it cannot be written."""
+    """Save settings and image shape in the workdir; UserError if it cannot be written."""
     resolved = plain(settings) | {IMAGE_SHAPE: image_shape}
     try:
         workdir.mkdir(parents=True, exist_ok=True)
