@@ -165,7 +165,7 @@ def test_another_model_is_refused_by_its_first_difference(saved, other, told, mo
         with pytest.raises(UserError, match=rf"checkpoints/3 holds another model: {told}$") as raised:
             restore(Checkpoints(saved), Jit().abstract(other, jax.random.key(0)))
         assert not isinstance(raised.value, module.DamagedError)
-    monkeypatch.setattr(module, "VERSION", "9.9")
+    monkeypatch.setattr(module, "__version__", "9.9")
     with pytest.raises(UserError, match=rf"{told}; written by version .*, this is 9\.9$"):
         Checkpoints(saved).restore(3, Jit().abstract(other, jax.random.key(0)))
 
@@ -177,7 +177,7 @@ def test_what_is_kept(tmp_path):
     checkpoints.close()
     assert Checkpoints(tmp_path / "checkpoints").steps() == [4, 8, 10, 11]
     assert Checkpoints(tmp_path / "checkpoints").about_step(8) == {
-        "version": module.VERSION,
+        "version": module.__version__,
         "config": {"seed": 3},
         "loss": 4.0,
     }
