@@ -196,6 +196,12 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(0)
     try:
         return FLAGS(argv, known_only=True)
+    except flags.IllegalFlagValueError as error:  # "flag --seed=abc: why"
+        typed = str(error).removeprefix("flag ").partition(": ")[0]
+        name = typed.removeprefix("--").partition("=")[0]
+        kinds = {"int": "an integer", "bool": "True or False"}
+        kind = kinds.get(FLAGS[name].flag_type() if name in FLAGS else "", "another value")
+        raise UserError(f"{typed}: expected {kind}") from error
     except flags.Error as error:
         raise UserError(str(error)) from error
 

@@ -49,7 +49,8 @@ def image_folder(
         archive = zipfile.ZipFile(root)
         names, open_file = archive.namelist(), lambda name: io.BytesIO(archive.read(name))
     else:
-        raise UserError(f"--config.data.dir={dir}: not a folder or zip file of images")
+        given = f"--config.data.dir={dir}: not" if dir else "--config.data.dir is missing: expected"
+        raise UserError(f"{given} a folder or zip file of images")
     paths = _image_paths(root, names)
     class_of, num_classes = _classes(root, paths) if labels else ([0] * len(paths), 0)
     reader = _Reader(root, paths, open_file, image_size, channels)

@@ -119,8 +119,8 @@ def open_source(name: str, dir: str | None, split: str, hint: str = "") -> Any:
     versions = [path for path in versions if tfds.core.Version.is_valid(path.name)]
     if not versions:
         raise UserError(
-            f"{name}: no data in {data_dir}; {hint}download its archives to a directory ARCHIVES and run "
-            f"{_prepare_command(name, data_dir)}"
+            f"--config.data.name={name}: no data in {data_dir}; {hint}download its archives to a directory "
+            f"ARCHIVES and run {_prepare_command(name, data_dir)}"
         )
     builder = tfds.builder_from_directory(max(versions, key=lambda p: tfds.core.Version(p.name)))
     if split.partition("[")[0] not in builder.info.splits:

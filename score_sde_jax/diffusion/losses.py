@@ -6,7 +6,7 @@ The objective of arXiv 1907.05600, eq. (6) of docs/theory.md,
 
 is computed in noise space: with s = -eps_hat / sigma it equals 1/2 E w(t) || eps_hat - eps ||^2 with w = lambda /
 sigma^2, eq. (7). Other forms lose digits to cancellation in float32 (docs/design.md). Sliced score matching, eq. (31),
-has the same minimum without a target.
+has the same minimizer and needs no target.
 
 A loss draws time and noise from two halves of each image's key. All other random numbers of training come from the
 named streams of the same key (`keys.Stream`).

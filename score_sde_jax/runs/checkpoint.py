@@ -142,7 +142,8 @@ class Checkpoints:
             UserError: There is no such checkpoint, or it holds another model; the first leaf that differs is named.
         """
         if step not in self.steps():
-            raise UserError(f"{self.directory}: no checkpoint of step {step}; there are {self.steps() or 'none'}")
+            steps = ", ".join(map(str, self.steps())) or "none"
+            raise UserError(f"--checkpoint={step}: no checkpoint of this step in {self.directory}; there are {steps}")
         path = self.directory / str(step)
         metadata = self._metadata(step)
         saved, version = metadata.metadata[STATE], metadata.custom_metadata["version"]

@@ -23,7 +23,7 @@ SHOWN = 64
 def check_number(num: int, dataset: Dataset) -> None:
     """Raise UserError for more neighbors than there are training images, or none."""
     if not 1 <= num <= len(dataset):
-        raise UserError(f"--neighbors={num}: from 1 to the {len(dataset):,} training images")
+        raise UserError(f"--neighbors={num}: must be >= 1 and <= {len(dataset):,}, the number of training images")
 
 
 def leave_neighbors(

@@ -93,7 +93,7 @@ def refuse_another_run(workdir: Path, settings: Settings, *, training: bool = Fa
     for path, there, here in another_run(settings, saved, training=training) if saved else ():
         raise UserError(
             f"--workdir={workdir}: the saved run has {path}={there}, these settings have {here}; use another "
-            "--workdir, or leave out --config to go on with the settings of the run"
+            f"--workdir, or leave out what sets {path}"
         )
 
 
@@ -111,7 +111,7 @@ def restore(workdir: Path, checkpoint: int | Literal["best"] | None, abstract: P
     folder = workdir / ("best" if checkpoint == "best" else "checkpoints")
     if not folder.is_dir():
         if checkpoint == "best":
-            raise UserError(f"{workdir} keeps no best checkpoint; train with --config.checkpoint.keep_best=True")
+            raise UserError(f"--checkpoint=best: {workdir} keeps no best checkpoint; train with --config.checkpoint.keep_best=True")
         raise _untrained(workdir)
     checkpoints = Checkpoints(folder)
     if isinstance(checkpoint, int):

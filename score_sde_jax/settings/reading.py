@@ -61,9 +61,15 @@ def load(argument: str) -> ConfigDict:
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={name}: the file defines no get_config(variant)")
     try:
-        return module.get_config(variant)
+        config = module.get_config(variant)
     except ValueError as error:
         raise UserError(f"--config={argument}: {error}") from error
+    except Exception as error:  # as above
+        raise UserError(f"--config={argument}: get_config failed ({type(error).__name__}: {error})") from error
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise UserError(f"--config={argument}: get_config must return an ml_collections.ConfigDict, not {kind}")
+    return config
 
 
 def run_name(argument: str) -> str:
@@ -84,6 +90,8 @@ def _config_file(name: str) -> Path:
     files = [str(file) for file in Path(name).parent.rglob("*.py")] if name.endswith(".py") else []
     names = [file.relative_to(packaged).with_suffix("").as_posix() for file in packaged.rglob("*.py")]
     names = [other for other in names if not other.startswith("families/")]
+    if (same := Path(name).with_suffix("").as_posix().removeprefix(f"{CONFIGS}/")) in names:
+        raise UserError(f"--config={name}: no such file; --config={same} names the packaged config")
     raise UserError(f"--config={name}: no such file or packaged config{_suggest(name, sorted(files) + sorted(names))}")
 
 

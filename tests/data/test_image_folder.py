@@ -104,7 +104,13 @@ def test_a_folder_without_readable_images_is_refused(tmp_path):
         image_folder(dir=str(tmp_path), image_size=4)
 
 
-@pytest.mark.parametrize("dir", ["", "/nowhere/at/all"])
-def test_a_missing_folder_is_refused(dir):
-    with pytest.raises(UserError, match="not a folder or zip file"):
+@pytest.mark.parametrize(
+    ("dir", "message"),
+    [
+        ("", "--config.data.dir is missing: expected a folder or zip file"),
+        ("/nowhere/at/all", "--config.data.dir=/nowhere/at/all: not a folder or zip file"),
+    ],
+)
+def test_a_missing_folder_is_refused(dir, message):
+    with pytest.raises(UserError, match=f"^{message}"):
         image_folder(dir=dir, image_size=4)

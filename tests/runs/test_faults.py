@@ -72,7 +72,7 @@ def test_another_seed_checkpoint_or_sampler_has_a_directory_of_its_own(digits, t
     assert earlier == digits / "samples" / "2" and not np.array_equal(images(earlier), images(base))
     with pytest.raises(UserError, match="holds samples of another seed, sampler or checkpoint; choose another"):
         sample(finished("digits", *RANDOM), digits, SampleRequest(seed=5, output=base), quiet)
-    with pytest.raises(UserError, match=r"no checkpoint of step 3; there are \[2, 4\]"):
+    with pytest.raises(UserError, match=r"--checkpoint=3: no checkpoint of this step in .*; there are 2, 4"):
         sample(finished("digits", *RANDOM), digits, SampleRequest(checkpoint=3), quiet)
     assert {path: data for path, data in contents(base).items() if other not in path.parents} == before
 
@@ -236,7 +236,7 @@ def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch, caplog):
     later = min(read_metrics(tmp_path / "metrics.jsonl")[4:], key=lambda row: row["loss"])["step"]
     assert [int(path.name) for path in (tmp_path / "best").iterdir()] == [later]
     shutil.rmtree(tmp_path / "best")
-    with pytest.raises(UserError, match=r"keeps no best checkpoint; train with --config\.checkpoint\.keep_best=True"):
+    with pytest.raises(UserError, match=r"^--checkpoint=best: .* keeps no best checkpoint; train with --config\.checkpoint\.keep_best=True"):
         sample(finished("digits", *losses), tmp_path, request, quiet)
 
 

@@ -88,7 +88,7 @@ def test_microbatches_add_up_to_the_batch(parts, x64):
 
 @pytest.mark.parametrize("options", [dict(steps=3), dict(microbatches=2)])
 def test_no_convolution_in_a_loop_on_a_cpu(options):
-    """Its gradient would be 70 times slower there."""
+    """Its gradient would be many times slower there (benchmarks/conv_in_scan.py)."""
 
     def conv_loss(params, keys, x0):
         out = jax.lax.conv_general_dilated(x0, params["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

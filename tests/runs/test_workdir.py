@@ -12,7 +12,7 @@ from score_sde_jax.runs import workdir
 @pytest.mark.parametrize(
     ("assignment", "difference"),
     [
-        ("model.width=16", "model.width=8, these settings have 16"),
+        ("model.width=16", "model.width=3, these settings have 16"),
         ("sde.sigma_max=3", "sde.sigma_max=2.0, these settings have 3.0"),
         ("data.dequantize=true", "data.dequantize=False, these settings have True"),
         ("parameterization.center=0.25", "parameterization.center=0.5, these settings have 0.25"),

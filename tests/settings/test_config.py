@@ -163,6 +163,29 @@ def test_files_without_a_config_are_refused(tmp_path):
         settings.load(str(tmp_path / "empty.py"))
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def get_config(): pass", "get_config failed (TypeError: "),
+        ("def get_config(name): return missing", "get_config failed (NameError: "),
+        ("def get_config(name): return {}", "get_config must return an ml_collections.ConfigDict, not dict"),
+        ("def get_config(name): pass", "get_config must return an ml_collections.ConfigDict, not NoneType"),
+    ],
+)
+def test_load_of_a_file_whose_function_fails_is_refused(tmp_path, body, message):
+    file = tmp_path / "mine.py"
+    file.write_text(body)
+    with pytest.raises(UserError) as raised:
+        settings.load(str(file))
+    assert str(raised.value).startswith(f"--config={file}: {message}")
+
+
+def test_load_of_a_missing_file_names_the_packaged_config_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--config=configs/digits\.py: no such file; --config=digits names"):
+        settings.load("configs/digits.py")
+
+
 @pytest.mark.parametrize("name", ["digits", "digits:debug", "ve/cifar10_ncsnpp_continuous"])
 def test_load_of_a_packaged_name_equals_load_of_its_file(tmp_path, monkeypatch, name):
     file, _, variant = name.partition(":")

@@ -157,5 +157,5 @@ def test_labels_without_those_in_the_data_are_refused(tmp_path, assignments, par
 
 def test_a_network_without_labels_needs_a_classifier(tmp_path):
     train(finished("digits", *FEW), tmp_path, quiet)
-    with pytest.raises(UserError, match=r"^--config\.task\.classifier=None: the network knows no labels"):
+    with pytest.raises(UserError, match=r"^--config\.task\.name=class_conditional: the network has no labels"):
         sample(finished("digits", *FEW, "task.name=class_conditional"), tmp_path, SampleRequest(), quiet)

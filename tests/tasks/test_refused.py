@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
         (["task.name=inpainting", "task.source=TMP/empty"], "no image in this folder"),
         (["task.name=colorization"], "config.task.name=colorization: needs images of 3 channels, not 1"),
         (["task.name=super_resolution", "task.factor=3"], "config.task.factor=3: must be >= 2 and divide"),
-        (["task.name=class_conditional"], "--config.task.classifier=None: the network knows no labels"),
+        (["task.name=class_conditional"], "--config.task.name=class_conditional: the network has no labels"),
         (["task.name=class_conditional", "task.classifier=TMP/nothing"], "nothing: no run there; train one"),
         (["task.name=class_conditional", "task.classifier=DIGITS"], "not a classifier, but a run of loss.name="),
         (
