@@ -1,11 +1,12 @@
 """What every test shares: JAX on the CPU, no silent rank promotion, annotations checked as the code runs.
 
-Options: --slow-part=K/N selects part K of N of the slow tests.
+Options: --slow-part=K/N selects part K of N of the slow tests; --slow-seconds=S skips those that would start later.
 """
 
 import functools
 import os
 import pathlib
+import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -33,6 +34,17 @@ DEAREST = ("runs/test_train.py", "runs/test_build.py", "samplers/test_pairs.py",
 
 def pytest_addoption(parser):
     parser.addoption("--slow-part", metavar="K/N", help="with -m slow: only part K (0 to N - 1) of N")
+    parser.addoption("--slow-seconds", metavar="S", type=float, help="with -m slow: start no test after S seconds")
+
+
+STARTED = time.monotonic()
+
+
+def pytest_runtest_setup(item):
+    """Skip a slow test for which the time that is left does not suffice."""
+    limit = item.config.getoption("--slow-seconds")
+    if limit is not None and time.monotonic() - STARTED > limit:
+        pytest.skip(f"{limit:.0f} seconds are over")
 
 
 def pytest_collection_modifyitems(config, items):
