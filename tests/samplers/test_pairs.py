@@ -22,6 +22,7 @@ OPTIONS = {
 PAIRS = [pair for pair in itertools.product(PREDICTORS, CORRECTORS) if pair != ("none", "none")]
 ORDERS = {"corrector_predictor": 1, "predictor_corrector": -1}
 NUM_STEPS, SHAPE = 60, (64, 8, 8, 1)
+SPLIT = jax.jit(prng.split, static_argnums=1)
 
 
 @functools.cache
@@ -30,6 +31,20 @@ def compiled(kind: str, name: str, **more: int) -> Step:
     sde = DIFFUSIONS[kind]
     step = (PREDICTORS | CORRECTORS)[name](sde, SKEWED.noise_fn(sde), **OPTIONS.get(name, {}), **more)
     return Step(jax.jit(step.call_with_nfe), nfe=None)
+
+
+@functools.cache
+def start(kind: str) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+    """Prior samples, times, and the keys of each step."""
+    keys = prng.per_image(jax.random.key(11), jnp.arange(SHAPE[0]))
+    times = list(GRIDS["uniform"](DIFFUSIONS[kind], num_steps=NUM_STEPS))
+    return DIFFUSIONS[kind].prior(keys, jnp.zeros(SHAPE)), times, [prng.fold_in(keys, i) for i in range(1, len(times))]
+
+
+@pytest.fixture(autouse=True)
+def compiled_keys(monkeypatch):
+    """Keys of the steps of a chain, by one compiled program: outside of `jit`, each call would trace it again."""
+    monkeypatch.setattr(prng, "split", SPLIT)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -42,9 +57,7 @@ def test_pair_recovers_a_skewed_mixture(kind, predictor, corrector, order):
     repeats = {} if corrector == "none" else {"num_steps": 24 if predictor == "none" else 1}
     steps = compiled(kind, corrector, **repeats), compiled(kind, predictor)
     step = chain(*steps[:: ORDERS[order]])
-    keys = prng.per_image(jax.random.key(11), jnp.arange(SHAPE[0]))
-    x = sde.prior(keys, jnp.zeros(SHAPE))
-    times = GRIDS["uniform"](sde, num_steps=NUM_STEPS)
-    for i, (t, s) in enumerate(itertools.pairwise(times)):
-        x = step(prng.fold_in(keys, i + 1), x, t, s)
+    x, times, keys = start(kind)
+    for key, (t, s) in zip(keys, itertools.pairwise(times), strict=True):
+        x = step(key, x, t, s)
     assert_moments(denoise(sde, SKEWED.noise_fn(sde), x, times[-1]), SKEWED, bias=0.06)
