@@ -1,6 +1,6 @@
 """The debug variant of every config, with its own network, on made-up data: train, resume, sample, sample more.
 
-`op_by_op` runs one config of each method without compiling a whole program. `pytest -m slow` runs the others too, and
+`op_by_op` runs one config of each network without compiling a whole program. `pytest -m slow` runs the others too, and
 compiles all of them.
 """
 
@@ -63,27 +63,13 @@ ONE_OF_EACH_NETWORK = list({loaded(name).model.name: name for name in reversed(D
 COMPILED = [pytest.param((name, True), id=f"{name}-compiled", marks=pytest.mark.slow) for name in DRAWING]
 
 
-METHOD = (
-    *("model.name", "sde.name", "parameterization.name", "parameterization.condition.name", "loss.times.name"),
-    *("sampler.times.name", "sampler.predictor.name", "sampler.corrector.name"),
-)
-
-
-def same_method():
-    """Names of the configs that differ from an earlier one in numbers and data alone."""
-    methods, names = set(), set()
-    for name in DRAWING:
-        flat = settings.flatten(settings.plain(finished(name)))
-        method = tuple(flat.get(key) for key in METHOD)
-        names |= {name} if method in methods else set()
-        methods.add(method)
-    return names - set(ONE_OF_EACH_NETWORK)
+LONG_TO_COMPILE = {"ncsnv2_deeper", "ncsnv2_deepest"}
+DEFAULT = {name for name in ONE_OF_EACH_NETWORK if loaded(name).model.name not in LONG_TO_COMPILE}
 
 
 def op_by_op_or_compiled(names):
     """Runs of these configs operation by operation, and with -m slow compiled runs of all configs."""
-    slow = same_method()
-    marks = {name: [pytest.mark.slow] if name in slow else [] for name in names}
+    marks = {name: [] if name in DEFAULT else [pytest.mark.slow] for name in names}
     return [pytest.param((name, False), id=name, marks=marks[name]) for name in names] + COMPILED
 
 
