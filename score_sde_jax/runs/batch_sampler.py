@@ -153,9 +153,7 @@ def _leave_pictures(
     The grid is written last, so a call that is killed before the end leaves none, and the next one draws all pictures.
     """
     grid = samples.directory / GRID
-    if len(samples) == num_saved and (
-        not num_saved or (grid.exists() and samples.record["num_images"] == num_saved)
-    ):
+    if len(samples) == num_saved and (not num_saved or (grid.exists() and samples.record["num_images"] == num_saved)):
         return
     score = None if sampler.are_images else _score(sampler, params)
     if not is_first():

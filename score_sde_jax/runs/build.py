@@ -43,8 +43,8 @@ def task(settings: Settings, image_shape: tuple[int, ...]) -> Task:
     """Return the task of section `task`; UserError if it does not fit images of this shape."""
     if settings.task.name == "class_conditional" and not (settings.task.classifier or known_classes(settings)):
         raise UserError(
-            "--config.task.name=class_conditional: the network has no labels (model.num_classes); give the workdir of a "
-            "trained classifier by --config.task.classifier=DIR"
+            "--config.task.name=class_conditional: the network has no labels (model.num_classes); give the workdir of "
+            "a trained classifier by --config.task.classifier=DIR"
         )
     selected = settings.task()
     selected.check(image_shape)

@@ -190,7 +190,9 @@ class _Run:
         about = {"config": plain(self.settings)}
         self.checkpoints = Checkpoints(self.directory / "checkpoints", retention, about)
         if self.checkpoints.steps() != self.saved_steps:
-            raise UserError(f"--workdir={self.directory}: another run has written to it since this one started; start again")
+            raise UserError(
+                f"--workdir={self.directory}: another run has written to it since this one started; start again"
+            )
         if unreadable := [step for step in self.saved_steps if step > self.start]:
             self.checkpoints.quarantine(unreadable)
         self.best = Checkpoints(self.directory / "best", Retention(), about) if self.saving.keep_best else None

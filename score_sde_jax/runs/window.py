@@ -50,8 +50,8 @@ class Window:
     def report(self, max_skipped: int) -> dict[str, Any]:
         """Return means over the finite steps since the last report, and start a new window.
 
-        `level_loss` has the mean loss of each bin of noise levels, from the smallest to the largest noise, with None for
-        an empty bin.
+        `level_loss` has the mean loss of each bin of noise levels, from the smallest to the largest noise; None for an
+        empty bin.
         """
         metrics = self.require_finite(max_skipped)
         assert metrics is not None, "a report without a step"

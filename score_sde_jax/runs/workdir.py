@@ -111,7 +111,9 @@ def restore(workdir: Path, checkpoint: int | Literal["best"] | None, abstract: P
     folder = workdir / ("best" if checkpoint == "best" else "checkpoints")
     if not folder.is_dir():
         if checkpoint == "best":
-            raise UserError(f"--checkpoint=best: {workdir} keeps no best checkpoint; train with --config.checkpoint.keep_best=True")
+            raise UserError(
+                f"--checkpoint=best: {workdir} keeps no best checkpoint; train with --config.checkpoint.keep_best=True"
+            )
         raise _untrained(workdir)
     checkpoints = Checkpoints(folder)
     if isinstance(checkpoint, int):

@@ -236,7 +236,10 @@ def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch, caplog):
     later = min(read_metrics(tmp_path / "metrics.jsonl")[4:], key=lambda row: row["loss"])["step"]
     assert [int(path.name) for path in (tmp_path / "best").iterdir()] == [later]
     shutil.rmtree(tmp_path / "best")
-    with pytest.raises(UserError, match=r"^--checkpoint=best: .* keeps no best checkpoint; train with --config\.checkpoint\.keep_best=True"):
+    with pytest.raises(
+        UserError,
+        match=r"^--checkpoint=best: .* keeps no best checkpoint; train with --config\.checkpoint\.keep_best=True",
+    ):
         sample(finished("digits", *losses), tmp_path, request, quiet)
 
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from experiments import NAMES, finished, loaded
-from PIL import Image
 from op_by_op import Pickled, compiled_network, op_by_op
+from PIL import Image
 from run_files import contents, images
 from stand_ins import NETWORKS, STAND_INS, Conditional, Unconditional
 

@@ -167,7 +167,10 @@ def test_images_whose_solver_gives_up_are_named_and_left_out(asked):
 
 
 def test_a_checkpoint_is_chosen_as_for_sampling(asked):
-    for checkpoint, told in [(3, r"--checkpoint=3: no checkpoint of this step in .*; there are 1"), ("best", "keeps no best checkpoint")]:
+    for checkpoint, told in [
+        (3, r"--checkpoint=3: no checkpoint of this step in .*; there are 1"),
+        ("best", "keeps no best checkpoint"),
+    ]:
         with pytest.raises(UserError, match=told):
             asked(checkpoint=checkpoint)
     assert not (asked.workdir / "eval").exists()
