@@ -85,8 +85,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "endOffset", "\uffff"
             ):
                 continue
-            head, found, _ = name[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
-            if found:
+            head, separator, _ = name[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
+            if separator:
                 prefixes.add(prefix + head + delimiter)
             else:
                 items.append(self.store.describe(bucket, name))

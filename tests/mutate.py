@@ -76,10 +76,10 @@ def python(copy: pathlib.Path, cwd: pathlib.Path, *arguments: str) -> tuple[int,
 def import_error(copy: pathlib.Path) -> str | None:
     """Why not every module can be imported, or where they come from instead of the copy; None if all is well."""
     status, output = python(copy, copy.parent, "-c", IMPORT_ALL)
-    found = output.splitlines()[-2:]
-    if status == 0 and found == [str(copy / "main.py"), str(copy / PACKAGE / "__init__.py")]:
+    paths = output.splitlines()[-2:]
+    if status == 0 and paths == [str(copy / "main.py"), str(copy / PACKAGE / "__init__.py")]:
         return None
-    return f"import: {found[-1]}"
+    return f"import: {paths[-1]}"
 
 
 def tested(copy: pathlib.Path, tests: list[str]) -> tuple[str, str]:
@@ -89,10 +89,10 @@ def tested(copy: pathlib.Path, tests: list[str]) -> tuple[str, str]:
     if status == 0:
         return "survived", " ".join(tests) or "the whole suite"
     summary = output.rpartition("short test summary info")[2]
-    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", summary, re.MULTILINE)
-    if found and "::" in found[1]:
-        return "killed", f"by {found[1]}"
-    return "broken", f"collection: {found[1] if found else output.splitlines()[-1]}"
+    failure = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", summary, re.MULTILINE)
+    if failure and "::" in failure[1]:
+        return "killed", f"by {failure[1]}"
+    return "broken", f"collection: {failure[1] if failure else output.splitlines()[-1]}"
 
 
 def examined(copy: pathlib.Path, mutant: dict, whole: bool) -> tuple[str, str]:
@@ -124,13 +124,13 @@ def main() -> int:
     mutants, counts = read(asked.file), collections.Counter()
     if unknown := [name for name in asked.only or () if name not in mutants]:
         parser.error(f"no mutant {' or '.join(unknown)} in {asked.file}")
-    chosen = [mutants[name] for name in asked.only or mutants]
+    selected = [mutants[name] for name in asked.only or mutants]
     with tempfile.TemporaryDirectory() as folder:
         copies = queue.SimpleQueue[pathlib.Path]()
         for number in range(asked.jobs):
             copies.put(copy := pathlib.Path(folder).resolve() / str(number))
             copy_the_tree(copy)
-        tests = sorted({path for mutant in chosen for path in mutant["tests"]})
+        tests = sorted({path for mutant in selected for path in mutant["tests"]})
         if missing := [path for path in tests if not (copy / path.partition("::")[0]).exists()]:
             parser.exit(1, f"there are no {' and no '.join(missing)}\n")
         if not asked.unchecked:
@@ -148,7 +148,7 @@ def main() -> int:
             counts[mutant["kind"], verdict] += 1
 
         with concurrent.futures.ThreadPoolExecutor(asked.jobs) as threads:
-            list(threads.map(examine, chosen))
+            list(threads.map(examine, selected))
     print(f"\n{'':8}" + "".join(f"{verdict:>10}" for verdict in VERDICTS))
     for kind in sorted({kind for kind, _ in counts}):
         print(f"{kind:8}" + "".join(f"{counts[kind, verdict]:>10}" for verdict in VERDICTS))

@@ -194,12 +194,12 @@ def op_by_op():
             programs[key] = owner, Program(function)  # the owner stays alive, so that its id is not given again
         return programs[key][1]
 
-    def experiment(chosen, image_shape):
-        unread = UNREAD + (("train.steps",) if chosen.optimizer.decay == "constant" else ())
-        flat = settings.flatten(settings.plain(chosen))
+    def experiment(config, image_shape):
+        unread = UNREAD + (("train.steps",) if config.optimizer.decay == "constant" else ())
+        flat = settings.flatten(settings.plain(config))
         key = json.dumps([image_shape, *((key, value) for key, value in flat.items() if key not in unread)])
         if key not in experiments:
-            experiments[key] = make(chosen, image_shape)
+            experiments[key] = make(config, image_shape)
         return experiments[key]
 
     def init(self, function, *args):

@@ -173,7 +173,7 @@ class Parameterization:
         coefficients: preconditioning (sde, t) -> `Coefficients`.
         condition: noise-level condition (sde, t) -> number, or None.
         center: pixel value that is 0 in the input of the network.
-        input_scale: factor of the centered input, beside c_in.
+        input_scale: factor of the centered input, in addition to c_in.
     """
 
     coefficients: Callable[[SDE, Time], Coefficients]

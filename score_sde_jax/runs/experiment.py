@@ -36,7 +36,7 @@ class Experiment:
         parameterization: preconditioning and noise-level conditioning of the network.
         loss_fn: function (params, keys, batch as stored) to the training loss of each example.
         held_out_loss: function (params, keys, batch of x_0[, times]) to the loss of each example without dropout.
-        noise_level: function (keys) to the noise level of each example in training, from 0 to 1.
+        normalized_log_nsr: function (keys) to the noise of each training example, from 0 at t_min to 1 at t_max.
         pixels: map between stored values and x_0.
         optimizer: gradient transformation.
         schedule: learning rate as a function of the step.
@@ -44,7 +44,7 @@ class Experiment:
         image_shape: shape of one image.
         steps: pure function (state, batches, key[, replica]) to (state, metrics), one step per batch.
         averages: names of the averages of the parameters other than the EMA.
-        relative_step_size: Langevin step size in units of sigma^2; None if there is none.
+        langevin_step_size: Langevin step size in units of sigma^2; None if there is none.
         num_classes: classes that the network is conditioned on; 0 for none.
         task: sampling task.
         classifier: experiment of the classifier whose gradient guides the sampler; None for none.

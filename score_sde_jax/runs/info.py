@@ -89,7 +89,7 @@ def _say_cost(experiment: Experiment, state: PyTree, options: Train, say: Say) -
     say(f"FLOPs per training image: {cost.flops / batch:.4g} ({what})")
     activations = cost.residual_bytes
     held = bytes_per_device(state, 1, False)
-    # the gradient lives beside the state while the optimizer runs
+    # the optimizer holds the gradient and the state at the same time
     gradient = bytes_per_device(state.params, 1, False)
     say(
         f"memory per device, {batch} images at once on each of {devices}: state {held / MIB:,.0f} MiB, "

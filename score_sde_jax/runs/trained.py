@@ -53,7 +53,7 @@ def load_run(directory: Path | str, checkpoint: int | Literal["best"] | None = N
     folder = workdir.locate(str(directory))
     settings = workdir.saved_settings(folder)
     if settings is None:
-        raise UserError(f"--workdir={directory}: holds no run; train first, with --mode=train")
+        raise UserError(f"directory={str(directory)!r}: holds no run; train first, with --mode=train")
     if average not in (names := (EMA, *settings.train.averages)):
         raise UserError(f"average={average!r}: must be one of {', '.join(names)}")
     settings, image_shape = workdir.adopt_run(folder, settings)

@@ -61,11 +61,11 @@ def test_train_sample_eval_and_info(tmp_path):
 def test_memory_comes_in_large_pages_unless_the_user_has_other_wishes(tmp_path, monkeypatch, given):
     """In the environment that the process began with, which is the one that the C library reads."""
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    told = tmp_path / "told"
-    (tmp_path / "tells.py").write_text(f"import shutil\nshutil.copy('/proc/self/environ', {str(told)!r})\n")
+    environ = tmp_path / "environ"
+    (tmp_path / "tells.py").write_text(f"import shutil\nshutil.copy('/proc/self/environ', {str(environ)!r})\n")
     ended = main(f"--config={tmp_path / 'tells.py'}", **({"GLIBC_TUNABLES": given} if given else {}))
     assert ended.returncode == 2 and "the file defines no get_config" in ended.stderr
-    began_with = dict(line.split("=", 1) for line in told.read_text().split("\0") if line)
+    began_with = dict(line.split("=", 1) for line in environ.read_text().split("\0") if line)
     assert began_with["GLIBC_TUNABLES"] == (given or "glibc.malloc.hugetlb=1")
 
 
@@ -180,13 +180,13 @@ def test_ctrl_c_is_told_in_one_line(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "status", "message"),
     [
         (RunError("the disk is full"), 1, "error: the disk is full\n"),
         (StoppedError("stopped after step 3", signal.SIGTERM), 143, "stopped after step 3\n"),
     ],
 )
-def test_faults_and_signals_have_a_status_of_their_own(run, monkeypatch, error, status, told):
+def test_faults_and_signals_have_a_status_of_their_own(run, monkeypatch, error, status, message):
     import score_sde_jax.runs.train
 
     def ended(*_):
@@ -195,7 +195,7 @@ def test_faults_and_signals_have_a_status_of_their_own(run, monkeypatch, error, 
     monkeypatch.setattr(os, "_exit", sys.exit)  # a fault ends the process at once, and the test with it
     monkeypatch.setattr(score_sde_jax.runs.train, "train", ended)
     code, err, _ = run(DIGITS_HERE)
-    assert code == status and err == told
+    assert code == status and err == message
 
 
 def test_a_batch_that_the_devices_cannot_share(tmp_path):

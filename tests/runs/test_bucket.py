@@ -94,10 +94,10 @@ def test_run_in_a_bucket_equals_one_on_a_disk(store, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["disk"]  # nothing of the bucket is on this disk
 
 
-def leaves_of(run, chosen, step):
+def leaves_of(run, config, step):
     import jax
 
-    return jax.tree.leaves(restored(run, chosen, step))
+    return jax.tree.leaves(restored(run, config, step))
 
 
 def test_locate_without_the_package_of_buckets_names_it(monkeypatch):

@@ -19,8 +19,8 @@ from score_sde_jax.runs.experiment import training_cost
 
 def test_the_loss_of_a_config_is_denoising_score_matching_over_its_ladder():
     """1/2 sigma^2 |s(x + sigma eps) + eps / sigma|^2, with the score s = f / sigma of the scaled_score networks."""
-    chosen = finished("toy", "parameterization.name=scaled_score", "loss.reduction=half_sum", "loss.times.num_levels=3")
-    experiment = build.experiment(chosen, (2,))
+    config = finished("toy", "parameterization.name=scaled_score", "loss.reduction=half_sum", "loss.times.num_levels=3")
+    experiment = build.experiment(config, (2,))
     params = jax.jit(experiment.init)(jax.random.key(1)).params
     x0 = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (64, 2)), jnp.float32)
     keys = prng.per_image(jax.random.key(5), jnp.arange(64))
@@ -32,8 +32,10 @@ def test_the_loss_of_a_config_is_denoising_score_matching_over_its_ladder():
     for sigma in sigmas:  # of every image one of the ladder's levels has been drawn, with one of its keys' noises
         for eps in noises:
             x = np.asarray(x0) + sigma * eps
-            told = jnp.full((64,), np.log(sigma), jnp.float32)
-            f = np.asarray(experiment.network.apply(params, jnp.asarray(x, jnp.float32), Condition(told), train=True))
+            condition = jnp.full((64,), np.log(sigma), jnp.float32)
+            f = np.asarray(
+                experiment.network.apply(params, jnp.asarray(x, jnp.float32), Condition(condition), train=True)
+            )
             score = f / sigma
             candidates.append(0.5 * sigma**2 * np.sum((score + eps / sigma) ** 2, axis=1))
     off = np.abs(np.array(candidates) - losses) / losses
@@ -117,10 +119,10 @@ def test_a_length_that_calls_of_several_steps_do_not_divide(key):
 
 
 def test_levels_that_differ_are_refused():
-    chosen = loaded("cifar10_ncsn")
-    chosen.loss.times = dict(name="ladder", num_levels=7)  # no longer the shared number
+    config = loaded("cifar10_ncsn")
+    config.loss.times = dict(name="ladder", num_levels=7)  # no longer the shared number
     with pytest.raises(UserError, match=r"model\.num_levels=10, .*loss\.times\.num_levels=7.*must be equal"):
-        settings.from_config(chosen, [])
+        settings.from_config(config, [])
 
 
 @pytest.mark.parametrize(
@@ -148,8 +150,8 @@ def test_values_out_of_range(assignment, part):
 
 @pytest.mark.parametrize("t_min", ["0.0", "1e-6", "1.0", "-1.0"])
 def test_a_time_to_evaluate_from_that_the_sde_does_not_have(t_min):
-    told = rf"^--config\.eval\.t_min={float(t_min)}: must be >= sde\.t_min=1e-05 and < sde\.t_max=1\.0$"
-    with pytest.raises(UserError, match=told):
+    message = rf"^--config\.eval\.t_min={float(t_min)}: must be >= sde\.t_min=1e-05 and < sde\.t_max=1\.0$"
+    with pytest.raises(UserError, match=message):
         finished("digits", "sde.name=vp", f"eval.t_min={t_min}")
     finished("digits", "sde.name=vp", "eval.t_min=1e-5")
 
@@ -224,8 +226,8 @@ def test_bfloat16_computes_nearly_the_same_with_float32_parameters():
 @pytest.mark.parametrize(("change", "tolerance"), [("train.rematerialize=true", 1e-4), ("model.dtype=bfloat16", 0.1)])
 def test_the_same_for_refinenets(name, change, tolerance):
     def gradient(*assignments):
-        chosen = finished(name, *assignments)
-        experiment = build.experiment(chosen, (16, 16, 3))
+        config = finished(name, *assignments)
+        experiment = build.experiment(config, (16, 16, 3))
         params = jax.jit(experiment.init_params)(jax.random.key(0))
         keys = prng.per_image(jax.random.key(1), jnp.arange(4))
         x0 = jax.random.randint(jax.random.key(2), (4, 16, 16, 3), 0, 256)

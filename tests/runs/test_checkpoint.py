@@ -119,8 +119,8 @@ def test_a_training_state_comes_back_bit_for_bit(tmp_path):
     checkpoints.close()
     back = Checkpoints(tmp_path / "checkpoints").restore(7, parallel.abstract(make_state, jax.random.key(0)))
     assert jax.tree.structure(back) == jax.tree.structure(state)
-    for found, saved in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
-        assert found.dtype == saved.dtype and np.asarray(found).tobytes() == np.asarray(saved).tobytes()
+    for actual, saved in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
+        assert actual.dtype == saved.dtype and np.asarray(actual).tobytes() == np.asarray(saved).tobytes()
     assert int(back.step) == 7
 
 
@@ -152,7 +152,7 @@ def test_the_checksum_changes_with_any_bit(dtype):
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "messages"),
     [
         (lambda key: make(key) | {"w": jnp.zeros((64, 34))}, r"w is \(64, 33\) float32 there, \(64, 34\) float32 here"),
         (lambda key: make(key) | {"w": jnp.zeros((64, 33), jnp.int8)}, r"w is .* float32 there, \(64, 33\) int8 here"),
@@ -160,13 +160,13 @@ def test_the_checksum_changes_with_any_bit(dtype):
         (lambda key: {"w": make(key)["w"]}, r"step is \(\) int32 there, nothing here"),
     ],
 )
-def test_another_model_is_refused_by_its_first_difference(saved, other, told, monkeypatch):
+def test_another_model_is_refused_by_its_first_difference(saved, other, messages, monkeypatch):
     for restore in (lambda c, a: c.restore(3, a), lambda c, a: c.restore_latest(a)):
-        with pytest.raises(UserError, match=rf"checkpoints/3 holds another model: {told}$") as raised:
+        with pytest.raises(UserError, match=rf"checkpoints/3 holds another model: {messages}$") as raised:
             restore(Checkpoints(saved), Jit().abstract(other, jax.random.key(0)))
         assert not isinstance(raised.value, module.DamagedError)
     monkeypatch.setattr(module, "__version__", "9.9")
-    with pytest.raises(UserError, match=rf"{told}; written by version .*, this is 9\.9$"):
+    with pytest.raises(UserError, match=rf"{messages}; written by version .*, this is 9\.9$"):
         Checkpoints(saved).restore(3, Jit().abstract(other, jax.random.key(0)))
 
 
@@ -267,9 +267,9 @@ def test_damage_to_any_one_file_costs_no_more_than_its_checkpoint(saved):
 
 
 def test_a_callback_that_comes_too_late_is_not_told(monkeypatch):
-    told = []
-    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
+    messages = []
+    monkeypatch.setattr(sys, "__unraisablehook__", messages.append)
     late, other = (SimpleNamespace(exc_value=RuntimeError(line)) for line in ("Event loop is closed", "No such key"))
     for unraisable in (late, other):
         module._unless_late(unraisable)
-    assert told == [other]
+    assert messages == [other]

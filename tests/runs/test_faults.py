@@ -58,8 +58,8 @@ def test_a_run_that_was_stopped_equals_one_that_was_not(digits, tmp_path):
 @pytest.mark.parametrize("batch_size", [3, 8])
 def test_image_i_depends_on_seed_and_i_alone(digits, tmp_path, batch_size):
     whole = images(digits / "samples" / "4").astype(int)
-    chosen = finished("digits", *RANDOM, f"sampler.batch_size={batch_size}", "sampler.num_frames=1")
-    again = images(sample(chosen, digits, SampleRequest(output=tmp_path / "again"), quiet)).astype(int)
+    config = finished("digits", *RANDOM, f"sampler.batch_size={batch_size}", "sampler.num_frames=1")
+    again = images(sample(config, digits, SampleRequest(output=tmp_path / "again"), quiet)).astype(int)
     assert np.abs(again - whole).max() <= 1
     assert len({image.tobytes() for image in whole}) == 8
 
@@ -79,13 +79,13 @@ def test_another_seed_checkpoint_or_sampler_has_a_directory_of_its_own(digits, t
 
 def test_another_model_or_data_is_refused_and_nothing_written(digits):
     before = contents(digits)
-    for assignment, told in [
+    for assignment, messages in [
         ("model.bottleneck=16", r"model\.bottleneck=8, these settings have 16"),
         ("data.split=all", r"data\.split=train, these settings have all"),
         ("sde.sigma_max=2.0", r"sde\.sigma_max=1\.0, these settings have 2\.0"),
     ]:
         for attempt in (train, lambda c, w, say: sample(c, w, SampleRequest(), say)):
-            with pytest.raises(UserError, match=rf"the saved run has {told}; use another --workdir"):
+            with pytest.raises(UserError, match=rf"the saved run has {messages}; use another --workdir"):
                 attempt(finished("digits", *RANDOM, assignment), digits, quiet)
     with pytest.raises(UserError, match=r"batch_size=0"):
         train(finished("digits", *RANDOM, "train.batch_size=0"), digits, quiet)
@@ -164,13 +164,13 @@ def test_updates_that_are_not_finite_are_left_out_up_to_a_number(tmp_path, monke
 
 def test_a_resume_in_the_middle_of_a_report_reports_the_same(tmp_path):
     """Steps 1 to 4 in one report: the mean over all of them, wherever the run was stopped."""
-    chosen = [*RANDOM, "train.log_every=4", "checkpoint.every=1", "checkpoint.keep=5"]
-    train(finished("digits", *chosen), tmp_path / "whole", quiet)
+    config = [*RANDOM, "train.log_every=4", "checkpoint.every=1", "checkpoint.keep=5"]
+    train(finished("digits", *config), tmp_path / "whole", quiet)
     for start in (1, 3):
         stopped = tmp_path / str(start)
         (stopped / "checkpoints").mkdir(parents=True)
         shutil.copytree(tmp_path / "whole" / "checkpoints" / str(start), stopped / "checkpoints" / str(start))
-        train(finished("digits", *chosen), stopped, quiet)
+        train(finished("digits", *config), stopped, quiet)
         whole, again = (read_metrics(workdir / "metrics.jsonl") for workdir in (tmp_path / "whole", stopped))
         assert [timeless(row) for row in again] == [timeless(row) for row in whole] and whole[0]["step"] == 4
 
@@ -284,9 +284,9 @@ def test_a_device_that_is_lost(digits, tmp_path, monkeypatch):
 def test_data_that_differ_from_the_config(tmp_path, assignments, part):
     path = tmp_path / "data.npz"
     np.savez(path, images=np.zeros((20, 8, 8, 1), np.uint8))
-    chosen = finished("digits", "data.name=npz", f"data.dir={path}", *assignments)
+    config = finished("digits", "data.name=npz", f"data.dir={path}", *assignments)
     with pytest.raises(UserError, match=part):
-        train(chosen, tmp_path / "run", quiet)
+        train(config, tmp_path / "run", quiet)
     assert not (tmp_path / "run").exists()
 
 

@@ -35,13 +35,16 @@ def test_info_needs_no_data(name, costs, tmp_path, monkeypatch):
     if not costs:  # tracing the gradient of a RefineNet takes half a minute
         monkeypatch.setattr(drivers_info, "training_cost", lambda *_: GradientCost(flops=0.0, residual_bytes=0))
     lines = []
-    chosen = finished(name, variant="")
-    info(chosen, tmp_path / "run", lines.append)
+    config = finished(name, variant="")
+    info(config, tmp_path / "run", lines.append)
     assert f"parameters: {PARAMETERS[name]}" in lines
-    evaluations = chosen.sampler.times.num_levels * chosen.sampler.corrector.num_steps + chosen.sampler.denoise
+    evaluations = config.sampler.times.num_levels * config.sampler.corrector.num_steps + config.sampler.denoise
     assert f"network evaluations per image (NFE): {evaluations}" in lines
-    size, channels = chosen.data.get("image_size") or SIZES[chosen.data.name], 1 if chosen.data.name == "mnist" else 3
-    assert lines[0].startswith(f"data: {chosen.data.name} of shape ({size}, {size}, {channels}), ")
+    size, channels = (
+        config.data.get("image_size") or SIZES[config.data.name],
+        1 if config.data.name == "mnist" else 3,
+    )
+    assert lines[0].startswith(f"data: {config.data.name} of shape ({size}, {size}, {channels}), ")
     assert not (tmp_path / "run").exists()
 
 
@@ -65,26 +68,26 @@ def test_info_of_a_network_counted_by_hand(tmp_path, monkeypatch):
 def test_memory_is_that_of_a_microbatch_on_each_device(tmp_path):
     """State: parameters, their average, two moments and three counters; activations in proportion to the images."""
     small = "model.name=mlp", "model.width=256", "model.depth=2", "train.batch_size=4096"
-    found = []
+    actual = []
     for microbatches in (1, 2, 4):
         lines = []
         info(finished("digits", *small, f"train.microbatches={microbatches}"), tmp_path, lines.append)
         (line,) = [line for line in lines if line.startswith("memory per device")]
-        found.append([int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:images|MiB)", line)])
+        actual.append([int(number.replace(",", "")) for number in re.findall(r"([\d,]+) (?:images|MiB)", line)])
     count = (64 + 64 + 1) * 256 + 2 * 257 * 256 + 257 * 64
-    for microbatches, (images, state, gradient, activations, total) in zip((1, 2, 4), found, strict=True):
+    for microbatches, (images, state, gradient, activations, total) in zip((1, 2, 4), actual, strict=True):
         assert images == 4096 / microbatches
         assert (state, gradient) == (round((4 * 4 * count + 12) / 2**20), round(4 * count / 2**20))
         assert abs(total - state - gradient - activations) <= 2
-        assert activations == pytest.approx(found[0][3] / microbatches, rel=0.1) and activations >= 5
+        assert activations == pytest.approx(actual[0][3] / microbatches, rel=0.1) and activations >= 5
 
 
 def test_info_of_a_run_has_the_shape_of_its_images_without_its_data(tmp_path):
     """An npz file says itself how large its images are; the config.json of a run keeps it."""
-    chosen = finished("digits", "data.name=npz", f"data.dir={tmp_path / 'moved.npz'}", "model.name=mlp")
+    config = finished("digits", "data.name=npz", f"data.dir={tmp_path / 'moved.npz'}", "model.name=mlp")
     with pytest.raises(UserError, match=r"moved\.npz"):
-        info(chosen, tmp_path, [].append)
-    workdir.record(tmp_path, chosen, (8, 8, 1))
+        info(config, tmp_path, [].append)
+    workdir.record(tmp_path, config, (8, 8, 1))
     lines = []
-    info(chosen, tmp_path, lines.append)
+    info(config, tmp_path, lines.append)
     assert lines[0].startswith("data: npz of shape (8, 8, 1), ") and any("parameters: " in line for line in lines)

@@ -59,11 +59,11 @@ def test_loggers_of_a_resumed_run_have_the_numbers_and_grids_of_their_steps(tmp_
     local.mkdir()
     for name, value in {"MODE": "offline", "DIR": str(local), "SILENT": "true"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    chosen = ["train.preview_every=1", "train.tensorboard=true", "train.wandb=true", "sampler.num_images=5"]
+    overrides = ["train.preview_every=1", "train.tensorboard=true", "train.wandb=true", "sampler.num_images=5"]
     try:
-        train(finished("digits", *chosen, "train.steps=2"), workdir, [].append)
+        train(finished("digits", *overrides, "train.steps=2"), workdir, [].append)
         time.sleep(1.1)  # Weights & Biases names a folder by its second
-        train(finished("digits", *chosen, "train.steps=3"), workdir, [].append)
+        train(finished("digits", *overrides, "train.steps=3"), workdir, [].append)
     finally:
         wandb.teardown()
 

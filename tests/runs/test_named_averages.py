@@ -45,8 +45,8 @@ def test_every_average_has_the_decay_of_its_name():
         params -= number
         want = {name: ({"ema": 0.5} | decays)[name] * old for name, old in want.items()}
         want = {name: value + (1 - ({"ema": 0.5} | decays)[name]) * params for name, value in want.items()}
-    found = {"ema": state.ema_params, **state.averages}
-    assert {name: float(value) for name, value in found.items()} == pytest.approx(want)
+    actual = {"ema": state.ema_params, **state.averages}
+    assert {name: float(value) for name, value in actual.items()} == pytest.approx(want)
 
 
 def test_samples_and_measures_are_those_of_the_average_that_is_asked_for(run):
@@ -54,10 +54,10 @@ def test_samples_and_measures_are_those_of_the_average_that_is_asked_for(run):
     jax.tree.map(np.testing.assert_array_equal, state.averages["raw"], state.params)
     drawn, losses = {}, {}
     for name in ("ema", "slow", "raw"):
-        chosen = finished("digits", *TWO, f"sampler.average={name}", f"eval.average={name}", "eval.num_images=8")
-        output = sample(chosen, run, SampleRequest(), quiet)
+        config = finished("digits", *TWO, f"sampler.average={name}", f"eval.average={name}", "eval.num_images=8")
+        output = sample(config, run, SampleRequest(), quiet)
         drawn[name] = images(output)
-        losses[name] = (evaluate(chosen, run, say=quiet) / "loss.jsonl").read_text()
+        losses[name] = (evaluate(config, run, say=quiet) / "loss.jsonl").read_text()
         assert (output == run / "samples" / "4") == (name == "ema")  # as older runs, whose record names no average
     assert len({array.tobytes() for array in drawn.values()}) == len(set(losses.values())) == 3
     # The same parameters under another name draw the same images.
@@ -97,7 +97,7 @@ def test_an_average_that_is_not_there(run, tmp_path):
         finished("digits", "train.averages.slow=1.5")
     with pytest.raises(UserError, match=r"^--config\.train\.averages\.ema: "):
         finished("digits", "train.averages.ema=0.5")
-    chosen = directories.saved_settings(run, ["train.averages.late=0.3", "sampler.average=late"])
+    config = directories.saved_settings(run, ["train.averages.late=0.3", "sampler.average=late"])
     with pytest.raises(UserError, match=r"has the averages ema, \w+, \w+, not late"):
-        sample(chosen, run, SampleRequest(output=tmp_path / "none"), quiet)
+        sample(config, run, SampleRequest(output=tmp_path / "none"), quiet)
     assert not (tmp_path / "none").exists()

@@ -14,10 +14,10 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 @pytest.mark.parametrize("name", ["digits", "digits_classes"])
 def test_op_by_op_run_equals_the_compiled_run(name, tmp_path):
-    chosen = finished(name, "train.steps=2", "train.preview_every=0")
-    train(chosen, tmp_path / "compiled", quiet)
+    config = finished(name, "train.steps=2", "train.preview_every=0")
+    train(config, tmp_path / "compiled", quiet)
     with op_by_op():
-        train(chosen, tmp_path / "op_by_op", quiet)
+        train(config, tmp_path / "op_by_op", quiet)
     compiled, alone = (read_metrics(tmp_path / kind / "metrics.jsonl") for kind in ("compiled", "op_by_op"))
     assert len(compiled) == 2
     for theirs, ours in zip(map(timeless, compiled), map(timeless, alone), strict=True):

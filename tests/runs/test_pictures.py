@@ -73,8 +73,8 @@ def test_a_gif_shows_every_frame_in_order_and_rests_on_the_last(tmp_path, num, e
         assert opened.info.get("loop", 0) == 0
         shown = [(np.asarray(f.convert("L")), f.info["duration"]) for f in ImageSequence.Iterator(opened)]
     assert len(shown) == num
-    for (found, _), gray in zip(shown, grays, strict=True):
-        np.testing.assert_array_equal(found, np.full((8, 8), gray))
+    for (actual, _), gray in zip(shown, grays, strict=True):
+        np.testing.assert_array_equal(actual, np.full((8, 8), gray))
     assert [duration for _, duration in shown] == [each] * (num - 1) + [2000]
 
 

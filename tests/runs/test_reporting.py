@@ -37,7 +37,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old"
     monkeypatch.undo()
     write_atomically(path, b"new")
-    assert path.read_bytes() == b"new" and [found.name for found in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"new" and [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 def test_speed_leaves_out_what_is_excluded(monkeypatch):
@@ -76,10 +76,10 @@ def test_no_metrics_yet(tmp_path):
 @pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
 def test_check_loggers_without_the_package_names_it(tmp_path, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    chosen = dict(tensorboard=False, wandb=False)
-    check_loggers(tmp_path, **chosen)
+    loggers = dict(tensorboard=False, wandb=False)
+    check_loggers(tmp_path, **loggers)
     with pytest.raises(UserError, match=rf"^--config\.train\.{name}=True: needs pip install {package}$"):
-        check_loggers(tmp_path, **chosen | {name: True})
+        check_loggers(tmp_path, **loggers | {name: True})
 
 
 def test_a_stopwatch_splits_the_time(monkeypatch):

@@ -164,14 +164,14 @@ def test_more_images_go_on_where_it_stopped(finished_run):
     assert sample(finished(name, *again), workdir, request, lines.append) == last
     more = images(last)
     np.testing.assert_array_equal(more[:8], first)
-    told = "\n".join(lines)
+    printed = "\n".join(lines)
     assert (
         len({image.tobytes() for image in more}) == 11
-        and f"images 8 to 10 of seed {loaded(name).seed}" in told
-        and "repeat: python main.py" in told
+        and f"images 8 to 10 of seed {loaded(name).seed}" in printed
+        and "repeat: python main.py" in printed
     )
     evaluations = build.experiment(_adopted(workdir, name, overrides), more.shape[1:]).sampler.nfe()
-    assert f"NFE per image: {evaluations:,.1f}" in told
+    assert f"NFE per image: {evaluations:,.1f}" in printed
     for i, image in enumerate(more if name != "toy" else ()):
         with Image.open(last / "images" / f"{i:06d}.png") as opened:
             np.testing.assert_array_equal(np.asarray(opened).reshape(image.shape), image)
@@ -190,8 +190,8 @@ def test_automatic_choices_are_said_saved_and_kept(tmp_path, folder, monkeypatch
     said, lines = [], []
     info(finished("image_folder", *overrides), tmp_path / "none", said.append)
     train(finished("image_folder", *overrides), tmp_path / "run", lines.append)
-    chosen = [line for line in lines if "technique" in line]
-    assert chosen == [line for line in said if "technique" in line] and len(chosen) == 3
+    technique_lines = [line for line in lines if "technique" in line]
+    assert technique_lines == [line for line in said if "technique" in line] and len(technique_lines) == 3
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())
     levels = resolved["loss"]["times"]["num_levels"]
     assert resolved["sampler"]["times"]["num_levels"] == levels > 2
@@ -200,7 +200,7 @@ def test_automatic_choices_are_said_saved_and_kept(tmp_path, folder, monkeypatch
         ("loss.times.num_levels, sampler.times.num_levels", levels),
         ("sampler.corrector.step_size", resolved["sampler"]["corrector"]["step_size"]),
     ]:
-        assert any(line.startswith(f"{key} = {value} ") for line in chosen), (key, chosen)
+        assert any(line.startswith(f"{key} = {value} ") for line in technique_lines), (key, technique_lines)
     Image.new("RGB", (9, 9), "white").save(folder / "new.png")  # other data would choose otherwise
     Image.new("RGB", (9, 9), "black").save(folder / "newer.png")
     try:
@@ -219,6 +219,6 @@ def test_the_stand_ins_take_the_arguments_of_what_they_stand_for():
     for name, network in STAND_INS.items():
         assert set(arguments(network)) - {"dtype"} == set(arguments(NETWORKS[name])) - {"dtype"}
     x = jnp.zeros((2, 4, 4, 3))
-    for network, told in ((Conditional(8, 3), jnp.zeros(2, jnp.int32)), (Unconditional(8), None)):
-        out, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x, Condition(told))
+    for network, noise in ((Conditional(8, 3), jnp.zeros(2, jnp.int32)), (Unconditional(8), None)):
+        out, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x, Condition(noise))
         assert out.shape == x.shape

@@ -44,7 +44,7 @@ def test_loaded_run_draws_the_images_of_the_command(workdir):
 
 
 def test_load_run_without_a_run_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match=f"--workdir={tmp_path}: holds no run; train first, with --mode=train"):
+    with pytest.raises(UserError, match=f"^directory='{tmp_path}': holds no run; train first, with --mode=train"):
         load_run(tmp_path)
 
 

@@ -21,7 +21,7 @@ OVERRIDES = {"ve": ["sde.sigma_min=0.05", "sde.sigma_max=4.0"], "vp": ["sde.name
 
 
 class Exact(nn.Module):
-    """E[eps | x_t] of data that are N(MEAN, STD^2) in every pixel; it is told t."""
+    """E[eps | x_t] of data that are N(MEAN, STD^2) in every pixel, conditioned on t."""
 
     kind: str = "vp"
 
@@ -35,8 +35,8 @@ class Exact(nn.Module):
 
 def finished(kind, *assignments, base="digits"):
     """A config of the exact network, which one step at rate 0 does not change."""
-    chosen = loaded(base, ":debug")
-    del chosen.sampler
+    config = loaded(base, ":debug")
+    del config.sampler
     known = ["model.name=exact", f"model.kind={kind}", "parameterization.name=noise", "parameterization.center=0.0"]
     known += ["parameterization.condition.name=scaled_time", "parameterization.condition.scale=1.0"]
     known += [
@@ -46,7 +46,7 @@ def finished(kind, *assignments, base="digits"):
         "train.steps=1",
         "train.preview_every=0",
     ]
-    return settings.from_config(chosen, [*known, *OVERRIDES[kind], *assignments])
+    return settings.from_config(config, [*known, *OVERRIDES[kind], *assignments])
 
 
 def init_state(params, optimizer, averages=()):

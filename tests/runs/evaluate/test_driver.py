@@ -35,7 +35,7 @@ def asked(runs, tmp_path):
 
             return call
 
-        def told(line):
+        def messages(line):
             lines.append(line)
             if say:
                 say(line)
@@ -43,7 +43,7 @@ def asked(runs, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Jit, "per_example", counted)
             try:
-                output = evaluate.evaluate(finished(kind, *ASKED, *more), workdir, checkpoint, seed, told)
+                output = evaluate.evaluate(finished(kind, *ASKED, *more), workdir, checkpoint, seed, messages)
             except KilledError:
                 output = None
         return output, lines, calls
@@ -153,25 +153,25 @@ def test_images_whose_solver_gives_up_are_named_and_left_out(asked):
     output, lines, _ = asked(
         "eval.loss=false", "eval.repeats=1", "eval.rtol=1e-6", "eval.atol=1e-7", f"eval.max_evaluations={few}"
     )
-    found = metrics(output)["bits_per_dim"]
-    assert found["not_converged_images"] == [[0, image] for image in late] and found["not_converged"] == len(late)
-    assert found["mean"] == pytest.approx(np.delete(values, late).mean(), rel=1e-6)
+    actual = metrics(output)["bits_per_dim"]
+    assert actual["not_converged_images"] == [[0, image] for image in late] and actual["not_converged"] == len(late)
+    assert actual["mean"] == pytest.approx(np.delete(values, late).mean(), rel=1e-6)
     assert any(
         f"failed in {len(late)} of 22 measurements, which are left out: images {late[0]} (repeat 0)" in line
         for line in lines
     )
     output, lines, _ = asked("eval.loss=false", "eval.max_evaluations=8")
-    found = metrics(output)["bits_per_dim"]
-    assert found["not_converged"] == 44 and found["mean"] is found["standard_error"] is found["max"] is None
+    actual = metrics(output)["bits_per_dim"]
+    assert actual["not_converged"] == 44 and actual["mean"] is actual["standard_error"] is actual["max"] is None
     assert any(line.startswith("bits/dim unknown") for line in lines)
 
 
 def test_a_checkpoint_is_chosen_as_for_sampling(asked):
-    for checkpoint, told in [
+    for checkpoint, message in [
         (3, r"--checkpoint=3: no checkpoint of this step in .*; there are 1"),
         ("best", "keeps no best checkpoint"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             asked(checkpoint=checkpoint)
     assert not (asked.workdir / "eval").exists()
     shutil.copytree(asked.workdir / "checkpoints", asked.workdir / "best")
@@ -187,11 +187,11 @@ def test_held_out_images_of_another_directory(runs, npz, tmp_path):
     other = evaluate.evaluate(finished(kind, *overrides), workdir, say=lines.append)
     assert other != output and metrics(other)["loss"]["num_images"] == 30 and "training_loss" not in metrics(other)
     assert any("warning: the run trains on these images" in line for line in lines)
-    for more, told in [
+    for more, message in [
         ("eval.split=test", r"config\.eval\.split=test: npz has no splits; name .* --config\.eval\.dir"),
         (f"eval.dir={tmp_path / 'nowhere'}", r"config\.eval\.dir=.*nowhere: no file"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             evaluate.evaluate(finished(kind, *overrides, more), workdir, say=quiet)
     np.savez(tmp_path / "larger.npz", images=np.zeros((3, 5, 5, 1), np.uint8))
     with pytest.raises(UserError, match=r"images of shape \(5, 5, 1\); the run was trained on \(4, 4, 1\)"):
@@ -199,15 +199,15 @@ def test_held_out_images_of_another_directory(runs, npz, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ("eval.split=dev", r"config\.eval\.split=dev: choose one of train, test, all"),
         ("eval.dir=there", "config.eval.dir=there: digits lie in no directory"),
         ("eval.loss=false eval.bits_per_dim=false", "loss and bits_per_dim are both False; nothing to evaluate"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_and_leaves_nothing(asked, more, told):
-    with pytest.raises(UserError, match=told) as raised:
+def test_a_mistake_is_told_in_one_line_and_leaves_nothing(asked, more, message):
+    with pytest.raises(UserError, match=message) as raised:
         asked(*more.split())
     assert "\n" not in str(raised.value) and not (asked.workdir / "eval").exists()
 
@@ -234,7 +234,11 @@ def test_rows_keep_every_digit_of_float32(tmp_path):
 def test_training_images_are_opened_for_a_measure_of_them_alone(asked, monkeypatch):
     """A likelihood needs none, and they may not be there."""
     opened, dataset = [], evaluate.build.dataset
-    monkeypatch.setattr(evaluate.build, "dataset", lambda chosen: opened.append(chosen.data.split) or dataset(chosen))
+    monkeypatch.setattr(
+        evaluate.build,
+        "dataset",
+        lambda config: opened.append(config.data.split) or dataset(config),
+    )
     asked("eval.loss=false")
     assert opened == ["test"]
     asked("eval.bits_per_dim=false")

@@ -65,26 +65,26 @@ def closed_form(sde, stored, levels, value_range, repeats=1):
 def test_bits_per_dim_are_those_of_the_density(runs, name, split, levels, estimator):
     workdir, kind, overrides, value_range = runs(name)
     asked = [f"eval.{key}" for key in (*estimator, "bits_per_dim=true", "loss=false", "repeats=3", "rtol=1e-6")]
-    chosen = finished(kind, *overrides, *asked, *([f"eval.split={split}"] if split else []))
-    output = evaluate.evaluate(chosen, workdir, say=quiet)
-    found, sde = metrics(output)["bits_per_dim"], EXACT_SDES[kind]
+    config = finished(kind, *overrides, *asked, *([f"eval.split={split}"] if split else []))
+    output = evaluate.evaluate(config, workdir, say=quiet)
+    actual, sde = metrics(output)["bits_per_dim"], EXACT_SDES[kind]
     if split:
-        chosen = settings.with_values(chosen, {"data.split": split})
-    stored = all_images(build.dataset(chosen))[: found["num_images"]]
+        config = settings.with_values(config, {"data.split": split})
+    stored = all_images(build.dataset(config))[: actual["num_images"]]
     expected, noise = closed_form(sde, stored, levels, value_range, repeats=3)
     dim, probes = stored[0].size, 0.0
     if "divergence=gaussian" in estimator:  # v' J v = c |v|^2, whose variance is 2 c^2 D
         alpha, spread, _ = parts(sde)
         c = math.log(spread[1] / spread[0]) - math.log(alpha[1] / alpha[0])
         probes = abs(c) * math.sqrt(2 * dim / 4) / dim / math.log(2) / math.sqrt(3 * len(stored))
-        assert found["standard_error_probes"] == pytest.approx(probes, rel=0.3)
+        assert actual["standard_error_probes"] == pytest.approx(probes, rel=0.3)
     total = math.hypot(noise, probes)
-    assert abs(found["mean"] - expected) < 4 * total + 2e-5, (found, expected)
-    assert found["standard_error_noise"] == pytest.approx(total, rel=0.3)
+    assert abs(actual["mean"] - expected) < 4 * total + 2e-5, (actual, expected)
+    assert actual["standard_error_noise"] == pytest.approx(total, rel=0.3)
     values = column(output, "bits_per_dim", "value").reshape(3, -1)
-    assert found["standard_error"] == pytest.approx(values.mean(0).std(ddof=1) / math.sqrt(len(stored)), rel=1e-9)
-    assert (found["min"], found["max"]) == (values.min(), values.max())
-    assert found["not_converged"] == 0 and 14 < found["evaluations_mean"] <= found["evaluations_max"]
+    assert actual["standard_error"] == pytest.approx(values.mean(0).std(ddof=1) / math.sqrt(len(stored)), rel=1e-9)
+    assert (actual["min"], actual["max"]) == (values.min(), values.max())
+    assert actual["not_converged"] == 0 and 14 < actual["evaluations_mean"] <= actual["evaluations_max"]
     with Image.open(output / "bits_per_dim.png") as picture:
         picture.load()
 
@@ -94,13 +94,13 @@ def test_points_have_nats_of_their_own_density(tmp_path):
     train(finished("vp", *overrides, base="toy"), tmp_path, quiet)
     said, asked = [], ["eval.bits_per_dim=true", "eval.loss=false", "eval.divergence=exact", "eval.rtol=1e-6"]
     output = evaluate.evaluate(finished("vp", *overrides, *asked, base="toy"), tmp_path, say=said.append)
-    found = column(output, "nats_per_dim", "value")
+    actual = column(output, "nats_per_dim", "value")
     fresh = finished("vp", *overrides, "data.seed=5", base="toy")  # the seed after that of the run's points
     x = np.asarray(all_images(build.dataset(fresh)), float)
     (alpha0, alpha1), (s0, s1), sigma1 = parts(VP())
     z = alpha1 * MEAN + (x - alpha0 * MEAN) * s1 / s0
     nats = z**2 / (2 * sigma1**2) + math.log(sigma1) + 0.5 * math.log(2 * math.pi) - math.log(s1 / s0)
-    np.testing.assert_allclose(found, nats.mean(axis=1), atol=2e-4, rtol=2e-5)
+    np.testing.assert_allclose(actual, nats.mean(axis=1), atol=2e-4, rtol=2e-5)
     assert any("in nats, not dequantized" in line for line in said) and "points seed 5" in said[0]
     assert "bits_per_dim" not in metrics(output)
 
@@ -120,16 +120,16 @@ def test_the_loss_is_the_expected_one_at_every_noise_level(runs):
         normalized_log_nsr(sde, prng.per_image(jax.random.key(0), jnp.arange(20_001)), times=lambda *_: grid)
     )
     for name, split, num in (("loss", "test", 359), ("training_loss", "train", 359)):
-        found = metrics(output)[name]
+        actual = metrics(output)[name]
         x0 = all_images(build.dataset(finished(kind, f"data.split={split}")))[:num] / 16
         expected = loss_closed_form(sde, x0, grid)
-        assert found["num_images"] == num
-        assert abs(found["mean"] - expected.mean()) < 4 * found["standard_error"]
-        assert found["standard_error"] < 0.02 * found["mean"]
+        assert actual["num_images"] == num
+        assert abs(actual["mean"] - expected.mean()) < 4 * actual["standard_error"]
+        assert actual["standard_error"] < 0.02 * actual["mean"]
         visited = column(output, name, "level").reshape(num, 30)
         assert np.ptp(np.histogram(visited, bins=10, range=(0, 1))[0]) < 30  # alike: less than one in a hundred off
         for number, (mean, error) in enumerate(
-            zip(found["level_loss"], found["level_loss_standard_error"], strict=True)
+            zip(actual["level_loss"], actual["level_loss_standard_error"], strict=True)
         ):
             at = np.interp((number + (np.arange(100) + 0.5) / 100) / 10, levels, np.asarray(grid))
             assert abs(mean - loss_closed_form(sde, x0, at).mean()) < 4 * error, number
@@ -154,31 +154,31 @@ class Prejudiced(nn.Module):
 def test_a_classifier_has_an_accuracy_at_every_noise_level(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "wide_resnet", Prejudiced)
 
-    def chosen(*more):
+    def config(*more):
         classifier = loaded("digits_classifier", ":debug")
         classifier.model = dict(name="wide_resnet", num_classes=10)
         still = ["optimizer.learning_rate=0.0", "train.steps=1", f"train.ema_decay={DECAY}"]
         return settings.from_config(classifier, [*still, *more])
 
-    train(chosen("train.preview_every=0"), tmp_path, quiet)
+    train(config("train.preview_every=0"), tmp_path, quiet)
     lines = []
-    output = evaluate.evaluate(chosen("eval.draws=10"), tmp_path, say=lines.append)
+    output = evaluate.evaluate(config("eval.draws=10"), tmp_path, say=lines.append)
     logs = np.log(np.exp([2.0, 0.0]) / (math.exp(2.0) + 9))
     for name, split in (("training_loss", "train"), ("loss", "test")):
-        found = metrics(output)[name]
-        labels = build.dataset(chosen(f"data.split={split}")).gather(np.arange(359))[1]
+        actual = metrics(output)[name]
+        labels = build.dataset(config(f"data.split={split}")).gather(np.arange(359))[1]
         shares = [np.mean(labels == 3)] * 5 + [np.mean(labels == 0)] * 5
         losses = [-share * logs[0] - (1 - share) * logs[1] for share in shares]
-        assert shares[0] != shares[9] and found["accuracy"]["mean"] == pytest.approx(shares[0])
+        assert shares[0] != shares[9] and actual["accuracy"]["mean"] == pytest.approx(shares[0])
         # ten draws visit each bin once, but for rounding
-        assert found["accuracy_all_levels"]["mean"] == pytest.approx(np.mean(shares), abs=2e-3)
-        assert found["level_accuracy"] == pytest.approx(shares, abs=4e-3)
-        assert abs(found["mean"] - np.mean(losses)) < 4 * found["standard_error"] < 0.1
-        assert found["level_loss"] == pytest.approx(losses, abs=1e-2)
-    parts = f"accuracy {shares[0]:.4g} +- ", f" at the smallest noise, {found['accuracy_all_levels']['mean']:.4g} +- "
+        assert actual["accuracy_all_levels"]["mean"] == pytest.approx(np.mean(shares), abs=2e-3)
+        assert actual["level_accuracy"] == pytest.approx(shares, abs=4e-3)
+        assert abs(actual["mean"] - np.mean(losses)) < 4 * actual["standard_error"] < 0.1
+        assert actual["level_loss"] == pytest.approx(losses, abs=1e-2)
+    parts = f"accuracy {shares[0]:.4g} +- ", f" at the smallest noise, {actual['accuracy_all_levels']['mean']:.4g} +- "
     assert any(line.startswith(parts[0]) and parts[1] in line for line in lines)
     with pytest.raises(UserError, match=r"config\.eval\.bits_per_dim=True: a classifier .* has no density"):
-        chosen("eval.bits_per_dim=true")
+        config("eval.bits_per_dim=true")
 
 
 @pytest.mark.parametrize("kind", SDES)
