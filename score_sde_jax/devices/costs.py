@@ -55,8 +55,9 @@ def total_flops(products: Iterable[Product]) -> float:
 
 PEAK_FLOPS: tuple[tuple[str, float | None, float], ...] = (
     # Pattern of the full device kind, peak for bfloat16, peak for float32. Published figures, without sparsity, which
-    # doubles NVIDIA's. Those of H100 SXM and PCIe and of TPU v4 to v5p were compared with a source. By default JAX computes float32 products in TF32 on GPUs since
-    # Ampere, in float32 on older GPUs, which have no bfloat16, and in bfloat16 on TPUs.
+    # doubles NVIDIA's. Those of H100 SXM and PCIe and of TPU v4 to v5p were compared with a source.
+    # By default JAX computes float32 products in TF32 on GPUs since Ampere, in float32 on older GPUs, which have no
+    # bfloat16, and in bfloat16 on TPUs.
     ("NVIDIA B200", 2250e12, 1125e12),
     ("NVIDIA H200", 989.5e12, 494.7e12),
     ("NVIDIA H200 NVL", 835.5e12, 417.7e12),
