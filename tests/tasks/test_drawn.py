@@ -194,6 +194,6 @@ def test_neighbors_of_an_existing_set(digits, tmp_path):
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(want))
     before = contents(digits)
     for number in (0, 1439):
-        with pytest.raises(UserError, match=rf"--neighbors={number}: from 1 to the 1,438 training images"):
+        with pytest.raises(UserError, match=f"--neighbors={number}: must be >= 1 and <= 1,438, the number of training"):
             drawn(digits, "sampler.num_images=40", request=SampleRequest(neighbors=number))
     assert contents(digits) == before  # refused before an image is drawn
