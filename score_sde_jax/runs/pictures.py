@@ -130,8 +130,9 @@ def score_field(
 def _figure(width: float, height: float, columns: int = 1):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    return figure, figure.subplots(1, columns)
+    figure = Figure(figsize=(width, height), dpi=100)
+    margins = {"left": 0.8 / width, "right": 1 - 0.15 / width, "bottom": 0.55 / height, "top": 1 - 0.35 / height}
+    return figure, figure.subplots(1, columns, gridspec_kw={**margins, "wspace": 0.28})
 
 
 def _rendered(figure) -> Image.Image:

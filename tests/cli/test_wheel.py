@@ -8,7 +8,7 @@ import sysconfig
 import zipfile
 
 import pytest
-from typed import ROOT
+from typed import QUICK, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def command(wheel, tmp_path):
     subprocess.run(install, check=True, capture_output=True)
     scheme = dict(base=str(site), platbase=str(site))
     scripts, packages = (sysconfig.get_path(name, "posix_prefix", scheme) for name in ("scripts", "purelib"))
-    environment = {**os.environ, "PYTHONPATH": packages, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "PYTHONPATH": packages, "JAX_PLATFORMS": "cpu", **QUICK}
 
     def run(*arguments):
         program = str(pathlib.Path(scripts, "score-sde-jax"))

@@ -1,6 +1,6 @@
 """One step and one batch of samples in each mode; test_parallel.py runs it in processes with several devices.
 
-    python tests/devices/on_devices.py OUTPUT.npz
+    python tests/devices/on_devices.py OUTPUT.npz MODE[,MODE ...]
 
 The step is gradient descent with rate 1 on clipped gradients, so the change of the parameters is the clipped gradient;
 Adam would hide a factor.
@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from stand_ins import LinearClassifier
 
 from score_sde_jax import keys as prng
 from score_sde_jax import settings
 from score_sde_jax.devices.parallel import Jit, Parallel, Pmap, bytes_per_device
+from score_sde_jax.networks import MODELS
 from score_sde_jax.runs import build
 from score_sde_jax.runs.step import init_state, several_steps, training_step
 from score_sde_jax.tasks import ClassConditional, Inpainting
@@ -27,16 +29,15 @@ DIGITS = str(pathlib.Path(__file__).parents[2] / "configs" / "digits.py:debug")
 
 
 def main() -> None:
-    """Write the results of every mode, as mode/name."""
+    """Write the results of some modes, as mode/name; "microbatches" is jit with two parts of a batch."""
     config = settings.from_config(settings.load(DIGITS), ["sampler.num_frames=2"])
     experiment = build.experiment(config, (8, 8, 1))
     jax.config.update("jax_default_matmul_precision", "highest")
-    modes = {"jit": Jit(), "fully_sharded": Jit(fully_sharded=True), "pmap": Pmap()}
+    modes = {"jit": Jit(), "microbatches": Jit(), "fully_sharded": Jit(fully_sharded=True), "pmap": Pmap()}
     results = {}
-    for name, parallel in modes.items():
-        results |= {f"{name}/{key}": value for key, value in results_of(parallel, experiment).items()}
-    parts = results_of(Jit(), experiment, microbatches=2)
-    results |= {f"microbatches/{key}": value for key, value in parts.items()}
+    for name in sys.argv[2].split(","):
+        values = results_of(modes[name], experiment, microbatches=2 if name == "microbatches" else 1)
+        results |= {f"{name}/{key}": value for key, value in values.items()}
     if jax.process_index() == 0:
         np.savez(sys.argv[1], **results)
 
@@ -77,7 +78,8 @@ def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: i
 
 
 def classes(parallel: Parallel, experiment: build.Experiment, params) -> np.ndarray:
-    """Return images of every class, by an untrained classifier."""
+    """Return images of every class, by an untrained classifier of one layer, which compiles fast."""
+    MODELS["wide_resnet"] = LinearClassifier
     config = settings.from_config(settings.load(DIGITS.replace("digits.py", "digits_classifier.py")), [])
     classifier = build.experiment(config, (8, 8, 1))
     other = parallel.init(lambda key: jittered(classifier.init_params(key), key), jax.random.key(3))
@@ -104,6 +106,6 @@ def whole(params) -> np.ndarray:
 if __name__ == "__main__":
     from score_sde_jax.devices import processes
 
-    if len(sys.argv) > 2:  # coordinator, number of processes, number of this process
-        processes.start("on", sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    if len(sys.argv) > 3:  # coordinator, number of processes, number of this process
+        processes.start("on", sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     main()

@@ -20,15 +20,15 @@ MODES = ("jit", "fully_sharded", "pmap")
 CLIP = 0.05
 
 
-def started(output, devices, *distributed):
+def started(output, modes, devices, *distributed):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": str(HERE.parents[1]),
+        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)]),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # compilation dominates the time
         "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
     }
-    command = [sys.executable, str(HERE / "on_devices.py"), str(output), *map(str, distributed)]
+    command = [sys.executable, str(HERE / "on_devices.py"), str(output), ",".join(modes), *map(str, distributed)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -38,12 +38,12 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def results(path, devices, processes=1):
+def results(path, modes, devices, processes=1):
     if processes == 1:
-        running = [started(path, devices)]
+        running = [started(path, modes, devices)]
     else:
         where = f"localhost:{free_port()}"
-        running = [started(path, devices, where, processes, number) for number in range(processes)]
+        running = [started(path, modes, devices, where, processes, number) for number in range(processes)]
     for process in running:
         _, err = process.communicate(timeout=time_limit(120))
         assert process.returncode == 0, err
@@ -54,21 +54,7 @@ def results(path, devices, processes=1):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Results of one device."""
-    return results(tmp_path_factory.mktemp("alone") / "1.npz", 1)
-
-
-SEVERAL = [
-    pytest.param((2, 1), id="2-devices"),
-    pytest.param((8, 1), id="8-devices", marks=pytest.mark.slow),
-    pytest.param((2, 2), id="2-processes-of-2"),
-]
-
-
-@pytest.fixture(scope="module", params=SEVERAL)
-def several(request, tmp_path_factory):
-    """Results of several devices."""
-    devices, processes = request.param
-    return results(tmp_path_factory.mktemp("several") / "n.npz", devices, processes)
+    return results(tmp_path_factory.mktemp("alone") / "1.npz", (*MODES, "microbatches"), 1)
 
 
 def agree(actual, expected):
@@ -101,12 +87,21 @@ def test_microbatches_are_the_same_as_the_whole_batch(alone):
     agree(parts, of(alone, "jit", "images", "frames", "nfe", "given"))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_several_devices_are_the_same_as_one(several, alone, mode):
+@pytest.mark.parametrize(
+    ("devices", "processes", "modes"),
+    [
+        pytest.param(2, 1, MODES, id="2-devices"),
+        pytest.param(8, 1, MODES, id="8-devices", marks=pytest.mark.slow),
+        pytest.param(2, 2, ("jit",), id="2-processes-of-2"),
+        pytest.param(2, 2, MODES[1:], id="2-processes-of-2-other-modes", marks=pytest.mark.slow),
+    ],
+)
+def test_several_devices_are_the_same_as_one(alone, tmp_path, devices, processes, modes):
     """Gradients, metrics and images agree; only full sharding has fewer bytes per device."""
-    agree(of(several, mode, "bytes"), of(alone, "jit", "bytes"))
-    fewer = several[f"{mode}/bytes"] < alone["jit/bytes"]
-    assert fewer == (mode == "fully_sharded")
+    several = results(tmp_path / "several.npz", modes, devices, processes)
+    for mode in modes:
+        agree(of(several, mode, "bytes"), of(alone, "jit", "bytes"))
+        assert (several[f"{mode}/bytes"] < alone["jit/bytes"]) == (mode == "fully_sharded")
 
 
 @pytest.mark.parametrize(

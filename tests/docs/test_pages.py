@@ -50,6 +50,7 @@ def test_text_is_escaped_outside_code(tables):
     assert tables._text("|x| of `a|b` in [0, 1]") == r"\|x\| of `a\|b` in \[0, 1\]"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_quickstart_example_draws_images(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "quickstart.md").read_text(), re.S)

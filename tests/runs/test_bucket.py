@@ -44,6 +44,7 @@ def names(store, folder):
     return sorted({name.partition("/")[0] for name in inside})
 
 
+@pytest.mark.slow
 def test_run_in_a_bucket_equals_one_on_a_disk(store, tmp_path, monkeypatch):
     """Train, stop by a signal, resume past a corrupted checkpoint, sample twice and evaluate."""
     monkeypatch.chdir(tmp_path)
@@ -101,11 +102,12 @@ def leaves_of(run, config, step):
 
 
 def test_locate_without_the_package_of_buckets_names_it(monkeypatch):
+    import fsspec.registry
     from etils.epath import backend
 
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     for protocol in ("gs", "gcs"):
-        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
+        monkeypatch.delitem(fsspec.registry._registry, protocol, raising=False)
     backend.fsspec_backend._get_filesystem.cache_clear()
     with pytest.raises(
         UserError, match=r"^--workdir=gs://bucket/run: cannot be reached \(.*gcsfs.*\); pip install gcsfs$"

@@ -16,6 +16,8 @@ from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build
 from score_sde_jax.runs.experiment import training_cost
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def test_the_loss_of_a_config_is_denoising_score_matching_over_its_ladder():
     """1/2 sigma^2 |s(x + sigma eps) + eps / sigma|^2, with the score s = f / sigma of the scaled_score networks."""
