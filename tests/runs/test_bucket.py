@@ -1,5 +1,6 @@
 """A run whose workdir is a bucket: the real clients of Google Cloud Storage and a store in this process."""
 
+import importlib
 import io
 import json
 import os
@@ -102,12 +103,11 @@ def leaves_of(run, config, step):
 
 
 def test_locate_without_the_package_of_buckets_names_it(monkeypatch):
-    import fsspec.registry
     from etils.epath import backend
 
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     for protocol in ("gs", "gcs"):
-        monkeypatch.delitem(fsspec.registry._registry, protocol, raising=False)
+        monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, protocol, raising=False)
     backend.fsspec_backend._get_filesystem.cache_clear()
     with pytest.raises(
         UserError, match=r"^--workdir=gs://bucket/run: cannot be reached \(.*gcsfs.*\); pip install gcsfs$"
