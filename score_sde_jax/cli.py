@@ -4,16 +4,22 @@ score-sde-jax --config=digits --mode=train|sample|eval|info [--workdir=DIR] [--c
 python main.py --config=configs/digits.py ...   the same command, in a clone of the repository
 """
 
+import contextlib
+import io
 import os
+import re
 import shlex
+import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from absl import app, flags, logging
 
-from score_sde_jax.errors import RunError, StoppedError, UserError
+from score_sde_jax.errors import RunError, StoppedError, UserError, file_error
 
 if TYPE_CHECKING:
     from score_sde_jax.settings import Settings
@@ -74,6 +80,7 @@ _define(
 _define(flags.DEFINE_string, "coordinator_address", None, "HOST:PORT of process 0, the same in every process.")
 _define(flags.DEFINE_integer, "num_processes", None, "Number of processes.")
 _define(flags.DEFINE_integer, "process_id", None, "Number of this process, from 0.")
+_define(flags.DEFINE_bool, "debug", False, "Print the traceback of an error too.")
 
 
 def main(argv: list[str]) -> None:
@@ -87,6 +94,9 @@ def main(argv: list[str]) -> None:
     if FLAGS.mode not in MODES:
         raise UserError(f"--mode={FLAGS.mode}: choose one of {', '.join(MODES)}")
     _check_modes()
+    for name in ("workdir", "output", "config"):
+        if FLAGS[name].value == "":
+            raise UserError(f"--{name}=: is empty; give a value, or leave it out")
     if FLAGS.seed is not None and not 0 <= FLAGS.seed < 2**32:
         raise UserError(f"--seed={FLAGS.seed}: must be >= 0 and < 2^32")
     checkpoint = _checkpoint(FLAGS.checkpoint)
@@ -105,7 +115,7 @@ def main(argv: list[str]) -> None:
         request = SampleRequest(
             checkpoint=checkpoint,
             seed=FLAGS.seed,
-            output=workdir.locate(FLAGS.output, "--output") if FLAGS.output else None,
+            output=None if FLAGS.output is None else workdir.locate(FLAGS.output, "--output"),
             files=FLAGS.files,
             neighbors=FLAGS.neighbors,
             command=shlex.join([*_program(), *sys.argv[1:]]),
@@ -151,8 +161,9 @@ def _settings(assignments: list[str]) -> tuple["Settings", Path]:
     from score_sde_jax.runs import workdir
 
     if FLAGS.config is not None:
+        config = settings.load(FLAGS.config)
         directory = workdir.locate(FLAGS.workdir or f"runs/{settings.run_name(FLAGS.config)}")
-        return settings.from_config(settings.load(FLAGS.config), assignments), directory
+        return settings.from_config(config, assignments), directory
     if FLAGS.workdir is None:
         raise UserError(
             "--config is missing: name a config, such as --config=digits, or a trained run by --workdir=DIR"
@@ -170,13 +181,23 @@ def _checkpoint(text: str | None) -> int | Literal["best"] | None:
         return None
     if text == "best":
         return "best"
-    if not text.isdigit():
-        raise UserError(f"--checkpoint={text}: give the step of a checkpoint, or best")
+    from score_sde_jax.paths import printable
+
+    if not re.fullmatch("[0-9]{1,12}", text):
+        raise UserError(f"--checkpoint={printable(text)}: give the step of a checkpoint, or best")
     return int(text)
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    """Print a line; if nobody reads any more, end as after SIGTERM: a run saves its state first."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
+        signal.raise_signal(signal.SIGTERM)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        raise file_error(error, "standard output") from error
 
 
 def _discard(line: str) -> None:
@@ -225,23 +246,73 @@ def _assignments(arguments: list[str]) -> list[str]:
 def run() -> None:
     """Run the command of `sys.argv`; every error becomes one line and an exit status.
 
-    2 is a user's mistake, 1 a fault of the machine, 128 + N a signal.
+    2 is a user's mistake, 1 a fault of the machine or of this package, 128 + N a signal.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal lacks
     status = 0
     try:
         app.run(main, flags_parser=_parse_flags)
     except (UserError, RunError, StoppedError) as error:
-        prefix = "" if isinstance(error, StoppedError) else "error: "
-        print(f"{prefix}{error}", file=sys.stderr)
+        _print_traceback()
+        _tell(f"{'' if isinstance(error, StoppedError) else 'error: '}{_one_line(str(error))}")
         status = error.status
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        _tell("interrupted; the same command resumes from the last checkpoint")
         status = 130
+    except OSError as error:
+        _print_traceback()
+        failed = file_error(error, error.filename or type(error).__name__)
+        _tell(f"error: {_one_line(str(failed))}{_report()}")
+        status = failed.status
+    except Exception as error:
+        _print_traceback()
+        _tell(f"error: unexpected {type(error).__name__}: {_one_line(str(error))}; please report it{_report()}")
+        status = 1
     if status:
         from score_sde_jax.devices.processes import exit_process
 
         exit_process(status)
+
+
+def _one_line(text: str) -> str:
+    """Return a message as one line that any terminal prints, cut if it is long."""
+    line = " ".join(text.split("\n")).replace("\r", " ")
+    line = "".join(letter if letter.isprintable() or letter == "\t" else ascii(letter)[1:-1] for letter in line)
+    return line if len(line) <= 2000 else f"{line[:2000]}..."
+
+
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # standard error may be closed
+        print(line, file=sys.stderr, flush=True)
+
+
+def _print_traceback() -> None:
+    """Print the traceback of the error that is handled, if --debug asks for it."""
+    if "--debug" in sys.argv or "--debug=true" in [argument.lower() for argument in sys.argv]:
+        _tell(traceback.format_exc().rstrip())
+
+
+def _report() -> str:
+    """Write the traceback of the error that is handled to a temporary file, and return where it is."""
+    try:
+        number, path = tempfile.mkstemp(prefix="score-sde-jax-", suffix=".txt")
+        with open(number, "w", errors="backslashreplace") as file:
+            file.write(f"{shlex.join(sys.argv)}\n{traceback.format_exc()}")
+    except OSError:
+        return ""
+    return f"; the traceback is in {path}"
+
+
+def _open_missing_streams() -> None:
+    """Open the standard streams that the caller closed, so that no file of the run gets their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def start() -> None:
@@ -250,6 +321,7 @@ def start() -> None:
     XLA on a CPU allocates its workspace anew at every call, and the kernel clears it page by page. With pages of 2 MB
     a large network is a tenth faster. Only a new process can ask glibc for them (docs/design.md).
     """
+    _open_missing_streams()
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         os.execv(sys.executable, sys.orig_argv)

@@ -3,6 +3,9 @@
 `main.py` prints the message in one line, without a traceback.
 """
 
+import errno
+import os
+
 
 class UserError(Exception):
     """Invalid flag, config, file or dataset; not retryable."""
@@ -14,6 +17,21 @@ class RunError(Exception):
     """Fault of the machine, such as a failed device or a full disk; the same command resumes the run."""
 
     status = 1
+
+
+FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+"""Errors of files that are faults of the machine; all others are a user's to mend."""
+
+
+def file_error(error: OSError, name: object) -> UserError | RunError:
+    """Return the error of a file as one line with its name.
+
+    Args:
+        error: error of the operating system.
+        name: flag with its value, or path.
+    """
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return (RunError if error.errno in FAULTS else UserError)(f"{name}: {reason}")
 
 
 class StoppedError(Exception):

@@ -10,7 +10,8 @@ PACKAGE = ROOT / "score_sde_jax"
 
 # From the ground up. A wing imports from those below it; wings of one set do not know each other.
 WINGS = (
-    {"errors", "keys", "condition", "version"},
+    {"errors", "keys", "condition", "version", "ranges"},
+    {"paths"},
     {"devices"},
     {"diffusion", "networks", "data"},
     {"samplers"},
@@ -26,14 +27,15 @@ INSIDE = {
         {"sdes", "ode", "ladder"},
         {"parameterization"},
     ),
-    "data": ({"dataset", "images", "pixels"}, {"tfds_source"}, {"idx"}, {"archives"}),
+    "data": ({"dataset", "images", "pixels", "finding"}, {"tfds_source"}, {"idx"}, {"archives"}),
     "devices": ({"machine"},),
     "networks": ({"convolution", "embedding", "resampling"}, {"layers"}, {"refinenet", "unet_blocks"}),
     "samplers": ({"step"}, {"flow"}),
     "tasks": ({"task", "masks"}, {"observed", "loss"}),
     "settings": ({"fields", "choices"}, {"sections"}, {"rules"}, {"reading"}),
     "runs": (
-        {"reporting", "checkpoint", "step"},
+        {"records", "step"},
+        {"reporting", "checkpoint"},
         {"window", "pictures", "workdir", "experiment"},
         {"build", "numbered"},
         {"batch_sampler", "neighbors"},

@@ -3,15 +3,22 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from jaxtyping import Int, Int32, Integer, Num
 
 from score_sde_jax.errors import UserError
+from score_sde_jax.ranges import ImageSize
 
 CACHE_BYTES = 2 << 30
 """Default limit of the decoded images in memory, in bytes; CelebA at 64 pixels takes 1.9 GiB."""
+
+Channels = Literal[1, 3]
+"""Gray or RGB."""
+
+Size = ImageSize | tuple[ImageSize, ImageSize]
+"""Height and width of an image, in pixels: one number for both, or (height, width)."""
 
 DECODED_AT_ONCE = 128  # TFDS reads records in groups faster than one by one
 
@@ -34,7 +41,7 @@ class DatasetSpec:
     train_images: int | None = None
     point_shape: tuple[int, ...] | None = None
 
-    def shape(self, image_size: int | None, channels: int | None) -> tuple[int, ...] | None:
+    def shape(self, image_size: Size | None, channels: int | None) -> tuple[int, ...] | None:
         """Return the shape of an example; None if only the files contain it.
 
         Args:
@@ -44,11 +51,16 @@ class DatasetSpec:
         size, channels = image_size or self.image_size, channels or self.channels
         if self.point_shape or size is None or channels is None:
             return self.point_shape
-        return (size, size, channels)
+        return (*height_width(size), channels)
 
     def length(self, split: str | None) -> int | None:
         """Return the published number of images of a split; None if it is not known."""
         return self.train_images if split == "train" else None
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    """Return height and width, for one number that stands for both."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def with_spec(**properties: Any) -> Callable[[Callable[..., "Dataset"]], Callable[..., "Dataset"]]:
@@ -80,6 +92,9 @@ class Dataset:
         image_shape: (height, width, channels), or (2,) for points.
         num_classes: number of classes; 0 for a dataset without labels, in which every label is 0.
         levels: quantization levels: values are 0 to levels - 1. None for continuous values.
+        about_classes: names of the classes with their numbers of images, for messages; empty if they are not known.
+        left_out: what was found and is not in the dataset, for messages; empty for nothing.
+        notes: what a user may not expect of the images, in lines to print.
     """
 
     def __init__(self, name: str, image_shape: tuple[int, ...], num_classes: int, levels: int | None) -> None:
@@ -87,6 +102,16 @@ class Dataset:
         self.image_shape = image_shape
         self.num_classes = num_classes
         self.levels = levels
+        self.about_classes = ""
+        self.left_out = ""
+        self.notes: list[str] = []
+
+    def lines(self) -> list[str]:
+        """Return the lines to print at the start of a run: what was found, what was left out, and notes."""
+        what = f"data: {self.name}, {len(self):,} examples of shape {self.image_shape}"
+        if self.num_classes:
+            what += f" in {self.num_classes:,} classes" + (f" ({self.about_classes})" if self.about_classes else "")
+        return [what + (f"; left out: {self.left_out}" if self.left_out else ""), *self.notes]
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -190,11 +215,11 @@ class DecodedDataset(Dataset):
             yield from self._decode(indices[start : start + DECODED_AT_ONCE].tolist())
 
 
-def check_shape(dataset: Dataset, image_size: int | None, channels: int | None) -> Dataset:
+def check_shape(dataset: Dataset, image_size: Size | None, channels: int | None) -> Dataset:
     """Return the dataset if its images have the size and channels of the config.
 
     Args:
-        dataset: dataset of square images.
+        dataset: dataset of images.
         image_size: expected height and width, in pixels; None accepts any.
         channels: expected channels; None accepts any.
 
@@ -202,7 +227,7 @@ def check_shape(dataset: Dataset, image_size: int | None, channels: int | None) 
         UserError: the images have another size or other channels.
     """
     height, width, own_channels = dataset.image_shape
-    if image_size is not None and (height, width) != (image_size, image_size):
+    if image_size is not None and (height, width) != height_width(image_size):
         raise UserError(f"--config.data.image_size={image_size}: the images of {dataset.name} are {height} by {width}")
     if channels is not None and channels != own_channels:
         plural = "" if own_channels == 1 else "s"

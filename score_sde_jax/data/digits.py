@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice, check_shape, with_spec
+from score_sde_jax.data.dataset import ArrayDataset, Channels, Dataset, Size, check_choice, check_shape, with_spec
 
 
 @with_spec(image_size=8, channels=1, levels=17)
-def digits(split: str = "train", image_size: int | None = None, channels: int | None = None) -> Dataset:
+def digits(split: str = "train", image_size: Size | None = None, channels: Channels | None = None) -> Dataset:
     """Open the handwritten digits: uint8 (8, 8, 1) with 17 levels, 0 to 16, and ten classes.
 
     Split "test" is every fifth image (index 4, 9, 14, ...; 359 images), "train" the other 1,438. Both keep the original

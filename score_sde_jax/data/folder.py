@@ -1,127 +1,213 @@
 """A folder or zip file of images of any size."""
 
+import concurrent.futures
 import io
+import json
 import logging
-import os
-import zipfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
-from score_sde_jax.data import images
-from score_sde_jax.data.dataset import CACHE_BYTES, Dataset, DecodedDataset, with_spec
+from score_sde_jax.data import finding, images
+from score_sde_jax.data.dataset import CACHE_BYTES, Channels, Dataset, DecodedDataset, Size, height_width, with_spec
+from score_sde_jax.data.finding import LABELS, Files
 from score_sde_jax.errors import UserError
+from score_sde_jax.ranges import Bytes, Positive, Share
+
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+"""Names of folders that are splits of a dataset, and no classes."""
+CHECKED_AT_ONCE = 16
+"""Threads that read the beginnings of files."""
+LOOKED_AT = 16
+"""Images whose mean brightness is looked at."""
+DARK, BRIGHT = 6, 251
+"""Mean gray values beyond which a dataset is nearly black or white."""
 
 
 @with_spec(channels=3)
 def image_folder(
     *,
     dir: str | None = None,
-    image_size: int,
-    channels: int = 3,
+    image_size: Size,
+    channels: Channels = 3,
     labels: bool = False,
-    cache_bytes: int = CACHE_BYTES,
+    max_value: Positive | None = None,
+    max_unreadable: Share = 0.05,
+    cache_bytes: Bytes = CACHE_BYTES,
 ) -> Dataset:
-    """Open every image below a folder or in a zip file: uint8 (image_size, image_size, channels).
+    """Open every image below a folder or in a zip file: uint8 (height, width, channels).
 
-    Images are in the order of their sorted paths. Each is cropped to its largest central square and resized by
-    `images.resize`. A file that Pillow cannot decode, or that has floating-point pixels, is skipped with one warning;
-    the next readable file takes its index.
+    Images are in the order of their sorted paths. Each is cropped to its largest central part of the shape
+    `image_size`, and resized by `images.resize`. A file whose beginning or end Pillow cannot read is left out. If the
+    middle of a file turns out to be damaged, the next readable image takes its index, with one warning.
 
     Args:
         dir: path of the folder or zip file.
-        image_size: height and width of the resized images, in pixels, >= 1.
+        image_size: height and width of the resized images, in pixels: one number for both, or (height, width).
         channels: 3 for RGB, 1 for gray.
-        labels: whether the folders directly below `dir` are the classes, in sorted order.
+        labels: whether the images have classes: those of the file dataset.json of StyleGAN and EDM, or else the folders
+            directly below `dir` in sorted order. One folder around the class folders is passed over.
+        max_value: stored value that becomes white, for images of 16 bits or floating-point numbers; None means the
+            value in the file's tags, or 65,535 for 16 bits and 1 for floating-point numbers.
+        max_unreadable: largest share of unreadable image files.
         cache_bytes: limit of the decoded images in memory, in bytes; a larger dataset is decoded in every epoch.
 
     Raises:
-        UserError: no readable image, or with `labels` an image outside the class folders.
+        UserError: no readable image, too many unreadable files, or with `labels` an image without a class.
     """
-    images.check_size(image_size, channels)
-    root = Path(dir or "").expanduser()
-    open_file: Callable[[str], str | io.BytesIO]
-    if dir and root.is_dir():
-        names, open_file = _names_below(root), lambda name: str(root / name)
-    elif dir and zipfile.is_zipfile(root):
-        archive = zipfile.ZipFile(root)
-        names, open_file = archive.namelist(), lambda name: io.BytesIO(archive.read(name))
-    else:
-        given = f"--config.data.dir={dir}: not" if dir else "--config.data.dir is missing: expected"
-        raise UserError(f"{given} a folder or zip file of images")
-    paths = _image_paths(root, names)
-    class_of, num_classes = _classes(root, paths) if labels else ([0] * len(paths), 0)
-    reader = _Reader(root, paths, open_file, image_size, channels)
-    reader.read(0)  # a folder without a readable image fails here, not in a thread of the first batch
+    size = height_width(image_size)
+    images.check_size(size, channels)
+    files = _readable(f"--config.data.dir={dir}", finding.find(dir), max_value, max_unreadable)
+    class_of, names = _classes(files) if labels else ([0] * len(files.names), [])
+    reader = _Reader(files, size, channels, max_value, max_unreadable)
 
     def decode(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
         for image, position in map(reader.read, indices):
             yield image, class_of[position]
 
-    shape = (image_size, image_size, channels)
-    return DecodedDataset("image_folder", decode, len(paths), shape, num_classes, cache_bytes)
+    dataset = DecodedDataset("image_folder", decode, len(files.names), (*size, channels), len(names), cache_bytes)
+    numbers = np.bincount(class_of, minlength=len(names)).tolist()
+    dataset.about_classes = finding.counted(names, numbers) if names else ""
+    dataset.left_out = files.describe_left_out()
+    dataset.notes = _notes(dataset, reader)
+    return dataset
 
 
-def _names_below(root: Path) -> list[str]:
-    """Return the relative paths of all files below a folder."""
-    below = [Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
-    return [path.relative_to(root).as_posix() for path in below]
+def _readable(given: str, files: Files, max_value: float | None, max_unreadable: float) -> Files:
+    """Return the files without those that cannot be read; UserError if they are too many."""
+    with concurrent.futures.ThreadPoolExecutor(CHECKED_AT_ONCE) as threads:
+        results = threads.map(lambda name: _problem(files, name, max_value), files.names)
+        problems = {name: problem for name, problem in zip(files.names, results, strict=True) if problem}
+    num, bad = len(files.names), len(problems)
+    if bad == num:
+        raise UserError(f"{given}: none of its {num} image files can be read ({_first(problems)})")
+    if bad > max_unreadable * num:
+        raise UserError(
+            f"{given}: {bad} of {num} image files cannot be read ({_first(problems)}); remove them, or leave "
+            f"them out with --config.data.max_unreadable={-(-100 * bad // num) / 100:g}"
+        )
+    for name, problem in list(problems.items())[:10]:
+        logging.warning("%s: left out, not readable (%s)", files.root / name, problem)
+    return files.without(dict.fromkeys(problems, "unreadable"))
 
 
-def _image_paths(root: Path, names: list[str]) -> list[Path]:
-    """Return the sorted paths with a suffix of an image format; UserError if there is none."""
-    suffixes = Image.registered_extensions()
-    paths = map(Path, names)
-    image_paths = [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
-    if not image_paths:
-        raise UserError(f"{root}: no image in this folder or below it")
-    return sorted(image_paths)
+def _first(problems: dict[PurePosixPath, str]) -> str:
+    return next(f"{name}: {problem}" for name, problem in problems.items())
 
 
-def _classes(root: Path, paths: list[Path]) -> tuple[list[int], int]:
-    """Return the class of each path, and the number of classes."""
-    loose = [path for path in paths if len(path.parts) == 1]
+def _problem(files: Files, name: PurePosixPath, max_value: float | None) -> str | None:
+    try:
+        images.check(files.open(name), max_value)
+    except Exception as error:  # Pillow raises many types for corrupted files
+        return str(error) or type(error).__name__
+    return None
+
+
+def _classes(files: Files) -> tuple[list[int], list[str]]:
+    """Return the class of each image, and the names of the classes."""
+    if (numbers := _labels_of_json(files)) is not None:
+        return numbers, [str(number) for number in range(max(numbers) + 1)]
+    given, parts = f"--config.data.labels=True: {files.root}", [name.parts for name in files.names]
+    while len({part[0] for part in parts}) == 1 and all(len(part) > 2 for part in parts):
+        parts = [part[1:] for part in parts]  # one folder around all, as archives have it
+    loose = [name for name, part in zip(files.names, parts, strict=True) if len(part) == 1]
     if loose:
-        raise UserError(f"--config.data.labels=True: {root / loose[0]} is in no class folder; move it into one")
-    number = {name: i for i, name in enumerate(sorted({path.parts[0] for path in paths}))}
-    return [number[path.parts[0]] for path in paths], len(number)
+        raise UserError(
+            f"--config.data.labels=True: {files.root / loose[0]} is in no class folder; move the images of each class "
+            "into a folder of its own"
+        )
+    names = sorted({part[0] for part in parts})
+    if {name.lower() for name in names} <= SPLITS:
+        raise UserError(
+            f"{given} has the folders {' and '.join(names)}, which are splits; give one of them, such as "
+            f"--config.data.dir={files.root / names[-1]}"
+        )
+    if len(names) == 1:
+        raise UserError(f"{given} has one class folder, {names[0]}; at least two classes are needed")
+    number = {name: i for i, name in enumerate(names)}
+    return [number[part[0]] for part in parts], names
+
+
+def _labels_of_json(files: Files) -> list[int] | None:
+    """Return the classes in the file of labels; None if there is no such file, or it has no labels."""
+    if files.labels is None:
+        return None
+    where = f"{files.root / LABELS}: not the labels of StyleGAN and EDM"
+    try:
+        labels = json.loads(files.labels)["labels"]
+        if labels is None:
+            return None
+        by_name = {PurePosixPath(name): label for name, label in dict(labels).items()}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f'{where} ({{"labels": [[name, class], ...]}})') from error
+    numbers = [by_name.get(name) for name in files.names]
+    for name, number in zip(files.names, numbers, strict=True):
+        if type(number) is not int or not 0 <= number < 2**16:
+            raise UserError(f"{where}: the class of {name} is {number}, must be an integer >= 0")
+    return numbers  # type: ignore[return-value]
+
+
+def _notes(dataset: Dataset, reader: "_Reader") -> list[str]:
+    """Return a note on images that are nearly black or white, such as those of 12 of 16 bits."""
+    looked_at = np.unique(np.linspace(0, len(dataset) - 1, LOOKED_AT).astype(int))
+    mean = float(np.mean([reader.read(int(index))[0].mean() for index in looked_at]))
+    if DARK <= mean <= BRIGHT:
+        return []
+    note = f"note: the images are nearly {'black' if mean < DARK else 'white'}, with a mean of {mean:.3g} of 255"
+    largest = max((reader.largest(int(index)) or 0 for index in looked_at), default=0)
+    if not largest:
+        return [note]
+    return [f"{note}; the largest stored value is {largest:,g}; --config.data.max_value={largest:g} makes it white"]
 
 
 class _Reader:
-    """Decodes image files and skips the unreadable ones."""
+    """Decodes image files; the next readable file stands in for one whose damage shows only now."""
 
     def __init__(
         self,
-        root: Path,
-        paths: list[Path],
-        open_file: Callable[[str], str | io.BytesIO],
-        image_size: int,
+        files: Files,
+        size: tuple[int, int],
         channels: int,
+        max_value: float | None,
+        max_unreadable: float,
     ) -> None:
-        self._root = root
-        self._paths = paths
-        self._open_file = open_file
-        self._image_size = image_size
+        self._files = files
+        self._size = size
         self._channels = channels
+        self._max_value = max_value
+        self._most = max_unreadable * len(files.names)
         self._unreadable: set[int] = set()
 
     def read(self, index: int) -> tuple[images.Uint8Image, int]:
         """Return image and position of the first readable file at or after `index`; the first follows the last."""
-        num = len(self._paths)
+        num = len(self._files.names)
         for position in (np.arange(index, index + num) % num).tolist():
             if position in self._unreadable:
                 continue
             try:
-                image = images.decode(self._open_file(self._paths[position].as_posix()), self._channels)
+                image = images.decode(self._open(position), self._channels, self._max_value, self._size)
             except Exception as error:  # Pillow raises many types for corrupted files
                 self._report(position, error)
             else:
-                return images.resize(images.center_crop(image), self._image_size), position
-        raise UserError(f"{self._root}: none of its {num} image files can be read")
+                return images.resize(images.crop(image, self._size), self._size), position
+        raise UserError(f"{self._files.root}: none of its {num} image files can be read")
+
+    def largest(self, index: int) -> float | None:
+        """Return the largest stored value of a file of more than 8 bits; None for one of 8 bits."""
+        return images.largest(self._open(index))
+
+    def _open(self, position: int) -> Path | io.BytesIO:
+        return self._files.open(self._files.names[position])
 
     def _report(self, position: int, error: Exception) -> None:
-        if position not in self._unreadable:  # another thread may have reported it in the meantime
-            self._unreadable.add(position)
-            logging.warning("%s: skipped, not readable (%s)", self._root / self._paths[position], error)
+        if position in self._unreadable:  # another thread has reported it in the meantime
+            return
+        self._unreadable.add(position)
+        name = self._files.root / self._files.names[position]
+        logging.warning("%s: replaced by the next image, not readable (%s)", name, error)
+        if len(self._unreadable) > max(self._most, 1):
+            raise UserError(
+                f"{self._files.root}: {len(self._unreadable)} of {len(self._files.names)} image files cannot be read, "
+                f"the last of them {name} ({error}); remove them, or allow a larger --config.data.max_unreadable"
+            )

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from score_sde_jax.data import tfds_source
-from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice, check_shape, with_spec
+from score_sde_jax.data.dataset import ArrayDataset, Channels, Dataset, Size, check_choice, check_shape, with_spec
 from score_sde_jax.errors import UserError
 
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
@@ -22,8 +22,8 @@ LABELS_FILE = "{prefix}-labels-idx1-ubyte"
 def mnist(
     dir: str | None = None,
     split: str = "train",
-    image_size: int | None = None,
-    channels: int | None = None,
+    image_size: Size | None = None,
+    channels: Channels | None = None,
 ) -> Dataset:
     """Open MNIST: uint8 (28, 28, 1), ten classes, splits "train" (60,000) and "test" (10,000).
 
@@ -46,8 +46,8 @@ def mnist(
 def fashion_mnist(
     dir: str | None = None,
     split: str = "train",
-    image_size: int | None = None,
-    channels: int | None = None,
+    image_size: Size | None = None,
+    channels: Channels | None = None,
 ) -> Dataset:
     """Open Fashion-MNIST: uint8 (28, 28, 1), ten classes, splits "train" (60,000) and "test" (10,000).
 

@@ -1,16 +1,21 @@
 """Synthetic two-dimensional distributions."""
 
+from typing import Annotated
+
 import numpy as np
 from jaxtyping import Float
 
 from score_sde_jax.data.dataset import ArrayDataset, Dataset, check_choice, with_spec
 from score_sde_jax.errors import UserError
+from score_sde_jax.ranges import Range, Seed
 
 Points = Float[np.ndarray, "num 2"]
 
 
 @with_spec(levels=None, point_shape=(2,))
-def points(distribution: str = "checkerboard", num_points: int = 65_536, seed: int = 0) -> Dataset:
+def points(
+    distribution: str = "checkerboard", num_points: Annotated[int, Range(1, 2**28)] = 65_536, seed: Seed = 0
+) -> Dataset:
     """Sample a dataset of float32 points of shape (2,) with coordinates of order one, without labels.
 
     Args:

@@ -7,21 +7,31 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from score_sde_jax.data import images
-from score_sde_jax.data.dataset import CACHE_BYTES, Dataset, DecodedDataset, check_shape, with_spec
+from score_sde_jax.data.dataset import (
+    CACHE_BYTES,
+    Channels,
+    Dataset,
+    DecodedDataset,
+    Size,
+    check_shape,
+    height_width,
+    with_spec,
+)
 from score_sde_jax.errors import UserError
+from score_sde_jax.ranges import Bytes, Range
 
 
 @with_spec(image_size=32, channels=3, train_images=50_000)
 def cifar10(
     dir: str | None = None,
     split: str = "train",
-    image_size: int | None = None,
-    channels: int | None = None,
+    image_size: Size | None = None,
+    channels: Channels | None = None,
 ) -> Dataset:
     """Open CIFAR-10: uint8 (32, 32, 3), ten classes, splits "train" (50,000) and "test" (10,000).
 
@@ -41,10 +51,10 @@ def cifar10(
 def celeb_a(
     dir: str | None = None,
     split: str = "train",
-    image_size: int = 64,
-    crop: int = 140,
-    channels: int = 3,
-    cache_bytes: int = CACHE_BYTES,
+    image_size: Size = 64,
+    crop: Annotated[int, Range(1, 179)] = 140,
+    channels: Channels = 3,
+    cache_bytes: Bytes = CACHE_BYTES,
 ) -> Dataset:
     """Open CelebA: faces, uint8 (image_size, image_size, channels), without labels.
 
@@ -54,7 +64,7 @@ def celeb_a(
     Args:
         dir: directory of TFDS data, with a folder celeb_a; by default $TFDS_DATA_DIR or ~/tensorflow_datasets.
         split: "train", "validation", "test" or a slice such as "train[:1000]".
-        image_size: height and width of the resized images, in pixels, >= 1.
+        image_size: height and width of the resized images, in pixels: one number for both, or (height, width).
         crop: height and width of the central square that is resized, in pixels, 1 to 178.
         channels: 3 for RGB, 1 for gray.
         cache_bytes: limit of the decoded images in memory, in bytes; a larger dataset is decoded in every epoch.
@@ -62,7 +72,8 @@ def celeb_a(
     Raises:
         UserError: missing or corrupted data, unknown split, or an option out of range.
     """
-    images.check_size(image_size, channels)
+    size = height_width(image_size)
+    images.check_size(size, channels)
     if not 1 <= crop <= 178:
         raise UserError(f"--config.data.crop={crop}: must be >= 1 and <= 178, the width of the images")
     source = open_source("celeb_a", dir, split)
@@ -70,9 +81,9 @@ def celeb_a(
     def decode(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
         for example in _read(source, indices):
             image = images.decode(io.BytesIO(example["image"]), channels)
-            yield images.resize(images.center_crop(image, crop), image_size), 0
+            yield images.resize(images.crop(images.center_crop(image, crop), size), size), 0
 
-    shape = (image_size, image_size, channels)
+    shape = (*size, channels)
     return DecodedDataset("celeb_a", decode, len(source), shape, 0, cache_bytes)
 
 

@@ -1,8 +1,11 @@
 """Cost of a program, counted in its jaxpr: floating-point operations and memory; and the utilization of a device."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import os
+import pathlib
 import re
 import resource
 import sys
@@ -11,6 +14,8 @@ from typing import Any
 
 import jax
 from jax.extend import core
+
+from score_sde_jax.errors import UserError
 
 Product = tuple[core.JaxprEqn, int]
 
@@ -105,6 +110,41 @@ def utilization(flops_per_second: float, dtype: str) -> dict[str, float]:
     """
     peak = peak_flops(dtype)
     return {} if peak is None else {"model_flops_utilization": flops_per_second / peak}
+
+
+def memory_limit() -> int:
+    """Return the memory in bytes of the smallest local device; of a CPU device, its share of the host's memory.
+
+    In a container it is the memory that the control group allows.
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    limits = [each["bytes_limit"] for each in stats if "bytes_limit" in each]
+    return min(limits) if limits else host_memory() // len(stats)
+
+
+def host_memory() -> int:
+    """Return the memory in bytes that this process can have, without swap."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such control group, or "max"
+            limits.append(int(pathlib.Path(path).read_text()))
+    return min(limits)
+
+
+def require_memory(needed: int, what: str, remedy: str) -> None:
+    """Raise UserError if a device has less memory than an array or program needs at least.
+
+    Args:
+        needed: bytes on each device.
+        what: what needs them.
+        remedy: what a user can do.
+    """
+    available = memory_limit()
+    if needed > available:
+        raise UserError(
+            f"{what} at least {needed / 2**30:,.1f} GiB on each device, which has {available / 2**30:,.1f} GiB; "
+            f"{remedy}"
+        )
 
 
 def memory_use() -> dict[str, int]:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import signal
 import socket
 import sys
@@ -15,6 +16,10 @@ import jax
 from score_sde_jax.errors import StoppedError, UserError
 
 Distributed = Literal["auto", "on", "off"]
+CONNECT_SECONDS = 300
+"""Seconds that a process waits for the others."""
+MAX_PROCESSES = 2**16
+"""More processes than any run has."""
 HEARTBEAT_SECONDS = 30
 """Seconds without a heartbeat after which JAX regards a process as dead and ends the others."""
 
@@ -37,6 +42,40 @@ def start(
     Raises:
         UserError: the flags contradict each other, or the processes cannot connect.
     """
+    missing = _check_flags(distributed, coordinator_address, num_processes, process_id)
+    several = not missing or in_slurm_step(os.environ)
+    on_tpu = importlib.util.find_spec("libtpu") is not None
+    if distributed == "off" or (distributed == "auto" and not several and not on_tpu):
+        _check_backend()
+        return
+    if process_id:
+        tell(f"Process {process_id} waits up to {CONNECT_SECONDS} s for process 0 at {coordinator_address}")
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            cluster_detection_method=None if missing else "deactivate",
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            initialization_timeout=CONNECT_SECONDS,
+            coordinator_bind_address=_loopback(coordinator_address),
+        )
+    except Exception as error:  # JAX and its extension raise many types for values that they do not expect
+        if distributed == "auto" and not several:
+            return  # a single TPU machine
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--distributed={distributed}: the processes cannot connect ({reason})") from error
+    _check_backend()
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        # A CPU program from the cache runs its collectives in no fixed order (jaxlib 0.10), so processes that run them
+        # in different orders would wait for each other forever.
+        jax.config.update("jax_enable_compilation_cache", False)
+
+
+def _check_flags(
+    distributed: str, coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> list[str]:
+    """Return the flags of the cluster that are missing, all or none; UserError for flags that contradict each other."""
     flags = {
         "--coordinator_address": coordinator_address,
         "--num_processes": num_processes,
@@ -49,29 +88,35 @@ def start(
         raise UserError(f"{', '.join(missing)} missing: set all of {', '.join(flags)}, or none")
     if distributed == "off" and not missing:
         raise UserError("--distributed=off: contradicts --coordinator_address; leave one of them out")
+    if num_processes is not None and not 1 <= num_processes < MAX_PROCESSES:
+        raise UserError(f"--num_processes={num_processes}: must be >= 1 and < {MAX_PROCESSES:,}")
     if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
         raise UserError(f"--process_id={process_id}: must be >= 0 and < --num_processes={num_processes}")
-    several = not missing or in_slurm_step(os.environ)
-    on_tpu = importlib.util.find_spec("libtpu") is not None
-    if distributed == "off" or (distributed == "auto" and not several and not on_tpu):
-        return
+    if coordinator_address is not None:
+        _check_address(coordinator_address)
+    return missing
+
+
+def _check_address(address: str) -> None:
+    """Raise UserError if an address is not HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) < 2**16:
+        raise UserError(f"--coordinator_address={address}: expected HOST:PORT with a port >= 1 and < 65,536")
+
+
+def _loopback(address: str | None) -> str | None:
+    """Return the address if only this machine reaches it, so that process 0 listens there; None for all interfaces."""
+    host = (address or "").rpartition(":")[0].strip("[]")
+    return address if host in ("localhost", "::1") or host.startswith("127.") else None
+
+
+def _check_backend() -> None:
+    """Raise UserError if JAX cannot start on the devices that JAX_PLATFORMS names."""
     try:
-        jax.distributed.initialize(
-            coordinator_address,
-            num_processes,
-            process_id,
-            cluster_detection_method=None if missing else "deactivate",
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        )
-    except (ValueError, RuntimeError) as error:
-        if distributed == "auto" and not several:
-            return  # a single TPU machine
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--distributed={distributed}: the processes cannot connect ({reason})") from error
-    if jax.process_count() > 1 and jax.default_backend() == "cpu":
-        # A CPU program from the cache runs its collectives in no fixed order (jaxlib 0.10), so processes that run them
-        # in different orders would wait for each other forever.
-        jax.config.update("jax_enable_compilation_cache", False)
+        jax.devices()
+    except RuntimeError as error:
+        platforms, reason = os.environ.get("JAX_PLATFORMS", ""), str(error).strip().splitlines()[0][:200]
+        raise UserError(f"JAX_PLATFORMS={platforms}: JAX cannot start ({reason})") from error
 
 
 def in_slurm_step(environment: Mapping[str, str]) -> bool:
@@ -106,6 +151,12 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def tell(line: str) -> None:
+    """Print a line on standard error, if it is there."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def exit_process(status: int) -> None:
     """Exit with a status.
 
@@ -115,27 +166,32 @@ def exit_process(status: int) -> None:
     Args:
         status: exit status.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream that is closed or missing
+            stream.flush()
     if status == 1:
         os._exit(status)
     sys.exit(status)
 
 
 class Stop:
-    """State of SIGTERM and SIGINT: the first signal asks the run to save and exit, the second exits at once.
+    """State of SIGTERM, SIGINT and SIGHUP: the first signal asks the run to save and exit, the second exits at once.
 
     A separate thread reads the signals, since Python's handlers wait while the main thread compiles or waits for a
     device.
+
+    Args:
+        saving: what the process does after the first signal, for the message.
 
     Attributes:
         received: first signal; None before it.
         patient: whether there is something to save; if not, the first signal exits at once.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-    def __init__(self) -> None:
+    def __init__(self, saving: str = "saving a checkpoint") -> None:
+        self.saving = saving
         self.received: int | None = None
         self.patient = False
 
@@ -153,35 +209,39 @@ class Stop:
     def _handle(self, number: int) -> None:
         name = signal.Signals(number).name
         if not self.patient or self.received is not None:
-            print(f"{name}: exiting now; the same command resumes from the last checkpoint", file=sys.stderr)
-            sys.stderr.flush()
+            tell(f"{name}: exiting now; the same command resumes from what is saved")
             os._exit(128 + number)
         self.received = number
-        print(f"{name}: saving a checkpoint; send again to exit now", file=sys.stderr, flush=True)
+        tell(f"{name}: {self.saving}; send again to exit now")
 
-    def error(self, step: int) -> StoppedError:
+    def error(self, saved: str) -> StoppedError:
         """Return the error that ends the run after it has saved its state.
 
         Args:
-            step: step of the saved state.
+            saved: last step or sample that is saved.
         """
         number = self.received or signal.SIGTERM  # if another process was stopped, the vote has no signal number
         name = signal.Signals(number).name
         return StoppedError(
-            f"stopped by {name} after step {step:,}, which is saved; the same command resumes from it", number
+            f"stopped by {name} after {saved}, which is saved; the same command resumes from it", number
         )
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[Stop]:
-    """Watch for signals, and restore their handlers at the end; outside the main thread, watch nothing."""
-    stop = Stop()
+def stopping(saving: str = "saving a checkpoint") -> Iterator[Stop]:
+    """Watch for signals, and restore their handlers at the end; outside the main thread, watch nothing.
+
+    Args:
+        saving: what the process does after the first signal, for the message.
+    """
+    stop = Stop(saving)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in Stop.SIGNALS}
+    watched = [number for number in Stop.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # not below nohup
+    handlers = {number: signal.signal(number, lambda *_: None) for number in watched}
     previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=stop.watch, args=(reader,), daemon=True)
     watcher.start()

@@ -6,7 +6,7 @@ Source: arXiv 2006.09011. Equation numbers refer to docs/theory.md.
 import math
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Int, Num
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm
 
@@ -25,6 +25,15 @@ MIN_DIMENSION = 6
 """Smallest dimension for which technique 2 has a solution with a ratio below 10."""
 
 
+def subset(length: int) -> Int[np.ndarray, "num"]:
+    """Return the indices of at most MAX_IMAGES images, evenly spaced.
+
+    Args:
+        length: number of images of the dataset.
+    """
+    return np.linspace(0, length - 1, min(length, MAX_IMAGES)).astype(int)
+
+
 def largest_pairwise_distance(images: Num[np.ndarray, "num ..."]) -> float:
     """Return the largest Euclidean distance between two images, NCSNv2's sigma_1 (technique 1).
 
@@ -35,8 +44,8 @@ def largest_pairwise_distance(images: Num[np.ndarray, "num ..."]) -> float:
 
     Reference: arXiv 2006.09011, technique 1; theory.md eq. (21).
     """
-    subset = np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).astype(int)
-    x = images[subset].reshape(len(subset), -1).astype(np.float32)
+    chosen = images[subset(len(images))]
+    x = chosen.reshape(len(chosen), -1).astype(np.float32)
     x -= x.mean(axis=0)  # Centering keeps the distances and reduces the rounding error of float32.
     squares = np.sum(x**2, axis=1)
     largest = 0.0

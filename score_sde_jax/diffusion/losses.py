@@ -13,6 +13,7 @@ named streams of the same key (`keys.Stream`).
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,15 @@ from score_sde_jax import keys as prng
 from score_sde_jax.diffusion.parameterization import LogProbabilities, NoiseFn
 from score_sde_jax.diffusion.sdes import SDE, Time
 from score_sde_jax.keys import Stream
+from score_sde_jax.ranges import Count, Levels, Positive, Range
 
 TrainingTimes = Callable[[SDE, Key[Array, " batch"]], Float[Array, " batch"]]
 Weight = Callable[[SDE, Time], Time]
+
+LogTime = Annotated[float, Range(-40, 40)]
+"""Mean of the logarithm of a time, whose square float32 holds."""
+LogTimeStd = Annotated[float, Range(1e-18, 40)]
+"""Standard deviation of the logarithm of a time."""
 
 NUM_BINS = 10
 """Number of bins of the noise level for which training and evaluation report the loss."""
@@ -37,7 +44,7 @@ def _unit(keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
     return prng.uniform(keys, jnp.zeros(len(keys)))
 
 
-def ladder(sde: SDE, keys: Key[Array, " batch"], *, num_levels: int = 10) -> Float[Array, " batch"]:
+def ladder(sde: SDE, keys: Key[Array, " batch"], *, num_levels: Levels = 10) -> Float[Array, " batch"]:
     """Draw training times uniformly from num_levels evenly spaced times, NCSN's discrete noise levels.
 
     Args:
@@ -68,7 +75,9 @@ def uniform(sde: SDE, keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
     return sde.t_min + (sde.t_max - sde.t_min) * _unit(keys)
 
 
-def log_normal(sde: SDE, keys: Key[Array, " batch"], *, mean: float = -1.2, std: float = 1.2) -> Float[Array, " batch"]:
+def log_normal(
+    sde: SDE, keys: Key[Array, " batch"], *, mean: LogTime = -1.2, std: LogTimeStd = 1.2
+) -> Float[Array, " batch"]:
     """Draw training times from a log-normal distribution, for SDEs whose time is sigma.
 
     Args:
@@ -136,7 +145,7 @@ def likelihood_importance(sde: SDE, t: Time) -> Time:
     return jnp.full_like(t, 2 * (at_t_min - at_t_max) / (sde.t_max - sde.t_min))
 
 
-def edm(sde: SDE, t: Time, *, sigma_data: float = 0.5) -> Time:
+def edm(sde: SDE, t: Time, *, sigma_data: Positive = 0.5) -> Time:
     """Return the weighting of EDM, which is 1 on the output F of a network with parameterization `edm`.
 
     Args:
@@ -201,7 +210,7 @@ def sliced_score_matching_loss(
     times: TrainingTimes = uniform,
     weight: Weight = simple,
     reduction: Callable[[Float[Array, "batch *shape"]], Float[Array, " batch"]] = mean,
-    num_projections: int = 1,
+    num_projections: Count = 1,
 ) -> Float[Array, " batch"]:
     """Return the variance-reduced sliced score matching loss of the noisy images.
 

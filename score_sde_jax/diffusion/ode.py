@@ -7,12 +7,14 @@ the same steps as scipy's RK45 (`tests/diffusion/test_ode.py`).
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+
+from score_sde_jax.ranges import Positive, Range
 
 State = PyTree[Float[Array, "batch ..."]]
 Numbers = Float[Array, " batch"]
@@ -34,6 +36,8 @@ STAGES = np.array(
 FOURTH_ORDER = np.array([5179 / 57600, 0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40])
 NFE_PER_STEP, NFE_AT_START = 6, 2
 """Evaluations of the velocity in a step, accepted or rejected, and before the first step."""
+Evaluations = Annotated[int, Range(NFE_AT_START + NFE_PER_STEP, 2**31)]
+"""Largest number of evaluations of an adaptive solver, which suffices for one step."""
 
 
 class Solution(NamedTuple):
@@ -68,9 +72,9 @@ def dormand_prince(
     start: Float[Array, ""] | float,
     end: Float[Array, ""] | float,
     *,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    max_evaluations: int = 10000,
+    rtol: Positive = 1e-5,
+    atol: Positive = 1e-5,
+    max_evaluations: Evaluations = 10000,
 ) -> Solution:
     """Solve dy/dt = velocity(y, t) from time `start` to time `end`.
 

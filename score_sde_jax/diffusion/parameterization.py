@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from score_sde_jax.condition import Condition
 from score_sde_jax.diffusion.sdes import SDE, Time
+from score_sde_jax.ranges import Levels, Positive
 
 NoiseFn = Callable[[Float[Array, "batch *shape"], Time], Float[Array, "batch *shape"]]
 LogProbabilities = Callable[[Float[Array, "batch *shape"], Time], Float[Array, "batch classes"]]
@@ -80,7 +81,7 @@ def noise(sde: SDE, t: Time) -> Coefficients:
     return Coefficients(0.0, 1.0, 1.0)
 
 
-def edm(sde: SDE, t: Time, *, sigma_data: float = 0.5) -> Coefficients:
+def edm(sde: SDE, t: Time, *, sigma_data: Positive = 0.5) -> Coefficients:
     """Return the coefficients of EDM, for which inputs and targets of F have unit variance.
 
     The published coefficients give the denoised image for alpha = 1; these give the noise for any alpha.
@@ -110,7 +111,7 @@ def none(sde: SDE, t: Time) -> None:
     del sde, t
 
 
-def level_index(sde: SDE, t: Time, *, num_levels: int = 10) -> Int[Array, "..."]:
+def level_index(sde: SDE, t: Time, *, num_levels: Levels = 10) -> Int[Array, "..."]:
     """Return the index of the nearest of evenly spaced times, 0 at the largest noise, as in NCSN.
 
     Args:
@@ -146,7 +147,7 @@ def quarter_log_sigma(sde: SDE, t: Time) -> Time:
     return 0.25 * jnp.log(sde.sigma(t))
 
 
-def scaled_time(sde: SDE, t: Time, *, scale: float = 999.0) -> Time:
+def scaled_time(sde: SDE, t: Time, *, scale: Positive = 999.0) -> Time:
     """Return scale t, as in DDPM++.
 
     For `DDPM` with 1000 levels, 999 t is the index of the level.

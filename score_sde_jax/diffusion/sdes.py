@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from score_sde_jax import keys as prng
+from score_sde_jax.ranges import Levels, NonNegative, Positive
 
 Time = Float[Array, "..."]
 BISECTIONS = 64
@@ -38,6 +39,9 @@ class SDE(abc.ABC):
         t_min: smallest time of training and sampling; positive where the score diverges at 0.
         t_max: largest time, at which x_t has the distribution of the prior.
 
+    Raises:
+        ValueError: t_min is negative or not below t_max.
+
     Reference: arXiv 2011.13456, Section 3.4 and Appendix B; theory.md eqs. (2) and (3).
     """
 
@@ -46,8 +50,12 @@ class SDE(abc.ABC):
     has_ladder: ClassVar[bool] = True
     """Whether a published model has its discrete noise levels at evenly spaced times."""
 
-    t_min: float = 1e-5
-    t_max: float = 1.0
+    t_min: NonNegative = 1e-5
+    t_max: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max:
+            raise ValueError(f"t_min must be >= 0 and < t_max={self.t_max}, got {self.t_min}")
 
     @abc.abstractmethod
     def alpha(self, t: Time) -> Time:
@@ -184,11 +192,12 @@ class VE(SDE):
     Reference: arXiv 2011.13456, eq. 9 and Appendix C; theory.md eq. (8).
     """
 
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
-    t_min: float = 0.0
+    sigma_min: Positive = 0.01
+    sigma_max: Positive = 50.0
+    t_min: NonNegative = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(f"sigma_min must be > 0 and < sigma_max={self.sigma_max}, got {self.sigma_min}")
 
@@ -216,10 +225,11 @@ class _LinearBeta(SDE):
         ValueError: beta_min or beta_max is out of range.
     """
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
+    beta_min: Positive = 0.1
+    beta_max: Positive = 20.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.beta_min < self.beta_max:
             raise ValueError(f"beta_min must be > 0 and < beta_max={self.beta_max}, got {self.beta_min}")
 
@@ -271,8 +281,8 @@ class EDM(SDE):
 
     time_is_sigma: ClassVar[bool] = True
 
-    t_min: float = 0.002
-    t_max: float = 80.0
+    t_min: Positive = 0.002
+    t_max: Positive = 80.0
 
     def alpha(self, t: Time) -> Time:
         """Return 1."""
@@ -301,12 +311,13 @@ class DDPM(SDE):
     Reference: arXiv 2006.11239, Section 4.
     """
 
-    beta_min: float = 1e-4
-    beta_max: float = 0.02
-    num_levels: int = 1000
-    t_min: float = 0.0
+    beta_min: Positive = 1e-4
+    beta_max: Positive = 0.02
+    num_levels: Levels = 1000
+    t_min: NonNegative = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.beta_min < self.beta_max < 1:
             raise ValueError(f"0 < beta_min < beta_max < 1 is required, got {self.beta_min} and {self.beta_max}")
         if self.num_levels < 2:

@@ -1,6 +1,6 @@
 """Wide residual network that classifies noisy images, conditioned on the noise level."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,6 +10,7 @@ from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks.embedding import FourierFeatures, sinusoidal_features
 from score_sde_jax.networks.layers import Conv, block_output, small_group_norm
+from score_sde_jax.ranges import Depth, Positive, Range, Width
 
 NUM_FEATURES = 128
 """Number of features that encode the noise-level condition."""
@@ -71,12 +72,12 @@ class WideResNet(nn.Module):
 
     is_classifier: ClassVar[bool] = True
 
-    num_classes: int = 10
-    multiplier: int = 10
-    blocks_per_group: int = 4
-    base: int = 16
+    num_classes: Annotated[int, Range(1, 2**16)] = 10
+    multiplier: Depth = 10
+    blocks_per_group: Depth = 4
+    base: Width = 16
     embedding: Literal["fourier", "sinusoidal"] = "fourier"
-    fourier_scale: float = 16.0
+    fourier_scale: Positive = 16.0
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @staticmethod

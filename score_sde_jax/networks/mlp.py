@@ -1,11 +1,14 @@
 """Multi-layer perceptron for points in the plane and other small vectors."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from score_sde_jax.condition import Condition
 from score_sde_jax.networks.embedding import sinusoidal_features
+from score_sde_jax.ranges import Depth, Width
 
 
 class MLP(nn.Module):
@@ -16,8 +19,11 @@ class MLP(nn.Module):
         depth: number of residual layers.
     """
 
-    width: int = 128
-    depth: int = 3
+    takes_points: ClassVar[bool] = True
+    """Whether the network is for points, and not for images alone."""
+
+    width: Width = 128
+    depth: Depth = 3
 
     @nn.compact
     def __call__(

@@ -8,6 +8,7 @@ from flax import linen as nn
 from score_sde_jax.condition import Condition
 from score_sde_jax.networks.layers import ConditionalInstanceNormPlus, Image, average_pool_5x5
 from score_sde_jax.networks.refinenet import Stage, refinenet
+from score_sde_jax.ranges import Levels, Width
 
 STAGES = (
     Stage("res1", "refine4", width=1),
@@ -31,8 +32,8 @@ class NCSN(nn.Module):
     Reference: arXiv 1907.05600, Appendix A.
     """
 
-    width: int = 128
-    num_levels: int = 10
+    width: Width = 128
+    num_levels: Levels = 10
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @staticmethod

@@ -7,6 +7,7 @@ from flax import linen as nn
 from score_sde_jax.condition import Condition
 from score_sde_jax.networks.layers import Image, InstanceNormPlus, max_pool_5x5
 from score_sde_jax.networks.refinenet import Stage, refinenet
+from score_sde_jax.ranges import Width
 
 
 class NCSNv2(nn.Module):
@@ -24,7 +25,7 @@ class NCSNv2(nn.Module):
     Reference: arXiv 2006.09011, Appendix B.1.
     """
 
-    width: int = 128
+    width: Width = 128
     dtype: Literal["float32", "bfloat16"] = "float32"
     stages: ClassVar[tuple[Stage, ...]] = (
         Stage("res1", "refine4", width=1),

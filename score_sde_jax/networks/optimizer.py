@@ -5,6 +5,7 @@ from typing import Literal
 import optax
 
 from score_sde_jax.networks.embedding import trainable
+from score_sde_jax.ranges import NonNegative, Positive, Share
 
 
 def learning_rate_schedule(
@@ -29,11 +30,11 @@ def learning_rate_schedule(
 def adam(
     schedule: optax.Schedule,
     *,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    gradient_clip: float | None = None,
+    beta1: Share = 0.9,
+    beta2: Share = 0.999,
+    eps: Positive = 1e-8,
+    weight_decay: NonNegative = 0.0,
+    gradient_clip: Positive | None = None,
 ) -> optax.GradientTransformation:
     """Return Adam with optional decoupled weight decay and gradient clipping.
 

@@ -1,6 +1,6 @@
 """Small U-Net for images of 8 to 32 pixels, which trains in minutes on a CPU."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,6 +10,7 @@ from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks.embedding import sinusoidal_features
 from score_sde_jax.networks.layers import Conv, Dense, block_output, small_group_norm
+from score_sde_jax.ranges import Depth, ImageSize, NotEmpty, Range, Width
 
 
 def to_patches(
@@ -72,11 +73,11 @@ class SmallUNet(nn.Module):
         UserError: the image size is not a multiple of patch 2^(len(widths) - 1).
     """
 
-    widths: tuple[int, ...] = (64, 96)
-    patch: int = 2
-    num_blocks: int = 2
-    bottleneck: int = 128
-    num_classes: int = 0
+    widths: Annotated[tuple[Width, ...], NotEmpty()] = (64, 96)
+    patch: ImageSize = 2
+    num_blocks: Depth = 2
+    bottleneck: Width = 128
+    num_classes: Annotated[int, Range(0, 2**16)] = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @nn.compact

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -29,6 +29,7 @@ from score_sde_jax.networks.unet_blocks import (
     fan_average,
     residual_sum,
 )
+from score_sde_jax.ranges import Depth, ImageSize, NotEmpty, Positive, Share, Width
 
 Residual = Callable[..., Image]
 
@@ -67,19 +68,19 @@ class UNet(nn.Module):
     Reference: arXiv 2006.11239, Appendix B; arXiv 2011.13456, Appendix H.
     """
 
-    width: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    num_blocks: int = 2
-    attention: tuple[int, ...] = (16,)
+    width: Width = 128
+    multipliers: Annotated[tuple[Depth, ...], NotEmpty()] = (1, 2, 2, 2)
+    num_blocks: Depth = 2
+    attention: tuple[ImageSize, ...] = (16,)
     embedding: Literal["positional", "fourier", "none"] = "positional"
-    fourier_scale: float = 16.0
+    fourier_scale: Positive = 16.0
     block: Literal["ddpm", "biggan"] = "ddpm"
     fir: bool = False
     progressive_input: Literal["none", "residual", "skip"] = "none"
     progressive_output: Literal["none", "residual", "skip"] = "none"
     combine: Literal["sum", "cat"] = "sum"
     skip_rescale: bool = False
-    dropout: float = 0.1
+    dropout: Share = 0.1
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @staticmethod
@@ -122,6 +123,21 @@ class UNet(nn.Module):
         h = Attention(self.skip_rescale, self.dtype)(h)
         h = residual(h, h.shape[-1])
         return self._up(h, skips, residual, x.shape[-1]).astype(x.dtype)
+
+    def notes(self, image_shape: tuple[int, ...]) -> list[str]:
+        """Return lines on what a user may not expect of the network for images of a shape.
+
+        Args:
+            image_shape: (height, width, channels).
+        """
+        heights = [image_shape[0] // 2**i for i in range(len(self.multipliers))]
+        lost = [str(size) for size in self.attention if size not in heights]
+        if not lost:
+            return []
+        return [
+            f"note: model.attention={tuple(self.attention)}: no attention at {', '.join(lost)} pixels, since the "
+            f"features of images of height {image_shape[0]} have the heights {', '.join(map(str, heights))}"
+        ]
 
     def _check(self, x: Image) -> None:
         unit = 2 ** (len(self.multipliers) - 1)
@@ -216,7 +232,7 @@ class DDPMpp(UNet):
     Reference: arXiv 2011.13456, Appendix H.
     """
 
-    num_blocks: int = 4
+    num_blocks: Depth = 4
     block: Literal["ddpm", "biggan"] = "biggan"
     skip_rescale: bool = True
 

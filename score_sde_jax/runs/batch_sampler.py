@@ -1,9 +1,11 @@
 """Numbered samples in batches: each call continues a set of samples and draws its pictures."""
 
+import contextlib
 import hashlib
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,29 +16,76 @@ from jaxtyping import Array, Num, PyTree
 from PIL import Image
 
 from score_sde_jax import keys as prng
+from score_sde_jax.devices import costs
+from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.parallel import Parallel
-from score_sde_jax.devices.processes import is_first
+from score_sde_jax.devices.processes import Stop, count, is_first, stopping, wait_for_all
 from score_sde_jax.errors import UserError
-from score_sde_jax.runs import pictures
+from score_sde_jax.runs import pictures, workdir
 from score_sde_jax.runs.experiment import Experiment
-from score_sde_jax.runs.numbered import NFE, RECORD, SHOWN, SampleSet, batches
+from score_sde_jax.runs.numbered import NFE, SHOWN, DamagedSetError, SampleSet, agrees, batches, described
+from score_sde_jax.runs.records import set_aside
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings
 from score_sde_jax.tasks import TaskInputs
 
 GRID = "grid.png"
+SHOWN_POINTS = 100_000
+"""Points of a set that are shown in its pictures."""
 SAVE_SECONDS = 30.0
 """Longest time between two saves of a set, in seconds."""
 
 
-def directory(base: Path, description: Mapping[str, Any]) -> Path:
+@contextlib.contextmanager
+def open_set(
+    base: Path, output: Path | None, description: Mapping[str, Any], shape: tuple[int, ...]
+) -> Iterator[SampleSet]:
+    """Lock the directory of a set of samples, and open the set.
+
+    Files of a set that cannot be read are set aside, unless the user gave the directory.
+
+    Args:
+        base: Directory of the samples of a checkpoint. The first set without a task is in it, others in folders of it.
+        output: Directory that the user gave instead.
+        description: What the samples depend on.
+        shape: Shape of an image or point.
+
+    Raises:
+        UserError: Another process writes to the directory, it cannot be written, or it holds other samples.
+    """
+    try:
+        directory = output or _directory(base, description)
+        SampleSet(directory, dict(description), shape)
+    except DamagedSetError as error:
+        if output is not None:
+            raise UserError(f"--output={output}: {error}; choose another") from error
+        _set_aside(error)
+        directory = _directory(base, description)
+    given = f"--output={output}" if output else str(directory)
+    with workdir.claimed(directory, given) if is_first() else contextlib.nullcontext():
+        samples = SampleSet(directory, dict(description), shape)
+        wait_for_all("open the set")  # before process 0 writes to it
+        if is_first():
+            samples.begin()
+        yield samples
+
+
+def _directory(base: Path, description: Mapping[str, Any]) -> Path:
     """Return the directory of samples: `base` for the first description without a task, a folder in it for others."""
-    record, task = base / RECORD, description.get("task")
-    plain = json.loads(json.dumps(description))
-    if not task and (not record.exists() or json.loads(record.read_text())["description"] == plain):
+    task, there = description.get("task"), described(base)
+    if not task and (there is None or agrees(there["description"], description)):
         return base
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
     return base / (f"{task['name']}-{digest}" if task else f"seed{description['seed']}-{digest}")
+
+
+def _set_aside(error: DamagedSetError) -> None:
+    """Rename the record and the arrays of a damaged set, whose folder may hold other sets too."""
+    if is_first():
+        files = [path for path in sorted(error.directory.iterdir()) if path.suffix in (".npz", ".json")]
+        for path in files:
+            set_aside(path, str(error))
+    wait_for_all("set damaged samples aside")
 
 
 class Drawn(NamedTuple):
@@ -75,6 +124,12 @@ class BatchSampler:
         self.batch_size = settings.sampler.batch_size
         self.are_images = len(experiment.image_shape) == 3
         parallel.check_batch("--config.sampler.batch_size", self.batch_size)
+        values = -(-self.batch_size // num_devices()) * math.prod(experiment.image_shape)
+        costs.require_memory(
+            4 * values * (2 + settings.sampler.num_frames),
+            f"{self.batch_size:,} samples and their {settings.sampler.num_frames} frames need",
+            "choose a smaller --config.sampler.batch_size or --config.sampler.num_frames",
+        )
         self._sample = parallel.per_example(experiment.sample)
 
     def draw(self, params: PyTree, key: Array, first: int) -> Drawn:
@@ -120,7 +175,24 @@ def draw_set(
 
     Raises:
         UserError: A sample is not finite.
+        StoppedError: A signal stopped the process after the samples were saved.
     """
+    with stopping("saving the samples") as stop:
+        stop.patient = count() == 1  # several processes would have to agree on the batch
+        _draw_missing(samples, sampler, params, seed, num_images, metadata, say, stop)
+
+
+def _draw_missing(
+    samples: SampleSet,
+    sampler: BatchSampler,
+    params: PyTree,
+    seed: int,
+    num_images: int,
+    metadata: Mapping[str, Any],
+    say: Say,
+    stop: Stop,
+) -> None:
+    """Draw the samples that a set lacks, until it is complete or a signal stops the process."""
     num_saved, key = len(samples), prng.root(seed, "sample")
     last_save, evaluations = time.monotonic(), num_saved * samples.record.get(NFE, 0.0)
     if num_saved < num_images and (num_saved < SHOWN or not sampler.are_images) and is_first():
@@ -140,6 +212,9 @@ def draw_set(
         elif time.monotonic() - last_save > SAVE_SECONDS:
             samples.save(metadata)
             last_save = time.monotonic()
+        if stop.received is not None:
+            samples.save(metadata)
+            raise stop.error(f"sample {len(samples) - 1:,}")
     if len(samples) > num_saved:
         say(f"NFE per image: {metadata[NFE]:,}")
     _leave_pictures(samples, sampler, params, metadata, num_saved)
@@ -161,14 +236,14 @@ def _leave_pictures(
     samples.save(metadata)
     head = samples.head()
     if score is not None:
-        field = pictures.score_field(samples.column(samples.key), *score)
+        field = pictures.score_field(samples.head(SHOWN_POINTS)[samples.key], *score)
         pictures.save_png(samples.directory / "score_field.png", field)
     if sampler.inputs and sampler.are_images:
         extras = {name: rows for name, rows in head.items() if name != samples.key}
         for name, picture in sampler.inputs.pictures(head[samples.key], extras).items():
             pictures.save_png(samples.directory / name, pictures.drawn(picture))
     if not grid.exists():
-        shown = head[samples.key] if sampler.are_images else samples.column(samples.key)
+        shown = head[samples.key] if sampler.are_images else samples.head(SHOWN_POINTS)[samples.key]
         pictures.save_png(grid, sampler.picture(shown))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, PyTree
 
@@ -78,6 +79,7 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
         UserError: Settings do not fit each other.
     """
     sde, network, train = settings.sde(), settings.model(), settings.train
+    _check_noise(settings, sde)
     schedule = learning_rate_schedule(
         settings.optimizer.learning_rate,
         train.steps,
@@ -120,6 +122,19 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
         averages=tuple(train.averages),
         langevin_step_size=settings.sampler.corrector.get("step_size") if settings.sampler else None,
     )
+
+
+def _check_noise(settings: Settings, sde: SDE) -> None:
+    """Raise UserError if float32 does not resolve the noise levels at the ends of the time interval."""
+    ends = jnp.asarray([sde.t_min, sde.t_max], jnp.float32)
+    alpha, sigma = (np.asarray(jax.vmap(schedule)(ends)) for schedule in (sde.alpha, sde.sigma))
+    if not (np.isfinite([alpha, sigma]).all() and (alpha > 0).all() and sigma[1] > sigma[0] >= 0):
+        options = ", ".join(f"{key}={value}" for key, value in settings.sde.options().items())
+        raise UserError(
+            f"--config.sde.name={settings.sde.name} with {options}: from t_min to t_max, alpha goes from {alpha[0]:g} "
+            f"to {alpha[1]:g} and sigma from {sigma[0]:g} to {sigma[1]:g}; they must be finite, alpha > 0, and sigma "
+            "must increase"
+        )
 
 
 def _losses(

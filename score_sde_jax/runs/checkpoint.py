@@ -4,6 +4,7 @@ Orbax renames a complete checkpoint into place. A 32-bit sum of each leaf detect
 """
 
 import dataclasses
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -234,6 +236,12 @@ def _checksums(state: PyTree) -> PyTree:
         return jnp.sum(words.astype(jnp.uint32), dtype=jnp.uint32)
 
     return jax.tree.map(of, state)
+
+
+def fingerprint(params: PyTree) -> str:
+    """Return 16 hexadecimal digits that differ for other parameters, from the same sums as in checkpoints."""
+    sums = np.array([int(total) for total in jax.tree.leaves(_checksums(params))], np.uint32)
+    return hashlib.sha256(sums.tobytes()).hexdigest()[:16]
 
 
 def _placed_like(leaves: PyTree, state: PyTree) -> PyTree:

@@ -19,9 +19,11 @@ from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build, pictures, workdir
+from score_sde_jax.runs.checkpoint import fingerprint
 from score_sde_jax.runs.experiment import Experiment, abstract_average, average_of
-from score_sde_jax.runs.numbered import Rows, batches
-from score_sde_jax.runs.reporting import Say, write_atomically
+from score_sde_jax.runs.numbered import Rows, agrees, batches
+from score_sde_jax.runs.records import read_object, write_atomically
+from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings, identity, plain, with_values
 from score_sde_jax.tasks import MEASURES, Measure, MeasureSetup
 
@@ -62,8 +64,11 @@ def evaluate(
     if options.num_images > len(data):
         say(f"note: {name} has {len(data):,} images, fewer than --config.eval.num_images={options.num_images}")
     seed = settings.seed if seed is None else seed
-    description = identity.measurement(settings, plain(held_out)["data"], step, seed, num_images)
+    data_settings = plain(held_out)["data"]
+    description = identity.measurement(settings, data_settings, step, fingerprint(params), seed, num_images)
     output = _output(directory / "eval" / str(step), description)
+    for line in data.lines():
+        say(line)
     say(f"Evaluating step {step:,} of {directory} on {num_images:,} images of {name}")
     trained_on = _trained_on(settings, held_out)
     if trained_on:
@@ -123,7 +128,9 @@ class _Evaluation:
         self.batch_size = -(-batch_size // num_devices()) * num_devices()  # the devices share it equally
         self.changed = False
         metrics = output / "metrics.json"
-        self.metrics: dict[str, Any] = json.loads(metrics.read_text()) if metrics.exists() else {}
+        self.metrics: dict[str, Any] = {}
+        with contextlib.suppress(UserError):  # all of it is computed again from the rows
+            self.metrics = read_object(metrics, "the results of an evaluation")
 
     def record(self, description: Mapping[str, Any]) -> None:
         """Save what the results depend on, before there are any."""
@@ -239,7 +246,7 @@ def _name(settings: Settings) -> str:
 def _output(base: Path, description: dict[str, Any]) -> Path:
     """eval/<step> for the first settings, a directory inside for any others."""
     record = base / "settings.json"
-    if not record.exists() or json.loads(record.read_text()) == json.loads(json.dumps(description)):
+    if not record.exists() or agrees(read_object(record, "the settings of an evaluation"), description):
         return base
     return base / hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -247,5 +254,5 @@ def _output(base: Path, description: dict[str, Any]) -> Path:
 @contextlib.contextmanager
 def _claimed(output: Path) -> Iterator[None]:
     """Hold the directory while process 0 writes to it."""
-    with workdir.claimed(output) if is_first() else contextlib.nullcontext():
+    with workdir.claimed(output, str(output)) if is_first() else contextlib.nullcontext():
         yield

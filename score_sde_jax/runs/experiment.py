@@ -68,6 +68,11 @@ class Experiment:
     task: Task = UNCONDITIONAL
     classifier: "Experiment | None" = None
 
+    def notes(self) -> list[str]:
+        """Return lines on what a user may not expect of the network."""
+        notes = getattr(self.network, "notes", None)
+        return notes(self.image_shape) if notes else []
+
     def init(self, key: Array) -> TrainState:
         """Return the state before the first step."""
         return init_state(self.init_params(key), self.optimizer, self.averages)

@@ -39,6 +39,8 @@ def info(settings: Settings, directory: Path, say: Say = print) -> None:
         settings = adopt(settings, saved)
     settings, image_shape, length = _look_at_data(settings, tuple(saved[workdir.IMAGE_SHAPE]) if saved else None, say)
     experiment, options = build.experiment(settings, image_shape), settings.train
+    for line in experiment.notes():
+        say(line)
     with native_convolutions():
         state = jax.eval_shape(experiment.init, jax.random.key(0))
     learned = jax.tree.map(lambda leaf, trained: leaf.size * trained, state.params, trainable(state.params))
@@ -73,9 +75,8 @@ def _look_at_data(
         say(f"data: {section.name} of shape {shape}, {number}; {error}")
         return settings, shape, length
     settings, lines = resolve(settings, data)
-    for line in lines:
+    for line in [*lines, *data.lines()]:
         say(line)
-    say(f"data: {data.name}, {len(data):,} examples of shape {data.image_shape}")
     return settings, data.image_shape, len(data)
 
 

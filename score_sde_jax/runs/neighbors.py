@@ -2,22 +2,20 @@
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
 from score_sde_jax.data import Dataset, Pixels
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import pictures
-from score_sde_jax.runs.reporting import Say, write_atomically
+from score_sde_jax.runs.numbered import SHOWN, SampleSet
+from score_sde_jax.runs.records import write_atomically
+from score_sde_jax.runs.reporting import Say
 from score_sde_jax.tasks.neighbors import nearest_neighbors
 
 BLOCK = 1000
-"""Number of training images that are compared at once."""
-SHOWN = 64
-"""Number of samples whose neighbors are shown."""
+"""Number of training images, and of samples, that are compared at once."""
 
 
 def check_number(num: int, dataset: Dataset) -> None:
@@ -26,16 +24,17 @@ def check_number(num: int, dataset: Dataset) -> None:
         raise UserError(f"--neighbors={num}: must be >= 1 and <= {len(dataset):,}, the number of training images")
 
 
-def leave_neighbors(
-    directory: Path,
-    stored: UInt8[np.ndarray, "num height width channels"],
-    dataset: Dataset,
-    pixels: Pixels,
-    num: int,
-    say: Say,
-) -> None:
-    """Write neighbors.png, each sample before its `num` nearest training images, and neighbors.npz: `indices` of
-    these in the data set and Euclidean `distances`, with pixels from 0 to 1.
+def leave_neighbors(samples: SampleSet, dataset: Dataset, pixels: Pixels, num: int, say: Say) -> None:
+    """Save neighbors.png, the first samples before their nearest training images, and neighbors.npz.
+
+    The archive has the `indices` of these images in the dataset and the Euclidean `distances`, with pixels from 0 to 1.
+
+    Args:
+        samples: Set of images, of which one shard at a time is in memory.
+        dataset: Training images.
+        pixels: Map of their values.
+        num: Training images per sample.
+        say: Takes the log lines.
     """
     if not is_first():
         return
@@ -45,15 +44,20 @@ def leave_neighbors(
             indices = np.arange(first, min(first + BLOCK, len(dataset)))
             yield pixels.gray(dataset.gather(indices)[0]).reshape(len(indices), -1) / 255
 
-    indices, distances = nearest_neighbors(stored.reshape(len(stored), -1) / 255, references(), num)
+    found = []
+    for stored in (block[samples.key] for block in samples.blocks()):
+        for first in range(0, len(stored), BLOCK):
+            queries = stored[first : first + BLOCK]
+            found.append(nearest_neighbors(queries.reshape(len(queries), -1) / 255, references(), num))
+    indices, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
     packed = io.BytesIO()
     np.savez_compressed(packed, indices=indices, distances=distances)
-    write_atomically(directory / "neighbors.npz", packed.getvalue())
-    nearest = pixels.gray(dataset.gather(indices[:SHOWN].ravel())[0])
-    nearest = nearest.reshape(-1, num, *stored.shape[1:])
-    shown = np.concatenate([stored[:SHOWN, None], nearest], axis=1)
-    pictures.save_png(directory / "neighbors.png", pictures.strips(shown))
+    write_atomically(samples.directory / "neighbors.npz", packed.getvalue())
+    shown = samples.head(SHOWN)[samples.key]
+    nearest = pixels.gray(dataset.gather(indices[:SHOWN].ravel())[0]).reshape(-1, num, *shown.shape[1:])
+    strips = pictures.strips(np.concatenate([shown[:, None], nearest], axis=1))
+    pictures.save_png(samples.directory / "neighbors.png", strips)
     say(
-        f"{directory}: neighbors.png, neighbors.npz; median distance to the nearest of {len(dataset):,} training "
-        f"images {np.median(distances[:, 0]):.3g}, smallest {distances[:, 0].min():.3g}"
+        f"{samples.directory}: neighbors.png, neighbors.npz; median distance to the nearest of {len(dataset):,} "
+        f"training images {np.median(distances[:, 0]):.3g}, smallest {distances[:, 0].min():.3g}"
     )

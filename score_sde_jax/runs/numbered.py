@@ -13,16 +13,19 @@ import numpy as np
 from jaxtyping import Num
 from PIL import Image
 
-from score_sde_jax.data.npz import shards
+from score_sde_jax.data.npz import read_header, shards
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import pictures
-from score_sde_jax.runs.reporting import Progress, Say, is_local, write_atomically
+from score_sde_jax.runs.records import append, is_local, read_object, set_aside, write_atomically
+from score_sde_jax.runs.reporting import Progress, Say
 
 SHOWN = 64
 """Images of a set that are shown in its pictures."""
 RECORD = "samples.json"
 NFE = "network_evaluations_per_image"
+PARAMETERS = "parameters"
+"""Key of a description with the fingerprint of the network's parameters."""
 
 
 def batches(rows: "Rows | SampleSet", total: int, batch_size: int, say: Say, what: str) -> Iterator[tuple[int, int]]:
@@ -34,24 +37,45 @@ def batches(rows: "Rows | SampleSet", total: int, batch_size: int, say: Say, wha
         say(f"{what} {len(rows):,}/{total:,}: images_per_second={speed:.3g} time_left={left}")
 
 
+class DamagedSetError(UserError):
+    """A set of samples with a file that cannot be read.
+
+    Args:
+        message: The file and what is wrong with it.
+        directory: Directory of the set.
+    """
+
+    def __init__(self, message: str, directory: Path) -> None:
+        super().__init__(message)
+        self.directory = directory
+
+
 class Rows:
     """Columns of numbers in a file of one JSON object a line for every batch.
 
-    A last line that a kill cut short is dropped. Real numbers keep all digits of float32; one that is not finite is
-    None.
+    What follows the first line that cannot be read is measured again. Real numbers keep all digits of float32; one that
+    is not finite is None.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self._lines, self.columns = path, list[str](), dict[str, list]()
-        text = path.read_text() if path.exists() else ""
-        for line in text.splitlines():
+        content = path.read_bytes() if path.exists() else b""
+        for line in content.split(b"\n"):
             try:
-                self._take(json.loads(line))
-            except json.JSONDecodeError:
+                row = json.loads(line)
+                if {type(values) for values in row.values()} != {list} or len(set(map(len, row.values()))) != 1:
+                    break
+                if self.columns and row.keys() != self.columns.keys():
+                    break
+            except (ValueError, AttributeError, RecursionError):
                 break
-            self._lines.append(line + "\n")
-        if is_first() and text != "".join(self._lines):
-            write_atomically(path, "".join(self._lines))
+            self._take(row)
+            self._lines.append(line.decode() + "\n")
+        text = "".join(self._lines)
+        if is_first() and content != text.encode():
+            if content.count(b"\n") > len(self._lines):  # more than the last line, which a kill may cut short
+                set_aside(path, f"line {len(self._lines) + 1} cannot be read, and what follows is measured again")
+            write_atomically(path, text)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
@@ -64,8 +88,7 @@ class Rows:
         if not is_first():
             return
         if is_local(self.path):
-            with self.path.open("a") as file:
-                file.write(self._lines[-1])
+            append(self.path, self._lines[-1])
         else:
             self.path.write_text("".join(self._lines))
 
@@ -84,23 +107,28 @@ class SampleSet:
     """The samples of one seed and one sampler in a directory, in shards: images.npz, images-000000100.npz, ...
 
     The number in the name of a shard is that of its first image; images.npz begins with 0. A shard is written once, so
-    neither memory nor the time of a save grows with the set. `description` is what the images depend on; a directory
-    that holds images of another is refused.
+    neither memory nor the time of a save grows with the set.
+
+    Args:
+        directory: Directory of the set.
+        description: What the images depend on, besides their number.
+        shape: Shape of an image or point.
+
+    Raises:
+        DamagedSetError: A file of the set cannot be read.
+        UserError: The directory holds samples of another description.
     """
 
-    def __init__(self, directory: Path, description: dict[str, Any], are_images: bool) -> None:
+    def __init__(self, directory: Path, description: dict[str, Any], shape: tuple[int, ...]) -> None:
         self.directory, self.description = directory, description
-        self.key = "images" if are_images else "points"
+        self.key = "images" if len(shape) == 3 else "points"
         self._pending: list[dict[str, np.ndarray]] = []
-        self.record: dict[str, Any] = {}
-        path = directory / RECORD
-        if path.exists():
-            self.record = json.loads(path.read_text())
-            if self.record["description"] != json.loads(json.dumps(description)):
-                raise UserError(
-                    f"{directory} holds samples of another seed, sampler or checkpoint; choose another --output"
-                )
-        self._saved = sum(_length(path, self.key) for path in self.shards()) if self.record else 0
+        self.record: dict[str, Any] = described(directory) or {}
+        if self.record and not agrees(self.record["description"], description):
+            raise UserError(
+                f"{directory} holds samples of another seed, sampler or checkpoint; choose another --output"
+            )
+        self._saved = sum(_length(path, self.key, shape) for path in self.shards()) if self.record else 0
 
     def __len__(self) -> int:
         return self._saved + sum(len(rows[self.key]) for rows in self._pending)
@@ -113,6 +141,12 @@ class SampleSet:
         """Add the next samples, and further arrays with a row for each of them."""
         self._pending.append({self.key: samples, **extras})
 
+    def begin(self) -> None:
+        """Write the record of an empty set, so that a call with another description takes another directory."""
+        if not self.record:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._write({})
+
     def save(self, metadata: Mapping[str, Any]) -> None:
         """Write the new samples as a shard, then the record with the description, `num_images` and `metadata`."""
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -123,6 +157,9 @@ class SampleSet:
             np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
             write_atomically(path, packed.getvalue())
             self._saved, self._pending = len(self), []
+        self._write(metadata)
+
+    def _write(self, metadata: Mapping[str, Any]) -> None:
         self.record |= {"description": self.description, "num_images": len(self), **metadata}
         write_atomically(self.directory / RECORD, json.dumps(self.record, indent=2) + "\n")
 
@@ -166,9 +203,36 @@ def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([block[name] for block in blocks]) for name in (blocks[0] if blocks else ())}
 
 
-def _length(path: Path, key: str) -> int:
-    """Rows of an array in an npz file, from its header alone."""
-    with path.open("rb") as opened, zipfile.ZipFile(opened) as archive, archive.open(f"{key}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return read(file)[0][0]
+def described(directory: Path) -> dict[str, Any] | None:
+    """Return the record of a set of samples; None if there is none; DamagedSetError if it cannot be read."""
+    path = directory / RECORD
+    if not path.exists():
+        return None
+    try:
+        record = read_object(path, "the record of a set of samples")
+    except UserError as error:
+        raise DamagedSetError(str(error), directory) from error
+    if not isinstance(record.get("description"), dict):
+        raise DamagedSetError(f"{path}: not the record of a set of samples (no description)", directory)
+    return record
+
+
+def agrees(saved: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
+    """Return whether a saved description is this one; one of an earlier version does not name the parameters."""
+    wanted = json.loads(json.dumps(description))
+    return saved == (wanted if PARAMETERS in saved else {key: wanted[key] for key in wanted if key != PARAMETERS})
+
+
+def _length(path: Path, key: str, shape: tuple[int, ...]) -> int:
+    """Rows of an array in an npz file, from its header alone; DamagedSetError if it is not of these images."""
+    try:
+        with path.open("rb") as opened, zipfile.ZipFile(opened) as archive, archive.open(f"{key}.npy") as file:
+            length, *found = read_header(file)[0]
+    except Exception as error:  # zipfile and numpy raise many types for damaged files
+        reason = str(error) or type(error).__name__
+        raise DamagedSetError(f"{path}: not readable samples ({reason})", path.parent) from error
+    if tuple(found) != tuple(shape):
+        raise DamagedSetError(
+            f"{path}: samples of shape {tuple(found)}, those of the run have {tuple(shape)}", path.parent
+        )
+    return length

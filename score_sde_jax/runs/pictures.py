@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Num, UInt8
 from PIL import Image
 
-from score_sde_jax.runs.reporting import write_atomically
+from score_sde_jax.runs.records import write_atomically
 from score_sde_jax.tasks.task import Grid, Histogram, LevelCurves, Picture, Strips
 
 MIN_TILE = 32
@@ -79,7 +79,7 @@ def loss_curve(rows: Sequence[dict[str, Any]]) -> Image.Image:
     axes[1].set(xlabel="step", ylabel="loss per noise level")
     if not rows:  # a first checkpoint before the first logged step
         return _rendered(figure)
-    steps, loss = [row["step"] for row in rows], np.array([row["loss"] for row in rows])
+    steps, loss = [row["step"] for row in rows], np.array([row["loss"] for row in rows], dtype=float)
     axes[0].plot(steps, loss, color="tab:blue", alpha=0.3, label="as logged")
     if len(loss) > 10:
         width = max(3, len(loss) // 20)

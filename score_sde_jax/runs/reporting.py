@@ -3,7 +3,9 @@
 import contextlib
 import importlib
 import json
+import math
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +16,9 @@ import jax
 import numpy as np
 from PIL import Image
 
+from score_sde_jax import paths
 from score_sde_jax.errors import UserError
+from score_sde_jax.runs.records import append, is_local, read_rows, set_aside, write_atomically
 
 Say = Callable[[str], None]
 """Function that takes the log lines of a driver."""
@@ -24,21 +28,6 @@ def duration(seconds: float) -> str:
     """Return hours, minutes and seconds as h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-
-
-def is_local(path: Path) -> bool:
-    """Return whether a path is in the file system of this machine, and not in a bucket."""
-    return "://" not in str(path)
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file atomically: a reader sees the old content or the new, also after a kill."""
-    if not is_local(path):  # an object of a bucket appears whole
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-    temporary.replace(path)
 
 
 class Progress:
@@ -92,15 +81,18 @@ class MetricsLog:
     def __init__(self, workdir: Path, resumed_step: int, loggers: Sequence["Logger"] = ()) -> None:
         self.path = workdir / "metrics.jsonl"
         self.loggers = loggers
-        self._lines = [json.dumps(row) + "\n" for row in read_metrics(self.path) if row["step"] <= resumed_step]
+        rows, unreadable = read_rows(self.path, _is_metrics)
+        if unreadable:
+            set_aside(self.path, f"{unreadable} of {unreadable + len(rows)} lines cannot be read and are left out")
+        self._lines = [json.dumps(row) + "\n" for row in rows if row["step"] <= resumed_step]
         write_atomically(self.path, "".join(self._lines))
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append the values of one step."""
+        """Append the values of one step; one that is not finite is null, since JSON has no word for it."""
+        values = {key: _finite(value) for key, value in values.items()}
         line = json.dumps({"step": step, **values}) + "\n"
         if is_local(self.path):
-            with self.path.open("a") as file:
-                file.write(line)
+            append(self.path, line)
         else:
             self._lines.append(line)
             self.path.write_text("".join(self._lines))
@@ -118,15 +110,22 @@ class MetricsLog:
             logger.close()
 
 
+def _finite(value: Any) -> Any:
+    """Return None for a number that is not finite, also inside a list."""
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics.jsonl, without a last line that a kill cut short."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    """Return the rows of a metrics.jsonl that can be read."""
+    return read_rows(path, _is_metrics)[0]
+
+
+def _is_metrics(row: Any) -> bool:
+    """Return whether an object is a row of metrics."""
+    numbers = [row["loss"], *row["level_loss"]]
+    return type(row["step"]) is int and all(number is None or isinstance(number, int | float) for number in numbers)
 
 
 class Logger(Protocol):
@@ -228,8 +227,11 @@ class Profile:
 
     def __init__(self, steps: str, workdir: Path) -> None:
         first, _, last = steps.partition(":")
-        if steps and not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
-            raise UserError(f"--profile={steps}: give the first and the last step, such as --profile=10:12")
+        digits = all(re.fullmatch("[0-9]{1,12}", step) for step in (first, last))
+        if steps and not (digits and 1 <= int(first) <= int(last)):
+            raise UserError(
+                f"--profile={paths.printable(steps)}: give the first and the last step, such as --profile=10:12"
+            )
         self.first, self.last = (int(first), int(last)) if steps else (0, 0)
         self.directory = workdir / "profile"
         self._tracing = False

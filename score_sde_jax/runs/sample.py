@@ -13,6 +13,7 @@ from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import batch_sampler, build, workdir
 from score_sde_jax.runs.batch_sampler import BatchSampler
+from score_sde_jax.runs.checkpoint import fingerprint
 from score_sde_jax.runs.experiment import Experiment, abstract_average, average_of
 from score_sde_jax.runs.neighbors import check_number, leave_neighbors
 from score_sde_jax.runs.numbered import SampleSet
@@ -76,24 +77,24 @@ def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say
     say(f"Sampling from step {step:,} of {directory}")
 
     seed = settings.seed if request.seed is None else request.seed
-    description = identity.images(settings, step, seed, inputs.description)
-    output = request.output or batch_sampler.directory(directory / "samples" / str(step), description)
-    samples = SampleSet(output, description, sampler.are_images)
-    num_saved, began = len(samples), time.monotonic()
-    batch_sampler.draw_set(samples, sampler, params, seed, section.num_images, {"command": request.command}, say)
-    if request.files and sampler.are_images and is_first():
-        samples.save_files()
-    if len(samples) == num_saved:
-        say(f"{samples.directory} already holds {num_saved:,} images; --num_images=N generates more")
-    else:
-        speed = (len(samples) - num_saved) / (time.monotonic() - began)
-        say(
-            f"Generated images {num_saved:,} to {len(samples) - 1:,} of seed {seed}: images_per_second={speed:.3g} "
-            "(with compilation)"
-        )
-    if is_first():
-        _report_files(samples, experiment, inputs, training, request, say)
-    return samples.directory
+    description = identity.images(settings, step, fingerprint(average), seed, inputs.description)
+    base = directory / "samples" / str(step)
+    with batch_sampler.open_set(base, request.output, description, experiment.image_shape) as samples:
+        num_saved, began = len(samples), time.monotonic()
+        batch_sampler.draw_set(samples, sampler, params, seed, section.num_images, {"command": request.command}, say)
+        if request.files and sampler.are_images and is_first():
+            samples.save_files()
+        if len(samples) == num_saved:
+            say(f"{samples.directory} already holds {num_saved:,} images; --num_images=N generates more")
+        else:
+            speed = (len(samples) - num_saved) / (time.monotonic() - began)
+            say(
+                f"Generated images {num_saved:,} to {len(samples) - 1:,} of seed {seed}: images_per_second={speed:.3g} "
+                "(with compilation)"
+            )
+        if is_first():
+            _report_files(samples, experiment, inputs, training, request, say)
+        return samples.directory
 
 
 def _report_files(
@@ -110,8 +111,7 @@ def _report_files(
         say(line)
     if training is not None:
         assert request.neighbors is not None
-        stored = samples.column(samples.key)
-        leave_neighbors(samples.directory, stored, training, experiment.pixels, request.neighbors, say)
+        leave_neighbors(samples, training, experiment.pixels, request.neighbors, say)
     named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in LEFT))
     say(f"Saved samples: {samples.directory} ({named})\nrepeat: {request.command}")
 
@@ -134,7 +134,8 @@ def _with_task(
     if folder := settings.task.get("classifier"):
         directory = workdir.locate(folder, "--config.task.classifier")
         classifier, classifier_params, step, num_classes = _classifier(settings, directory, experiment, parallel)
-        params, more = [classifier_params], {"classifier_step": step}
+        params = [classifier_params]
+        more = {"classifier_step": step, "classifier_parameters": fingerprint(classifier_params)}
     setup = TaskSetup(
         image_shape=experiment.image_shape,
         pixels=experiment.pixels,

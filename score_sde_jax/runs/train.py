@@ -19,15 +19,14 @@ from score_sde_jax import keys as prng
 from score_sde_jax.data import Dataset, training_batches
 from score_sde_jax.devices import costs, processes
 from score_sde_jax.devices.machine import num_devices
-from score_sde_jax.devices.parallel import Parallel
+from score_sde_jax.devices.parallel import Parallel, bytes_per_device
 from score_sde_jax.devices.processes import Stop, is_first, stopping
 from score_sde_jax.errors import RunError, UserError
 from score_sde_jax.networks.convolution import native_convolutions
 from score_sde_jax.runs import batch_sampler, build, pictures, workdir
 from score_sde_jax.runs.batch_sampler import BatchSampler
-from score_sde_jax.runs.checkpoint import Checkpoints, DamagedError, Retention
+from score_sde_jax.runs.checkpoint import Checkpoints, DamagedError, Retention, fingerprint
 from score_sde_jax.runs.experiment import Experiment, average_of, training_cost
-from score_sde_jax.runs.numbered import SampleSet
 from score_sde_jax.runs.reporting import (
     Logger,
     MetricsLog,
@@ -46,6 +45,8 @@ from score_sde_jax.runs.window import Window
 from score_sde_jax.settings import Settings, adopt, identity, plain, resolve, with_values
 from score_sde_jax.settings.identity import changed_training
 
+FLOATS_PER_VALUE = 3
+"""Numbers that a training step holds at least for each value of an image: clean image, noise and noisy image."""
 IN_FLIGHT = 2
 """Largest number of calls in the queue of the device, which bounds the batches in memory."""
 
@@ -73,16 +74,22 @@ def train(settings: Settings, directory: Path, say: Say = print, profile: str = 
     parallel.check_batch("--config.train.batch_size", settings.train.batch_size, settings.train.microbatches)
     data = build.dataset(settings)
     settings, choices = resolve(settings, data)
-    for line in choices:
-        say(line)
     workdir.refuse_another_run(directory, settings, training=True)
-    run = _Run(settings, directory, build.experiment(settings, data.image_shape), parallel, say)
+    experiment = build.experiment(settings, data.image_shape)
+    run = _Run(settings, directory, experiment, parallel, say)
     if is_first():
         workdir.refuse_claimed(directory)
     run.open(data, profile)
+    lines = [*data.lines(), *choices, *experiment.notes()]
+    if len(data) < settings.train.batch_size:
+        lines.append(
+            f"note: train.batch_size={settings.train.batch_size} exceeds the {len(data):,} images of {data.name}"
+        )
     with contextlib.ExitStack() as held:
         if is_first():
             held.enter_context(workdir.claimed(directory))
+        for line in lines:
+            say(line)
         run.train()
 
 
@@ -113,6 +120,7 @@ class _Run:
         self.state: TrainState | None = None
         folder = self.directory / "checkpoints"
         abstract = self.parallel.abstract(self.experiment.init, prng.root(self.settings.seed, "init"))
+        self._require_memory(abstract)
         if folder.is_dir():
             reader = Checkpoints(folder)
             self.saved_steps = reader.steps()
@@ -126,9 +134,7 @@ class _Run:
                 f"--config.train.steps_per_call={options.steps_per_call}: does not divide step {self.start} of the "
                 "checkpoint"
             )
-        if len(data) < options.batch_size:
-            self.say(f"note: train.batch_size={options.batch_size} exceeds the {len(data):,} images of {data.name}")
-        self.image_shape = data.image_shape
+        self.image_shape, self.num_images = data.image_shape, len(data)
         self.batches = training_batches(
             data,
             batch_size=options.batch_size,
@@ -136,6 +142,18 @@ class _Run:
             start_step=self.start,
             process_index=processes.index(),
             process_count=processes.count(),
+        )
+
+    def _require_memory(self, abstract: TrainState) -> None:
+        """Raise UserError if state, gradient and images cannot fit, whatever the activations need."""
+        options, shards = self.options, self.parallel.fully_sharded
+        held = sum(bytes_per_device(tree, num_devices(), shards) for tree in (abstract, abstract.params))
+        images = -(-options.batch_size // (num_devices() * options.microbatches))
+        costs.require_memory(
+            held + FLOATS_PER_VALUE * 4 * images * math.prod(self.experiment.image_shape),
+            f"state, gradient and {images:,} images need",
+            "choose a smaller --config.train.batch_size or model, more --config.train.microbatches, or "
+            "--config.parallel.fully_sharded=True on several devices",
         )
 
     def _flops_per_image(self) -> float:
@@ -202,7 +220,7 @@ class _Run:
             except DamagedError as error:
                 logging.warning("%s; the next best checkpoint replaces it", error)
         if is_first():
-            workdir.record(self.directory, self.settings, self.image_shape)
+            workdir.record(self.directory, self.settings, self.image_shape, self.num_images)
             self.log = self._metrics_log(start)
 
     def _say_resuming(self) -> None:
@@ -212,6 +230,9 @@ class _Run:
         self.say(f"Resuming {self.directory} from step {self.start:,}")
         saved = workdir.saved_settings(self.directory)
         changes = changed_training(self.settings, saved) if saved else []
+        num_images = (workdir.saved_config(self.directory) or {}).get(workdir.NUM_IMAGES, self.num_images)
+        if num_images != self.num_images:
+            self.say(f"note: the dataset had {num_images:,} images in this run before, now it has {self.num_images:,}")
         if changes:
             self.say("Changed settings: " + ", ".join(f"{path} {there} -> {here}" for path, there, here in changes))
         if "train.batch_size" in [path for path, *_ in changes]:
@@ -250,7 +271,7 @@ class _Run:
                 with self.stopwatch.timed("save"):
                     self._save(step, state, window)
             if stopped:
-                raise stop.error(step)
+                raise stop.error(f"step {step:,}")
             if self.sampler and options.preview_every and step % options.preview_every == 0 and not last:
                 self._preview(self.sampler, step, state)
             progress.exclude(time.monotonic() - pause)
@@ -321,14 +342,14 @@ class _Run:
             return
         section, step = self.settings.sampler, int(state.step)
         assert section is not None
-        description = identity.images(self.settings, step, self.settings.seed, {})
-        directory = batch_sampler.directory(self.directory / "samples" / str(step), description)
-        samples = SampleSet(directory, description, self.sampler.are_images)
-        complete = len(samples) >= section.num_images
-        if not complete:
-            self.say(f"Sampling {section.num_images:,} images")
         params, seed = self._average(state), self.settings.seed
-        batch_sampler.draw_set(samples, self.sampler, params, seed, section.num_images, {}, self.say)
+        description = identity.images(self.settings, step, fingerprint(params), seed, {})
+        base = self.directory / "samples" / str(step)
+        with batch_sampler.open_set(base, None, description, self.image_shape) as samples:
+            complete = len(samples) >= section.num_images
+            if not complete:
+                self.say(f"Sampling {section.num_images:,} images")
+            batch_sampler.draw_set(samples, self.sampler, params, seed, section.num_images, {}, self.say)
         if complete:  # but its pictures were missing if the process was killed before it had drawn them
             return
         if self.log:

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from etils import epath
 from jaxtyping import PyTree
 
-from score_sde_jax.errors import UserError
+from score_sde_jax import paths
+from score_sde_jax.errors import RunError, UserError, file_error
 from score_sde_jax.runs.checkpoint import Checkpoints
-from score_sde_jax.runs.reporting import is_local, write_atomically
+from score_sde_jax.runs.records import is_local, read_object, write_atomically
 from score_sde_jax.settings import Settings, adopt, automatic, from_saved, plain
 from score_sde_jax.settings.identity import another_run
 
@@ -21,6 +22,8 @@ LOCK = ".lock"
 CONFIG = "config.json"
 IMAGE_SHAPE = "image_shape"
 """Key of config.json with the shape of the training images, so that sampling needs no data."""
+NUM_IMAGES = "num_images"
+"""Key of config.json with the number of training images."""
 
 
 def locate(name: str, key: str = "--workdir") -> Path:
@@ -34,30 +37,33 @@ def locate(name: str, key: str = "--workdir") -> Path:
         UserError: The scheme is unsupported, or the bucket cannot be reached.
     """
     if "://" not in name:
-        return Path(name)
+        path = paths.expanded(name, key)
+        if paths.kind(path, key, name) in ("file", "pipe or device"):
+            raise UserError(f"{key}={name}: is no directory; choose another")
+        return path
     try:
-        path = epath.Path(name)
-        path.exists()
+        bucket = epath.Path(name)
+        bucket.exists()
     except KeyError as error:
         raise UserError(f"{key}={name}: unsupported scheme; use a path, or gs://bucket/run") from error
     except Exception as error:  # each file system raises its own
         install = "; pip install gcsfs" if isinstance(error, ImportError) else ""
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{key}={name}: cannot be reached ({reason}){install}") from error
-    return path
+    return bucket
 
 
 def saved_config(workdir: Path) -> dict[str, Any] | None:
     """Return the config.json of the run in `workdir`; None if there is no run."""
     path = workdir / CONFIG
-    if not path.exists():
-        return None
     try:
-        saved = json.loads(path.read_text())
-    except ValueError as error:  # of JSON, and of UTF-8
-        raise UserError(f"{path}: not the config of a run ({error})") from error
-    shape = saved.get(IMAGE_SHAPE) if isinstance(saved, dict) else None
-    if not isinstance(shape, list) or not shape or not all(type(size) is int and size > 0 for size in shape):
+        if not path.exists():
+            return None
+    except OSError as error:
+        raise file_error(error, f"--workdir={workdir}") from error
+    saved = read_object(path, "the config of a run")
+    shape = saved.get(IMAGE_SHAPE)
+    if not isinstance(shape, list) or not shape or not all(type(size) is int and 0 < size < 2**20 for size in shape):
         raise UserError(f"{path}: not the config of a run (the {IMAGE_SHAPE} is missing)")
     return saved
 
@@ -65,7 +71,13 @@ def saved_config(workdir: Path) -> dict[str, Any] | None:
 def saved_settings(workdir: Path, assignments: Sequence[str] = ()) -> Settings | None:
     """Return the settings of the run in `workdir` with overrides applied; None if there is no run."""
     saved = saved_config(workdir)
-    return None if saved is None else from_saved(saved, assignments)
+    if saved is None:
+        return None
+    try:
+        from_saved(saved)
+    except UserError as error:  # names the key as a flag, but the file is what is wrong
+        raise UserError(f"{workdir / CONFIG}: {str(error).removeprefix('--config.')}") from error
+    return from_saved(saved, assignments)
 
 
 def adopt_run(workdir: Path, settings: Settings) -> tuple[Settings, tuple[int, ...]]:
@@ -145,42 +157,51 @@ def refuse_claimed(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def claimed(workdir: Path) -> Iterator[None]:
-    """Lock the workdir while a run writes to it; UserError if another run holds the lock or the workdir is read-only.
+def claimed(directory: Path, given: str | None = None) -> Iterator[None]:
+    """Lock a directory while a process writes to it.
 
     The lock is the operating system's, so it ends with the process that holds it, whatever ends that. A bucket has
     none.
+
+    Args:
+        directory: The directory, which is made.
+        given: Flag and value that give it, for messages.
+
+    Raises:
+        UserError: Another process holds the lock, or the directory cannot be written.
+        RunError: The disk is full or fails.
     """
-    if not is_local(workdir):
+    if not is_local(directory):
         yield
         return
     import fcntl
 
+    given = given or f"--workdir={directory}"
     with contextlib.ExitStack() as opened:
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            file = opened.enter_context((workdir / LOCK).open("a+"))
+            directory.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context((directory / LOCK).open("a+"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise UserError(f"--workdir={workdir}: another run writes there ({file.read().strip()})") from error
+            raise UserError(f"{given}: another run writes there ({file.read().strip()})") from error
         except OSError as error:
-            raise _unwritable(workdir, error) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+            raise _unwritable(given, error) from error
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        except OSError as error:
+            raise _unwritable(given, error) from error
         yield
 
 
-def record(workdir: Path, settings: Settings, image_shape: tuple[int, ...]) -> None:
-    """Save settings and image shape in the workdir; UserError if it cannot be written."""
-    resolved = plain(settings) | {IMAGE_SHAPE: image_shape}
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir / CONFIG, json.dumps(resolved, indent=2) + "\n")
-    except OSError as error:
-        raise _unwritable(workdir, error) from error
+def record(workdir: Path, settings: Settings, image_shape: tuple[int, ...], num_images: int) -> None:
+    """Save settings, image shape and number of training images in the workdir."""
+    resolved = plain(settings) | {IMAGE_SHAPE: image_shape, NUM_IMAGES: num_images}
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_atomically(workdir / CONFIG, json.dumps(resolved, indent=2) + "\n")
 
 
-def _unwritable(workdir: Path, error: OSError) -> UserError:
-    return UserError(f"--workdir={workdir}: cannot be written ({os.strerror(error.errno or 0)})")
+def _unwritable(given: str, error: OSError) -> UserError | RunError:
+    return file_error(error, f"{given}: cannot be written")

@@ -4,7 +4,7 @@ Equation numbers refer to docs/theory.md.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from score_sde_jax import keys as prng
 from score_sde_jax.diffusion.parameterization import NoiseFn
 from score_sde_jax.diffusion.sdes import SDE
+from score_sde_jax.ranges import Count, Positive, Range
 from score_sde_jax.samplers.step import Images, Keys, Scalar, Step
 
 # (score, noise, sigma) -> step size, a scalar or (batch, 1, ..., 1).
@@ -56,7 +57,12 @@ def langevin_dynamics(
 
 
 def annealed_langevin(
-    sde: SDE, noise_fn: NoiseFn, *, step_size: float = 0.2, num_steps: int = 100, shrink: bool = False
+    sde: SDE,
+    noise_fn: NoiseFn,
+    *,
+    step_size: Annotated[float, Range(0, 2, exclusive=True)] = 0.2,
+    num_steps: Count = 100,
+    shrink: bool = False,
 ) -> Step:
     """Return annealed Langevin dynamics, with step size step_size sigma(t)^2.
 
@@ -84,8 +90,8 @@ def langevin(
     sde: SDE,
     noise_fn: NoiseFn,
     *,
-    snr: float = 0.16,
-    num_steps: int = 1,
+    snr: Positive = 0.16,
+    num_steps: Count = 1,
     norms: Literal["image", "batch"] = "image",
     shrink: bool = False,
 ) -> Step:

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from score_sde_jax import keys as prng
 from score_sde_jax.diffusion import ode
+from score_sde_jax.diffusion.ode import Evaluations
 from score_sde_jax.diffusion.parameterization import NoiseFn
 from score_sde_jax.diffusion.sdes import SDE
+from score_sde_jax.ranges import Positive
 from score_sde_jax.samplers.flow import solve
 from score_sde_jax.samplers.step import Counts, Images, Keys, Scalar, Step
 
@@ -188,7 +190,7 @@ def dpmpp_2m(sde: SDE, noise_fn: NoiseFn) -> Step:
 
 
 def dormand_prince(
-    sde: SDE, noise_fn: NoiseFn, *, rtol: float = 1e-5, atol: float = 1e-5, max_evaluations: int = 10000
+    sde: SDE, noise_fn: NoiseFn, *, rtol: Positive = 1e-5, atol: Positive = 1e-5, max_evaluations: Evaluations = 10000
 ) -> Step:
     """Return a step that solves the probability flow ODE adaptively, independently per image.
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde_jax.diffusion.sdes import SDE
+from score_sde_jax.ranges import Levels, NonNegative, Positive, Steps
 
 
-def ladder(sde: SDE, *, num_levels: int = 10) -> Float[Array, " points"]:
+def ladder(sde: SDE, *, num_levels: Levels = 10) -> Float[Array, " points"]:
     """Return evenly spaced times with the last one repeated, so that a corrector runs at every level.
 
     Args:
@@ -34,7 +35,7 @@ def _check_num_steps(num_steps: int) -> None:
         raise ValueError(f"num_steps must be >= 1, got {num_steps}")
 
 
-def uniform(sde: SDE, *, num_steps: int = 1000, t_end: float | None = None) -> Float[Array, " points"]:
+def uniform(sde: SDE, *, num_steps: Steps = 1000, t_end: NonNegative | None = None) -> Float[Array, " points"]:
     """Return evenly spaced times.
 
     Args:
@@ -52,7 +53,7 @@ def uniform(sde: SDE, *, num_steps: int = 1000, t_end: float | None = None) -> F
     return jnp.linspace(sde.t_max, end, num_steps + 1)
 
 
-def karras(sde: SDE, *, num_steps: int = 17, rho: float = 7.0) -> Float[Array, " points"]:
+def karras(sde: SDE, *, num_steps: Steps = 17, rho: Positive = 7.0) -> Float[Array, " points"]:
     """Return times evenly spaced in t^(1/rho), the grid of EDM.
 
     The paper's N includes the final step to t = 0: N = 18 corresponds to num_steps = 17 and the denoising step.
@@ -72,7 +73,7 @@ def karras(sde: SDE, *, num_steps: int = 17, rho: float = 7.0) -> Float[Array, "
     return jnp.linspace(first, last, num_steps + 1) ** rho
 
 
-def log_snr(sde: SDE, *, num_steps: int = 100) -> Float[Array, " points"]:
+def log_snr(sde: SDE, *, num_steps: Steps = 100) -> Float[Array, " points"]:
     """Return times evenly spaced in the log signal-to-noise ratio.
 
     On VE this is the uniform grid. On VP and sub-VP it has more steps at small noise levels than the uniform grid.

@@ -6,8 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde_jax.data import Dataset, all_images
+from score_sde_jax.data import Dataset
 from score_sde_jax.diffusion import ladder
+from score_sde_jax.errors import UserError
 from score_sde_jax.settings.choices import AUTO
 from score_sde_jax.settings.reading import flatten, plain, with_values
 from score_sde_jax.settings.rules import at
@@ -28,6 +29,11 @@ def adopt(settings: Settings, saved: Mapping[str, Any]) -> Settings:
     """
     values = flatten(saved)
     return with_values(settings, {path: values[path] for path in automatic(settings) if path in values})
+
+
+def _spread(data: Dataset) -> np.ndarray:
+    """Return the images between which distances are computed, so that a large dataset is not read whole."""
+    return data.gather(ladder.subset(len(data)))[0]
 
 
 def resolve(settings: Settings, data: Dataset) -> tuple[Settings, list[str]]:
@@ -52,7 +58,12 @@ def resolve(settings: Settings, data: Dataset) -> tuple[Settings, list[str]]:
     if settings.sde.get("sigma_max") == AUTO:
         low, high = settings.data.value_range or (0.0, 1.0)
         unit = 1.0 if data.levels is None else (high - low) / (data.levels - 1)
-        sigma_max = round(unit * ladder.largest_pairwise_distance(all_images(data)), 4)
+        sigma_max = round(unit * ladder.largest_pairwise_distance(_spread(data)), 4)
+        if not sigma_max > settings.sde.get("sigma_min", 0.0):
+            raise UserError(
+                f"--config.sde.sigma_max=auto: the largest distance between two of the {len(data):,} images of "
+                f"{data.name} is {sigma_max:g}, not above sde.sigma_min={settings.sde.get('sigma_min')}; give a number"
+            )
         replace(
             {"sde.sigma_max": sigma_max},
             f"sde.sigma_max = {sigma_max} (technique 1: largest distance between two images)",

@@ -46,12 +46,13 @@ def changed_training(settings: Settings, saved: Settings) -> list[Difference]:
     return [each for each in _differences(settings, saved) if _section(each) in TRAINING or each[0] in TRAINING]
 
 
-def images(settings: Settings, step: int, seed: int, task: Mapping[str, Any]) -> dict[str, Any]:
+def images(settings: Settings, step: int, parameters: str, seed: int, task: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that image i depends on, besides i.
 
     Args:
         settings: settings of the run.
         step: step of the checkpoint.
+        parameters: fingerprint of the parameters that sample.
         seed: seed of the samples.
         task: description of the task; empty for unconditional sampling.
     """
@@ -60,22 +61,27 @@ def images(settings: Settings, step: int, seed: int, task: Mapping[str, Any]) ->
         for key, value in plain(settings)["sampler"].items()
         if f"sampler.{key}" not in IMAGES_FREE and _identifies(key, value)
     }
-    return {"checkpoint_step": step, "seed": seed, "sampler": sampler} | ({"task": dict(task)} if task else {})
+    about = {"checkpoint_step": step, "parameters": parameters, "seed": seed, "sampler": sampler}
+    return about | ({"task": dict(task)} if task else {})
 
 
-def measurement(settings: Settings, data: Mapping[str, Any], step: int, seed: int, num_images: int) -> dict[str, Any]:
+def measurement(
+    settings: Settings, data: Mapping[str, Any], step: int, parameters: str, seed: int, num_images: int
+) -> dict[str, Any]:
     """Return all that a measurement depends on.
 
     Args:
         settings: settings of the run.
         data: section `data` of the measured images; their directory is that of section `eval`.
         step: step of the checkpoint.
+        parameters: fingerprint of the measured parameters.
         seed: seed of the measurement.
         num_images: number of measured images.
     """
     sections = plain(settings)
     return {
         "checkpoint_step": step,
+        "parameters": parameters,
         "seed": seed,
         "num_images": num_images,
         "data": {key: value for key, value in data.items() if key != "dir"} | {"dir": settings.eval.dir},

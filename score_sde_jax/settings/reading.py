@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from ml_collections import ConfigDict
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
 
+from score_sde_jax import paths
 from score_sde_jax.errors import UserError
 from score_sde_jax.settings.choices import AUTO, Choice, From
-from score_sde_jax.settings.fields import Range, describe, matches, parse
+from score_sde_jax.settings.fields import describe, excludes, matches, parse, shown
 from score_sde_jax.settings.rules import check
 from score_sde_jax.settings.sections import Settings
 
@@ -53,46 +55,58 @@ def load(argument: str) -> ConfigDict:
     sys.path[:0] = roots
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's file may raise any type
+    except (Exception, SystemExit) as error:  # a user's file may raise any type
         raise UserError(f"--config={name}: {type(error).__name__}: {error}") from error
     finally:
         for root in roots:
             sys.path.remove(root)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config={name}: the file defines no get_config(variant)")
+    if not callable(getattr(module, "get_config", None)):
+        raise UserError(f"--config={name}: the file defines no function get_config(variant)")
     try:
         config = module.get_config(variant)
     except ValueError as error:
         raise UserError(f"--config={argument}: {error}") from error
-    except Exception as error:  # as above
+    except (Exception, SystemExit) as error:  # as above
         raise UserError(f"--config={argument}: get_config failed ({type(error).__name__}: {error})") from error
     if not isinstance(config, ConfigDict):
-        kind = type(config).__name__
-        raise UserError(f"--config={argument}: get_config must return an ml_collections.ConfigDict, not {kind}")
-    return config
+        found = type(config).__name__
+        raise UserError(f"--config={argument}: get_config must return an ml_collections.ConfigDict, not {found}")
+    return ConfigDict(config) if isinstance(config, FrozenConfigDict) else config
 
 
 def run_name(argument: str) -> str:
     """Return the name of a config's run: its path below `configs` or its own name, without suffix, and the variant."""
     name, _, variant = argument.partition(":")
-    file = Path(name) if Path(name).is_file() else Path(CONFIGS, f"{name}.py")
+    file = path if (path := _existing(name)) else Path(CONFIGS, f"{name}.py")
     above = [folder for folder in file.parents if folder.name == CONFIGS]
     run = (file.relative_to(above[0]) if above else Path(file.name)).with_suffix("").as_posix()
     return f"{run}-{variant}" if variant else run
 
 
+def _existing(name: str) -> Path | None:
+    """Return the path of a file as typed; None if nothing lies there; UserError if it is something else."""
+    file = paths.expanded(name, "--config")
+    found = paths.kind(file, "--config", name)
+    if (found == "folder" and name.endswith(".py")) or found == "pipe or device":
+        raise UserError(f"--config={name}: expected a Python file, found a {found}")
+    return file if found == "file" else None
+
+
 def _config_file(name: str) -> Path:
     """Return the file of a path or of a packaged config; UserError if there is neither."""
     packaged = PACKAGED / CONFIGS
-    for file in (Path(name), packaged / f"{name}.py"):
-        if file.is_file():
-            return file
-    files = [str(file) for file in Path(name).parent.rglob("*.py")] if name.endswith(".py") else []
     names = [file.relative_to(packaged).with_suffix("").as_posix() for file in packaged.rglob("*.py")]
-    names = [other for other in names if not other.startswith("families/")]
-    if (same := Path(name).with_suffix("").as_posix().removeprefix(f"{CONFIGS}/")) in names:
+    names = sorted(other for other in names if not other.startswith("families/"))
+    if (file := _existing(name)) is not None:
+        return file
+    if name in names:
+        return packaged / f"{name}.py"
+    beside = sorted(map(str, Path(name).parent.glob("*.py"))) if name.endswith(".py") else []
+    if (same := name.removesuffix(".py").removeprefix(f"{CONFIGS}/")) in names:
         raise UserError(f"--config={name}: no such file; --config={same} names the packaged config")
-    raise UserError(f"--config={name}: no such file or packaged config{_suggest(name, sorted(files) + sorted(names))}")
+    close = difflib.get_close_matches(name, beside + names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"the packaged configs are in {packaged}"
+    raise UserError(f"--config={paths.printable(name)}: no such file or packaged config; {hint}")
 
 
 def from_config(config: ConfigDict, assignments: Sequence[str] = ()) -> Settings:
@@ -112,9 +126,26 @@ def from_config(config: ConfigDict, assignments: Sequence[str] = ()) -> Settings
     with config.unlocked():
         for path, text in sorted(pairs, key=lambda pair: not pair[0].endswith(".name")):
             _override(config, path, text)
+    _refuse_contradictions(config, dict(pairs))
     settings = read(Settings, config.copy_and_resolve_references().to_dict())
     check(settings)
     return settings
+
+
+def _refuse_contradictions(config: ConfigDict, texts: Mapping[str, str]) -> None:
+    """Raise UserError if an override of one number, which several sections share, changed that of another one."""
+    for path, text in texts.items():
+        *above, key = path.split(".")
+        section: Any = config
+        for part in above:
+            section = section.get(part) if isinstance(section, Mapping | ConfigDict) else None
+        if not isinstance(section, ConfigDict) or key not in section or key == "name":
+            continue  # an override of a name removes the keys of the entry before
+        others = [other for other in texts if other != path and other.rpartition(".")[2] == key]
+        final = section[key]
+        for other in others:
+            if texts[other] != text and str(final) == texts[other] and str(final) != text:
+                raise UserError(f"--config.{path}={text}: contradicts --config.{other}={texts[other]}, the same number")
 
 
 def from_saved(saved: Mapping[str, Any], assignments: Sequence[str] = ()) -> Settings:
@@ -146,7 +177,7 @@ def read(kind: type, source: Any, path: str = "") -> Any:
         UserError: unknown or missing key, wrong type, or value out of range.
     """
     if not isinstance(source, Mapping):
-        raise UserError(f"--config.{path}={source!r}: expected a section")
+        raise UserError(f"--config.{path}={shown(source)}: expected a section")
     hints, values = _hints(kind), dict[str, Any]()
     for key in source:
         if key not in hints:
@@ -258,17 +289,18 @@ def _section_type(hint: Any, source: Mapping[str, Any], key: str, path: str) -> 
 
 
 def _fit(value: Any, hint: Any, path: str) -> Any:
-    """Return the value, with tuples for lists, if it has the type and range of its annotation; UserError if not."""
+    """Return the value, with tuples for lists, if it has the type and ranges of its annotation; UserError if not."""
     kind, *marks = _parts(hint)
     if typing.get_origin(kind) is Mapping and isinstance(value, Mapping):
         return {key: _fit(item, typing.get_args(kind)[1], _join(path, key)) for key, item in value.items()}
-    if AUTO in marks and value == AUTO:
+    value = value.item() if isinstance(value, np.generic) else value
+    if AUTO in marks and isinstance(value, str) and value == AUTO:
         return value
     if not matches(value, kind):
-        raise UserError(f"--config.{path}={value}: expected {describe(kind)}{' or auto' if AUTO in marks else ''}")
-    for allowed in (mark for mark in marks if isinstance(mark, Range)):
-        if value not in allowed:
-            raise UserError(f"--config.{path}={value}: {allowed}")
+        expected = describe(kind) + (" or auto" if AUTO in marks else "")
+        raise UserError(f"--config.{path}={shown(value)}: expected {expected}")
+    if (allowed := excludes(hint, value)) is not None:
+        raise UserError(f"--config.{path}={shown(value)}: {allowed}")
     return _tuples(value)
 
 
@@ -292,7 +324,7 @@ def _override(config: ConfigDict, path: str, text: str) -> None:
     for i, part in enumerate(above):
         hint = _hints(kind).get(part)
         if typing.get_origin(_parts(hint)[0]) is Mapping and i == len(above) - 1:
-            section[part] = dict(section.get(part, {})) | {key: parse(text, _parts(_parts(hint)[0].__args__[1])[0])}
+            section[part] = dict(section.get(part, {})) | {key: parse(text, _parts(hint)[0].__args__[1])}
             return
         inside = None if hint is None else _section_type(hint, section, part, ".".join(above[:i]))
         if inside is None:
@@ -300,21 +332,24 @@ def _override(config: ConfigDict, path: str, text: str) -> None:
         if part not in section:
             section[part] = ConfigDict()
         if not isinstance(section[part], ConfigDict):
-            raise UserError(f"--config.{'.'.join(above[: i + 1])}={section[part]!r}: expected a section")
+            raise UserError(f"--config.{'.'.join(above[: i + 1])}={shown(section[part])}: expected a section")
         kind, section = inside, section[part]
     hints = _hints(kind)
     if key not in hints:
         raise _unknown(kind, ".".join(above), key)
     if _section_class(hints[key]) is not None:
-        raise UserError(f"--config.{path}={text}: {path} is a section; set one of its keys, such as {path}.name")
+        raise UserError(f"--config.{path}={shown(text)}: {path} is a section; set one of its keys, such as {path}.name")
     if key == "name" and issubclass(kind, Choice):
         if text == section.get("name", kind.name):
             return
         for own in set(kind.own) & set(section):
             del section[own]
-    value = text if key == "name" else parse(text, _parts(hints[key])[0])  # "none" is a name
-    with section.ignore_type():
-        section[key] = value
+    value = text if key == "name" else parse(text, hints[key])  # "none" is a name
+    try:
+        with section.ignore_type():
+            section[key] = value
+    except (TypeError, ValueError, KeyError) as error:  # a dict with keys that a ConfigDict refuses
+        raise UserError(f"--config.{path}={shown(text)}: expected {describe(hints[key])}") from error
 
 
 def _unknown(kind: Any, path: str, key: str) -> UserError:

@@ -4,10 +4,10 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from score_sde_jax.settings.choices import AUTO, From
-from score_sde_jax.settings.fields import Range, describe
+from score_sde_jax.settings.fields import describe, ranges
 from score_sde_jax.settings.reading import section_types, value_hints
 
 LISTS = ("Args:", "Attributes:")
@@ -99,8 +99,8 @@ def _keys(section: Any, documented: Any, names: tuple[str, ...] | None) -> Itera
 
 def _in_words(kind: Any, marks: list[Any]) -> str:
     """Return type and range of a value in words."""
-    ranges = [str(mark).removeprefix("must be ") for mark in marks if isinstance(mark, Range)]
-    return ", ".join([describe(kind) + (" or auto" if AUTO in marks else ""), *ranges])
+    bounds = [str(mark).removeprefix("must be ") for mark in ranges(Annotated[(kind, *marks)] if marks else kind)]
+    return ", ".join([describe(kind) + (" or auto" if AUTO in marks else ""), *dict.fromkeys(bounds)])
 
 
 def _default(field: dataclasses.Field) -> str | None:

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from score_sde_jax.data import dataset_spec
 from score_sde_jax.errors import UserError
 from score_sde_jax.settings.sections import EMA, LEVELS, Settings
 
@@ -16,6 +17,7 @@ def check(settings: Settings) -> None:
     Raises:
         UserError: the first contradiction, with the keys, their values and a remedy.
     """
+    _check_points(settings)
     _check_classifiers(settings)
     _check_calls(settings)
     _check_levels(settings)
@@ -34,6 +36,15 @@ def at(settings: Settings, path: str) -> Any:
     for key in path.split("."):
         value = getattr(value, key, None)
     return value
+
+
+def _check_points(settings: Settings) -> None:
+    """Check that points have a network that takes them."""
+    shape, model = dataset_spec(settings.data.name).point_shape, settings.model
+    if shape is not None and not getattr(model.entry, "takes_points", False):
+        raise UserError(
+            f"--config.model.name={model.name}: is for images, not for points of shape {shape}; choose model.name=mlp"
+        )
 
 
 def _check_times(settings: Settings) -> None:

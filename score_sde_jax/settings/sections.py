@@ -10,23 +10,15 @@ from typing import Annotated, Literal
 from score_sde_jax.data import DATASETS
 from score_sde_jax.devices.parallel import PARALLEL
 from score_sde_jax.diffusion.losses import LOSSES, TIMES, WEIGHTS
-from score_sde_jax.diffusion.ode import NFE_AT_START, NFE_PER_STEP
+from score_sde_jax.diffusion.ode import Evaluations
 from score_sde_jax.diffusion.parameterization import CONDITIONS, PARAMETERIZATIONS
 from score_sde_jax.diffusion.sdes import SDES
 from score_sde_jax.networks import MODELS
 from score_sde_jax.networks.optimizer import OPTIMIZERS
+from score_sde_jax.ranges import BatchSize, Count, Finite, Natural, NonNegative, Positive, Range, Seed, Share
 from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS
 from score_sde_jax.settings.choices import Choice, From
-from score_sde_jax.settings.fields import Range
 from score_sde_jax.tasks import TASKS
-
-Count = Annotated[int, Range(1)]
-Natural = Annotated[int, Range(0)]
-Seed = Annotated[int, Range(0, 2**32)]
-Finite = Annotated[float, Range(exclusive=True)]
-NonNegative = Annotated[float, Range(0)]
-Positive = Annotated[float, Range(0, exclusive=True)]
-Decay = Annotated[float, Range(0, 1)]
 
 EMA = "ema"
 """Name of the average with the decay `train.ema_decay`."""
@@ -46,7 +38,7 @@ class Data(Choice):
 
     flip: bool = False
     dequantize: bool = False
-    value_range: tuple[float, float] | None = None
+    value_range: tuple[Finite, Finite] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,14 +109,14 @@ class Train:
     """
 
     steps: Count
-    batch_size: Count
-    ema_decay: Decay = 0.999
-    averages: Mapping[str, Decay] = dataclasses.field(default_factory=dict)
-    label_dropout: Decay = 0.1
+    batch_size: BatchSize
+    ema_decay: Share = 0.999
+    averages: Mapping[str, Share] = dataclasses.field(default_factory=dict)
+    label_dropout: Share = 0.1
     log_every: Count = 100
     preview_every: Natural = 0
-    microbatches: Count = 1
-    steps_per_call: Count = 1
+    microbatches: BatchSize = 1
+    steps_per_call: Annotated[int, Range(1, 2**16)] = 1
     rematerialize: bool = False
     max_skipped: Natural = 0
     tensorboard: bool = False
@@ -175,8 +167,8 @@ class Sampler:
     order: Literal["corrector_predictor", "predictor_corrector"] = "corrector_predictor"
     average: str = EMA
     num_images: Count = 64
-    batch_size: Count = 64
-    num_frames: Count = 20
+    batch_size: BatchSize = 64
+    num_frames: Annotated[int, Range(1, 2**10)] = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,15 +198,15 @@ class Evaluation:
     split: str | None = None
     dir: str | None = None
     num_images: Natural = 0
-    batch_size: Count = 64
-    draws: Count = 10
+    batch_size: BatchSize = 64
+    draws: BatchSize = 10
     repeats: Count = 1
     divergence: Literal["rademacher", "gaussian", "exact"] = "rademacher"
-    num_probes: Count = 1
+    num_probes: BatchSize = 1
     rtol: Positive = 1e-5
     atol: Positive = 1e-5
-    t_min: float | None = None
-    max_evaluations: Annotated[int, Range(NFE_AT_START + NFE_PER_STEP)] = 10_000
+    t_min: NonNegative | None = None
+    max_evaluations: Evaluations = 10_000
     average: str = EMA
 
 

@@ -11,6 +11,7 @@ from score_sde_jax.diffusion.guidance import Keys
 from score_sde_jax.diffusion.parameterization import NoiseFn
 from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.errors import UserError
+from score_sde_jax.ranges import Natural, NonNegative
 from score_sde_jax.samplers import Sampler, Samples
 from score_sde_jax.tasks.task import Grid, Indices, InputArrays, Networks, Points, Strips, Task, TaskInputs, TaskSetup
 
@@ -28,8 +29,8 @@ class ClassConditional(Task):
     """
 
     classifier: str | None = None
-    label: int | None = None
-    scale: float = 1.0
+    label: Natural | None = None
+    scale: NonNegative = 1.0
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Raise UserError if the guidance scale is out of range."""

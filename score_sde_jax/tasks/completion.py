@@ -1,7 +1,7 @@
 """Linear inverse problems: images given an observation y = P x_0, for inpainting, colorization and super-resolution."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,7 @@ from score_sde_jax.diffusion import guidance
 from score_sde_jax.diffusion.guidance import Images, Keys, LinearObservation, Mask
 from score_sde_jax.diffusion.sdes import SDE
 from score_sde_jax.errors import UserError
+from score_sde_jax.ranges import Count, PositiveShare, Range
 from score_sde_jax.samplers import Sampler, Samples
 from score_sde_jax.tasks.masks import MASKS
 from score_sde_jax.tasks.observed import ObservedInputs, open_mask
@@ -33,7 +34,7 @@ class Completion(Task):
 
     observations: ClassVar[int] = 1
     source: str | None = None
-    samples_per_image: int = 1
+    samples_per_image: Count = 1
 
     def __post_init__(self) -> None:
         if self.samples_per_image < 1:
@@ -113,7 +114,7 @@ class Inpainting(Completion):
     """
 
     mask: str = "right"
-    fraction: float = 0.5
+    fraction: PositiveShare = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,7 +171,7 @@ class SuperResolution(Completion):
     Reference: theory.md eq. (32).
     """
 
-    factor: int = 2
+    factor: Annotated[int, Range(2, 2**14)] = 2
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Raise UserError if the factor does not divide the image size."""

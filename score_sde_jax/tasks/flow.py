@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from score_sde_jax import keys as prng
 from score_sde_jax.diffusion import ode
 from score_sde_jax.diffusion.guidance import Images, Keys
 from score_sde_jax.errors import UserError
+from score_sde_jax.ranges import Positive, Range
 from score_sde_jax.samplers import Sampler, Samples, decode, encode, interpolate
 from score_sde_jax.tasks.observed import ObservedInputs, in_rows
 from score_sde_jax.tasks.task import Grid, Indices, InputArrays, Networks, Strips, Task, TaskSetup
@@ -36,9 +37,9 @@ class Reconstruction(Task):
 
     observations: ClassVar[int] = 1
     source: str | None = None
-    rtol: float = 1e-5
-    atol: float = 1e-5
-    max_evaluations: int = 10000
+    rtol: Positive = 1e-5
+    atol: Positive = 1e-5
+    max_evaluations: ode.Evaluations = 10000
 
     def __post_init__(self) -> None:
         ode.check_options(rtol=self.rtol, atol=self.atol, max_evaluations=self.max_evaluations)
@@ -106,7 +107,7 @@ class Interpolation(Reconstruction):
     """
 
     observations: ClassVar[int] = 2
-    num_between: int = 6
+    num_between: Annotated[int, Range(1, 2**10)] = 6
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Raise UserError if the data are points or no image is between the ends."""

@@ -3,13 +3,15 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from PIL import Image
 
+from score_sde_jax import paths
 from score_sde_jax.data import Dataset
 from score_sde_jax.data import images as files
 from score_sde_jax.data.dataset import ArrayDataset
@@ -87,36 +89,50 @@ def open_source(path: str | None, setup: TaskSetup) -> tuple[Dataset, Any]:
         The images and their identity, for samples.json.
 
     Raises:
-        UserError: the file is missing or not readable, or the images of the run are not square.
+        UserError: the file is missing or not readable.
     """
     if path is None:
         return setup.held_out(), dict(setup.about_held_out)
-    place, (size, width, channels) = Path(path).expanduser(), setup.image_shape
-    if not place.exists():
-        raise UserError(f"--config.task.source={path}: no such file or folder")
-    if size != width:
-        raise UserError(
-            f"--config.task.source={path}: the images of the run are {size} x {width} pixels, not square; leave it out"
-        )
-    if place.is_dir() or place.suffix == ".zip":
-        return image_folder(dir=path, image_size=size, channels=channels), {"folder": str(place.resolve())}
+    key = "--config.task.source"
+    place, (height, width, channels) = paths.expanded(path, key), setup.image_shape
+    kind = paths.kind(place, key, path)
+    if kind in ("missing", "pipe or device"):
+        raise UserError(f"{key}={path}: {'no such file or folder' if kind == 'missing' else f'found a {kind}'}")
+    if kind == "folder" or place.suffix == ".zip":
+        return _of(key, image_folder)(dir=path, image_size=(height, width), channels=channels), {
+            "folder": str(place.resolve())
+        }
     if place.suffix == ".npz":
-        archive = npz(dir=path, channels=channels)
+        archive = _of(key, npz)(dir=path, channels=channels)
         stored = archive.gather(np.arange(len(archive)))[0]
     else:
         try:
-            stored = files.decode(str(place), channels)[None]
+            stored = files.decode(place, channels)[None]
         except Exception as error:  # Pillow raises many types for corrupted files
-            raise UserError(f"--config.task.source={path}: not a readable image ({error})") from error
-    resized = np.stack([files.resize(files.center_crop(image), size) for image in stored])
+            raise UserError(f"{key}={path}: not a readable image ({error})") from error
+    size = (height, width)
+    resized = np.stack([files.resize(files.crop(image, size), size) for image in stored])
     return ArrayDataset(place.name, resized, labels=None), {"file": digest(place)}
+
+
+def _of(key: str, opener: Callable[..., Dataset]) -> Callable[..., Dataset]:
+    """Return a function that opens a dataset, whose errors name the key of the task."""
+
+    def open_dataset(**options: Any) -> Dataset:
+        try:
+            return opener(**options)
+        except UserError as error:
+            raise UserError(str(error).replace("--config.data.dir", key)) from error
+
+    return open_dataset
 
 
 def open_mask(path: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
     """Read a mask from a file.
 
     Args:
-        path: an image, hidden where white, or an npy array, hidden where nonzero.
+        path: an image, hidden where it is brighter than half of its largest value, or an npy array, hidden where
+            nonzero. Neither is rotated or made smaller.
         image_shape: shape of an image.
 
     Returns:
@@ -125,21 +141,29 @@ def open_mask(path: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, str]
     Raises:
         UserError: the file is missing or not readable, or the mask has another shape or hides all or no pixels.
     """
-    place = Path(path).expanduser()
-    if not place.is_file():
-        raise UserError(f"--config.task.mask={path}: no such file; choose one of {', '.join(MASKS)}, or a file")
+    given = f"--config.task.mask={path}"
+    place = paths.expanded(path, "--config.task.mask")
+    if paths.kind(place, "--config.task.mask", path) != "file":
+        raise UserError(f"{given}: no such file; choose one of {', '.join(MASKS)}, or a file")
     try:
-        hidden = np.load(place) if place.suffix == ".npy" else files.decode(str(place), 1)[..., 0] > 127
+        hidden = np.load(place) != 0 if place.suffix == ".npy" else _bright(place)
     except Exception as error:  # Pillow raises many types for corrupted files
-        raise UserError(f"--config.task.mask={path}: not a readable mask ({error})") from error
-    hidden = np.asarray(hidden).squeeze() != 0
+        raise UserError(f"{given}: not a readable mask ({error})") from error
+    if hidden.ndim == 3 and 1 in (hidden.shape[0], hidden.shape[2]):  # an axis of channels, first or last
+        hidden = hidden[0] if hidden.shape[0] == 1 else hidden[..., 0]
     if hidden.shape != image_shape[:2]:
-        raise UserError(
-            f"--config.task.mask={path}: has shape {hidden.shape}, must have that of the images, {image_shape[:2]}"
-        )
+        raise UserError(f"{given}: has shape {hidden.shape}, must have that of the images, {image_shape[:2]}")
     if hidden.all() or not hidden.any():
-        raise UserError(f"--config.task.mask={path}: hides {'all' if hidden.all() else 'no'} pixels; choose another")
+        raise UserError(f"{given}: hides {'all' if hidden.all() else 'no'} pixels; choose another")
     return (~hidden)[..., None].astype(np.float32), digest(place)
+
+
+def _bright(place: Path) -> np.ndarray:
+    """Return where an image is brighter than half of its largest value, since masks are saved as 0 and 1 too."""
+    with Image.open(place) as source:
+        deep = source.mode.startswith(("I", "F"))
+        gray = np.asarray(source if deep or source.mode == "1" else source.convert("L")).astype(np.float64)
+    return gray > gray.max() / 2
 
 
 def digest(path: Path) -> str:

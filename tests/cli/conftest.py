@@ -1,5 +1,6 @@
 """The command line in this process."""
 
+import os
 import sys
 
 import pytest
@@ -19,6 +20,7 @@ def run(tmp_path, monkeypatch, capfd):
     (tmp_path / "bad.py").write_text("config = {}\n")
     (tmp_path / "failing.py").write_text("import nothing_of_this_name\n")
     monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setattr(os, "_exit", sys.exit)  # a fault ends the process at once, and the test with it
 
     def run(*arguments):
         words = dict(EMPTY=str(tmp_path / "empty"), ROOT=str(ROOT), TMP=str(tmp_path))

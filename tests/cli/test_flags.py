@@ -54,7 +54,7 @@ def test_overrides_may_be_written_with_an_equals_sign_or_a_space(called):
 def test_a_run_knows_its_settings(called, mode, tmp_path):
     """Without --config those that it has saved, whatever their config file says, and overrides on top of them."""
     saved = finished("digits", "model.bottleneck=16", "sampler.num_images=3", "eval.draws=7")
-    workdir.record(tmp_path / "run", saved, (8, 8, 1))
+    workdir.record(tmp_path / "run", saved, (8, 8, 1), 8)
     where = f"--workdir={tmp_path / 'run'}", f"--mode={mode}"
     assert called(*where)[1:3] == (saved, tmp_path / "run")
     overridden = called(*where, "--config.train.steps=9", "--config.sampler.corrector.name=langevin")[1]
@@ -139,7 +139,7 @@ def test_every_flag_has_its_modes():
 
     ours = {flag.name for flag in flags.FLAGS.get_flags_for_module(cli)}
     known = {ALIASES.get(name_of(flag), name_of(flag)): set(modes) for flag, modes in FLAGS.items()}
-    known |= {name: set(DRIVERS) for name in ("config", "mode", *PROCESSES)}
+    known |= {name: set(DRIVERS) for name in ("config", "mode", "debug", *PROCESSES)}
     assert ours - set(ALIASES) == set(known)
     assert {name: set(modes) for name, modes in cli.FLAG_MODES.items()} == known
     for name, modes in cli.FLAG_MODES.items():

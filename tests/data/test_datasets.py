@@ -5,6 +5,7 @@ import io
 import itertools
 import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -270,11 +271,15 @@ GOOD = np.zeros((4, 6, 6, 3), np.uint8)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": GOOD}, "no key 'images'"),
+        ({"pictures": GOOD}, "no array 'images'; its keys are pictures"),
         ({"images": GOOD.astype(np.float32)}, "float32"),
         ({"images": GOOD[0, 0]}, "uint8 .num, height"),
         ({"images": GOOD[:0]}, "uint8 .num, height"),
-        ({"images": GOOD[..., :2]}, "2 channels"),
+        ({"images": GOOD[..., :2]}, "must have 1 or 3 channels in the last axis"),
+        ({"images": GOOD.transpose(0, 3, 1, 2)}, r"in the last axis; .* needs images.transpose\(0, 2, 3, 1\)"),
+        ({"images": GOOD / 255}, r"save np.rint\(255 \* images\)"),
+        ({"images": GOOD, "labels": np.eye(4, dtype=int)}, r"one-hot labels need labels.argmax\(1\)"),
+        ({"images": GOOD, "labels": np.full(4, 10**9)}, "4 integers >= 0 and < 65,536"),
         ({"images": GOOD, "labels": np.zeros(3, int)}, "4 integers >= 0"),
         ({"images": GOOD, "labels": np.zeros(4)}, "4 integers >= 0"),
         ({"images": GOOD, "labels": np.full(4, -1)}, "4 integers >= 0"),
@@ -294,7 +299,10 @@ def test_npz_missing_or_corrupted_is_refused(tmp_path):
     content = (tmp_path / "images.npz").read_bytes()
     np.save(tmp_path / "array.npy", GOOD)
     array = (tmp_path / "array.npy").read_bytes()
-    for corrupted in (array, content[:100], b"", b"text", content[:150] + b"x" + content[151:]):
+    (tmp_path / "images.npz").write_bytes(array)
+    with pytest.raises(UserError, match=r"an npy file; save it with np\.savez"):
+        DATASETS["npz"](dir=str(tmp_path))
+    for corrupted in (content[:100], b"", b"text", content[:150] + b"x" + content[151:]):
         (tmp_path / "images.npz").write_bytes(corrupted)
         with pytest.raises(UserError, match="not a readable npz"):
             DATASETS["npz"](dir=str(tmp_path))
@@ -305,3 +313,33 @@ def test_npz_without_labels(tmp_path):
     dataset = DATASETS["npz"](dir=str(tmp_path / "images.npz"), image_size=6, channels=3)
     assert dataset.num_classes == 0
     assert dataset[3]["label"] == 0
+
+
+def test_npz_of_arrays_without_names(tmp_path):
+    np.savez(tmp_path / "images.npz", GOOD, np.arange(4))
+    dataset = DATASETS["npz"](dir=str(tmp_path / "images.npz"))
+    np.testing.assert_array_equal(dataset.gather(np.arange(4))[0], GOOD)
+    assert dataset.gather(np.arange(4))[1].tolist() == [0, 1, 2, 3]
+
+
+def test_npz_that_zip_cannot_read_is_refused(tmp_path):
+    """Encrypted, of an unknown compression, with text for an array, and with a header that declares too much."""
+    np.savez(path := tmp_path / "images.npz", images=GOOD)
+    content = path.read_bytes()
+    central = content.rindex(b"PK\1\2")
+    for offset, value in ((6, b"\1\0"), (8, b"\x63\0")):
+        changed = bytearray(content)
+        changed[offset : offset + 2] = changed[central + offset + 2 : central + offset + 4] = value
+        path.write_bytes(changed)
+        with pytest.raises(UserError, match="not a readable npz file"):
+            DATASETS["npz"](dir=str(path))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images", "hello")
+    with pytest.raises(UserError, match="no array 'images'; its keys are images"):
+        DATASETS["npz"](dir=str(path))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**13, 8, 8, 1)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", header.getvalue() + bytes(100))
+    with pytest.raises(UserError, match=r"images\.npy declares 640,000,000,000,000 bytes of shape"):
+        DATASETS["npz"](dir=str(path))

@@ -1,13 +1,12 @@
 """Image folders and zip files, also with unreadable files."""
 
-import logging
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from score_sde_jax.data import DATASETS, all_images, training_batches
+from score_sde_jax.data import DATASETS, all_images
 from score_sde_jax.errors import UserError
 
 image_folder = DATASETS["image_folder"]
@@ -74,41 +73,79 @@ def test_any_size_becomes_the_central_square(tmp_path):
     assert image[..., 0].tolist() == [[50, 50], [100, 100]]
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 2**20])
-def test_broken_files_are_named_once_and_skipped(folder, caplog, cache_bytes):
+def test_unreadable_files_leave_the_set_counted_and_named(folder, caplog):
     whole = (folder / "b" / "3.PNG").read_bytes()
     (folder / "a" / "2.bmp").write_bytes(b"no image at all")
     (folder / "b" / "3.PNG").write_bytes(whole[: len(whole) // 2])  # only its header is readable
-    with caplog.at_level(logging.WARNING):
-        dataset = image_folder(dir=str(folder), image_size=4, labels=True, cache_bytes=cache_bytes)
-        for _ in range(3):
-            assert gray_values(dataset) == [10, 40, 40, 40, 50]
-    assert dataset.gather(np.arange(5))[1].tolist() == [0, 1, 1, 1, 2]
+    with pytest.raises(UserError, match=r": 2 of 5 image files cannot be read \(a/2\.bmp: .*max_unreadable=0\.4$"):
+        image_folder(dir=str(folder), image_size=4)
+    assert not caplog.records
+    dataset = image_folder(dir=str(folder), image_size=4, labels=True, max_unreadable=0.4)
+    assert gray_values(dataset) == [10, 40, 50] and dataset.gather(np.arange(3))[1].tolist() == [0, 1, 2]
     names = sorted(record.getMessage().split(":")[0] for record in caplog.records)
     assert names == [str(folder / "a" / "2.bmp"), str(folder / "b" / "3.PNG")]
+    assert dataset.lines() == [
+        "data: image_folder, 3 examples of shape (4, 4, 3) in 3 classes (a 1, b 1, c 1); left out: 1 .txt, 1 hidden, "
+        "2 unreadable"
+    ]
 
 
-def test_training_goes_on_past_broken_files(folder):
-    (folder / "c" / "5.gif").write_bytes(b"")
-    batches = training_batches(image_folder(dir=str(folder), image_size=4), batch_size=5, seed=0)
-    grays = np.sort(next(batches)["image"][:, 0, 0, 0])
-    np.testing.assert_array_equal(grays, [10, 10, 20, 30, 40])  # the first image follows the last
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+def test_a_file_whose_middle_is_damaged_is_replaced_by_the_next(folder, caplog, cache_bytes):
+    noise = np.random.default_rng(0).integers(256, size=(80, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "b" / "3.PNG")
+    content = bytearray((folder / "b" / "3.PNG").read_bytes())
+    content[5000:6000] = bytes(1000)
+    (folder / "b" / "3.PNG").write_bytes(content)
+    dataset = image_folder(dir=str(folder), image_size=4, labels=True, cache_bytes=cache_bytes)
+    for _ in range(3):
+        assert gray_values(dataset) == [10, 20, 40, 40, 50]
+    assert dataset.gather(np.arange(5))[1].tolist() == [0, 0, 1, 1, 2]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{folder / 'b' / '3.PNG'}: replaced by the next image, not readable (")
+    (folder / "c" / "5.gif").unlink()
+    (folder / "c" / "5.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"2 of 5 image files cannot be read.*5\.png \(.*max_unreadable"):
+        image_folder(dir=str(folder), image_size=4, cache_bytes=cache_bytes)
 
 
 def test_a_folder_without_readable_images_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no image in this folder"):
+    with pytest.raises(UserError, match="no image in it"):
         image_folder(dir=str(tmp_path), image_size=4)
     for name in ("a.png", "b.jpg"):
         (tmp_path / name).write_bytes(b"broken")
-    with pytest.raises(UserError, match="none of its 2 image files can be read"):
+    with pytest.raises(UserError, match=r"none of its 2 image files can be read \(a\.png: cannot identify"):
         image_folder(dir=str(tmp_path), image_size=4)
+
+
+def test_images_of_12_of_16_bits_are_told_and_can_be_scaled(tmp_path):
+    gray = np.tile(np.arange(16, dtype=np.uint16) * 16, (16, 1))
+    for i in range(3):
+        Image.fromarray(gray + i).save(tmp_path / f"{i}.png")
+    dark = image_folder(dir=str(tmp_path), image_size=16, channels=1)
+    assert dark.lines()[1:] == [
+        "note: the images are nearly black, with a mean of 0.479 of 255; the largest stored value is 242; "
+        "--config.data.max_value=242 makes it white"
+    ]
+    scaled = image_folder(dir=str(tmp_path), image_size=16, channels=1, max_value=242.0)
+    np.testing.assert_array_equal(scaled.gather(np.array([2]))[0][0, :, :, 0], np.rint((gray + 2) / 242 * 255))
+    assert len(scaled.lines()) == 1
+
+
+def test_images_that_are_not_square(tmp_path):
+    rows, columns = np.mgrid[:30, :40].astype(np.uint8)
+    Image.fromarray(np.stack([rows, columns, rows], -1)).save(tmp_path / "a.png")
+    (image,) = all_images(image_folder(dir=str(tmp_path), image_size=(10, 20)))
+    assert image.shape == (10, 20, 3)  # of rows 5 to 24 and all columns
+    np.testing.assert_allclose(image[:, 0, 0], 5.5 + 2 * np.arange(10), atol=0.51)
+    np.testing.assert_allclose(image[0, :, 1], 0.5 + 2 * np.arange(20), atol=0.51)
 
 
 @pytest.mark.parametrize(
     ("dir", "message"),
     [
         ("", "--config.data.dir is missing: expected a folder or zip file"),
-        ("/nowhere/at/all", "--config.data.dir=/nowhere/at/all: not a folder or zip file"),
+        ("/nowhere/at/all", "--config.data.dir=/nowhere/at/all: no such folder or zip file"),
     ],
 )
 def test_a_missing_folder_is_refused(dir, message):

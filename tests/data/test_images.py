@@ -30,14 +30,14 @@ def area_mean(values, size):
 def test_resize_is_the_mean_over_area(size_in, size_out):
     image = np.random.default_rng(0).integers(256, size=(size_in, size_in, 3), dtype=np.uint8)
     exact = area_mean(image, size_out)
-    difference = np.abs(images.resize(image, size_out) - exact)
+    difference = np.abs(images.resize(image, (size_out, size_out)) - exact)
     assert difference.max() <= 0.5 + 1e-3  # rounded to the nearest level
 
 
 def test_resize_treats_rows_and_columns_apart():
     image = np.zeros((6, 4, 1), np.uint8)
     image[:3, :2] = 200
-    assert np.array_equal(images.resize(image, 2)[..., 0], [[200, 0], [0, 0]])
+    assert np.array_equal(images.resize(image, (2, 2))[..., 0], [[200, 0], [0, 0]])
 
 
 @pytest.mark.parametrize(("size_in", "size_out"), [(140, 64), (5, 2), (1000, 7)])
@@ -49,7 +49,7 @@ def test_area_matrix_keeps_the_mean(size_in, size_out):
 
 def test_enlarging_keeps_a_ramp():
     ramp = np.broadcast_to((10 * np.arange(16) + 20)[None, :, None], (16, 16, 3)).astype(np.uint8)
-    enlarged = images.resize(ramp, 64)
+    enlarged = images.resize(ramp, (64, 64))
     centers = (np.arange(64) + 0.5) / 4 - 0.5
     inside = slice(12, -12)  # at the edges the kernel is cut off
     expected = np.broadcast_to((10 * centers + 20)[inside, None], (64, 40, 3))
@@ -65,12 +65,12 @@ def test_center_crop_takes_the_rows_and_columns_of_celeb_a():
 
 
 @pytest.mark.parametrize(("height", "width"), [(5, 9), (9, 5), (6, 9), (9, 6), (4, 8), (7, 7)])
-@pytest.mark.parametrize("size", [None, 3, 7])
-def test_center_crop_is_the_middle_of_the_largest_square_or_of_a_size(height, width, size):
+@pytest.mark.parametrize("size", [3, 7])
+def test_center_crop_is_the_middle(height, width, size):
     """The two margins of an axis differ by at most one row or column; the larger one is at the bottom or right."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     crop = images.center_crop(np.stack([rows, columns], -1), size)
-    side = min(height, width, size or height)
+    side = min(height, width, size)
     assert crop.shape == (side, side, 2)
     for axis, length in enumerate((height, width)):
         kept = np.unique(crop[..., axis])
@@ -134,6 +134,85 @@ def test_decode_turns_upright():
     assert np.array_equal(decoded, np.rot90(COLORS, -1))
 
 
-def test_decode_refuses_floating_point():
-    with pytest.raises(ValueError, match="floating-point"):
-        images.decode(encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"), 1)
+@pytest.mark.parametrize("ratio", [(1, 1), (1, 3), (4, 2), (5, 7)])
+@pytest.mark.parametrize(("height", "width"), [(5, 9), (9, 5), (70, 50), (1, 40)])
+def test_crop_is_the_largest_central_part_of_a_ratio(height, width, ratio):
+    rows, columns = np.mgrid[:height, :width].astype(np.uint8)
+    crop = images.crop(np.stack([rows, columns], -1), ratio)
+    exact = np.array(ratio) * min(height / ratio[0], width / ratio[1])
+    assert (np.abs(np.array(crop.shape[:2]) - exact) <= 0.5 + (exact < 1)).all() and crop.size
+    assert crop.shape[0] == height or crop.shape[1] == width
+    for axis, length in enumerate((height, width)):
+        kept = np.unique(crop[..., axis])
+        assert 0 <= (length - 1 - int(kept[-1])) - int(kept[0]) <= 1
+
+
+def test_resize_to_a_shape_that_is_not_square():
+    image = np.random.default_rng(0).integers(256, size=(12, 12, 3), dtype=np.uint8)
+    exact = image.reshape(4, 3, 6, 2, 3).mean((1, 3))
+    assert np.abs(images.resize(image, (4, 6)) - exact).max() <= 0.5 + 1e-3
+    assert images.resize(image, (24, 6)).shape == (24, 6, 3)
+
+
+def tiff(values, **tags):
+    return encoded(Image.fromarray(values), "TIFF", tiffinfo=tags.get("tiffinfo", {}))
+
+
+def test_decode_floating_point_is_0_to_1_or_to_the_value_that_is_given():
+    values = np.array([[0.0, 0.5], [0.25, 1.0]], np.float32)
+    np.testing.assert_allclose(images.decode(tiff(values), 1)[..., 0], 255 * values, atol=0.5)
+    np.testing.assert_allclose(images.decode(tiff(8 * values), 1, 8.0)[..., 0], 255 * values, atol=0.5)
+    with pytest.raises(ValueError, match=r"values from 0 to 8; --config\.data\.max_value=V makes the value V white"):
+        images.decode(tiff(8 * values), 1)
+    for bad in (np.nan, np.inf, -1.0):
+        values[0, 0] = bad
+        with pytest.raises(ValueError, match="values from"):
+            images.decode(tiff(values), 1)
+
+
+def test_decode_integers_up_to_the_value_that_is_given_or_tagged():
+    values = np.array([[0, 1000], [2048, 4095]], np.uint16)
+    want = np.rint(values / 4095 * 255)
+    assert np.array_equal(images.decode(tiff(values), 1, 4095.0)[..., 0], want)
+    tagged = tiff(values, tiffinfo={images.MAX_SAMPLE_VALUE: 4095})
+    assert np.array_equal(images.decode(tagged, 1)[..., 0], want)
+    assert images.largest(tiff(values)) == 4095 and images.largest(encoded(Image.fromarray(COLORS))) is None
+
+
+def refuses(function, content):
+    try:
+        function(io.BytesIO(content))
+    except Exception:  # Pillow raises many types
+        return True
+    return False
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF"])
+def test_check_refuses_the_cut_files_that_decode_refuses(format):
+    image = Image.fromarray(np.random.default_rng(0).integers(256, size=(40, 40, 3), dtype=np.uint8))
+    whole = encoded(image, format).getvalue()
+    assert not refuses(images.check, whole)
+    for length in (0, 1, 20, len(whole) // 2, len(whole) - 100):
+        assert refuses(lambda file: images.decode(file, 3), whole[:length])
+        assert refuses(images.check, whole[:length])
+
+
+def test_check_decodes_only_files_with_an_unexpected_end(monkeypatch):
+    decoded = []
+    monkeypatch.setattr(images, "decode", lambda file, *_: decoded.append(file))
+    for format in ("PNG", "JPEG", "GIF", "BMP"):
+        images.check(encoded(Image.fromarray(COLORS), format))
+    assert not decoded
+    images.check(cut := io.BytesIO(encoded(Image.fromarray(COLORS), "JPEG").getvalue() + bytes(100)))
+    assert decoded == [cut]
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    large = Image.new("L", (11, 10))
+    with pytest.raises(ValueError, match="110 pixels, more than 100; shrink it"):
+        images.decode(encoded(large), 1)
+    monkeypatch.setattr(images, "LARGE", 100)
+    photo = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None], 256, 0))
+    small = images.decode(encoded(photo, "JPEG"), 1, None, (4, 4))
+    assert small.shape == (32, 32, 1) and np.ptp(small) > 200  # eight times as large as asked for

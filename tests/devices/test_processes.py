@@ -47,6 +47,23 @@ def test_when_processes_are_connected(initialized, monkeypatch, arguments, envir
     assert initialized == ([call] if started else [])
 
 
+@pytest.mark.parametrize(
+    ("address", "bound"),
+    [("localhost:9", "localhost:9"), ("127.0.0.1:9", "127.0.0.1:9"), ("[::1]:9", "[::1]:9"), ("10.0.0.1:9", None)],
+)
+def test_process_0_of_one_machine_listens_to_that_machine_alone(monkeypatch, address, bound):
+    options = {}
+    monkeypatch.setattr(processes.jax.distributed, "initialize", lambda *_, **given: options.update(given))
+    processes.start(**COORDINATOR | dict(coordinator_address=address))
+    assert options["coordinator_bind_address"] == bound
+    assert options["initialization_timeout"] == processes.CONNECT_SECONDS
+
+
+def test_a_process_says_whom_it_waits_for(initialized, capfd):
+    processes.start(**COORDINATOR | dict(process_id=1))
+    assert capfd.readouterr().err == "Process 1 waits up to 300 s for process 0 at localhost:1\n"
+
+
 def test_a_single_tpu_machine_is_not_connected(initialized, monkeypatch):
     def no_cluster(*_, **__):
         raise ValueError("coordinator_address should be defined.")
@@ -88,7 +105,7 @@ def test_the_first_signal_asks_the_run_to_save(number, capfd):
         stop.patient = True
         os.kill(os.getpid(), number)
         wait_for(lambda: stop.received == number)
-        error = stop.error(1234)
+        error = stop.error("step 1,234")
     assert isinstance(error, StoppedError) and error.status == 128 + number
     assert "after step 1,234, which is saved" in str(error)
     assert f"{number.name}: saving a checkpoint" in capfd.readouterr().err

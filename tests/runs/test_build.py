@@ -131,7 +131,7 @@ def test_levels_that_differ_are_refused():
     ("assignment", "part"),
     [
         ("sde.sigma_min=3.0", "sigma_min must be > 0 and < sigma_max=1.0, got 3.0"),
-        ("sde.sigma_min=-1.0", "sigma_min must be > 0 and < sigma_max=1.0, got -1.0"),
+        ("sde.sigma_min=-1.0", "--config.sde.sigma_min=-1.0: must be >= 1e-18 and < 1e+18"),
         ("train.steps=0", "--config.train.steps=0: must be >= 1"),
         ("train.log_every=0", "--config.train.log_every=0: must be >= 1"),
         ("train.preview_every=-1", "--config.train.preview_every=-1: must be >= 0"),
@@ -150,7 +150,7 @@ def test_values_out_of_range(assignment, part):
     assert part in str(raised.value)
 
 
-@pytest.mark.parametrize("t_min", ["0.0", "1e-6", "1.0", "-1.0"])
+@pytest.mark.parametrize("t_min", ["0.0", "1e-6", "1.0"])
 def test_a_time_to_evaluate_from_that_the_sde_does_not_have(t_min):
     message = rf"^--config\.eval\.t_min={float(t_min)}: must be >= sde\.t_min=1e-05 and < sde\.t_max=1\.0$"
     with pytest.raises(UserError, match=message):

@@ -120,7 +120,7 @@ def test_a_cut_checkpoint_falls_back_and_says_so(tmp_path, caplog):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_logged(tmp_path):
-    exploding = ["optimizer.learning_rate=1e30", "train.steps=50"]
+    exploding = ["optimizer.learning_rate=1e17", "train.steps=50"]
     with pytest.raises(UserError, match=r"step \d: loss .* not finite"):
         train(finished("digits", *exploding), tmp_path, quiet)
     rows = read_metrics(tmp_path / "metrics.jsonl")
@@ -155,7 +155,7 @@ def test_updates_that_are_not_finite_are_left_out_up_to_a_number(tmp_path, monke
     assert sorted(path.name for path in (tmp_path / "few" / "checkpoints").iterdir()) == ["2"]
     train(finished("digits", *RANDOM, "train.max_skipped=2"), tmp_path / "run", quiet)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert [row["skipped"] for row in rows] == [0, 1, 2, 2] and np.isnan([row["loss"] for row in rows[1:3]]).all()
+    assert [row["skipped"] for row in rows] == [0, 1, 2, 2] and [row["loss"] for row in rows[1:3]] == [None, None]
     state = restored(tmp_path / "run", finished("digits"), 4)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)) and int(state.skipped) == 2
     adam = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == jnp.int32]
@@ -180,7 +180,7 @@ def test_a_final_set_that_was_cut_off_is_completed(digits, tmp_path):
     shutil.rmtree(tmp_path / "run" / "samples")
     lines = []
     train(finished("digits", *RANDOM), tmp_path / "run", lines.append)
-    assert "finished run of 4 steps" in lines[0]
+    assert any("finished run of 4 steps" in line for line in lines)
     np.testing.assert_array_equal(images(tmp_path / "run" / "samples" / "4"), images(digits / "samples" / "4"))
 
 

@@ -10,7 +10,7 @@ from score_sde_jax.data import DATASETS
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import batch_sampler, numbered, pictures
 from score_sde_jax.runs.numbered import NFE, SampleSet, batches
-from score_sde_jax.runs.reporting import write_atomically
+from score_sde_jax.runs.records import write_atomically
 
 WHAT = {"seed": 1}
 
@@ -26,12 +26,12 @@ def saved(directory, *lengths):
     """A set that was saved after so many images each time, every time by another process."""
     first = 0
     for length in lengths:
-        samples = SampleSet(directory, WHAT, are_images=True)
+        samples = SampleSet(directory, WHAT, shape=(4, 4, 1))
         assert len(samples) == first
         samples.append(*rows(first, length))
         samples.save({NFE: 3.0})
         first += length
-    return SampleSet(directory, WHAT, are_images=True)
+    return SampleSet(directory, WHAT, shape=(4, 4, 1))
 
 
 def test_a_save_writes_what_is_new_and_touches_nothing_else(tmp_path):
@@ -45,10 +45,10 @@ def test_a_save_writes_what_is_new_and_touches_nothing_else(tmp_path):
 
 
 def saved_again(directory, first, num):
-    samples = SampleSet(directory, WHAT, are_images=True)
+    samples = SampleSet(directory, WHAT, shape=(4, 4, 1))
     samples.append(*rows(first, num))
     samples.save({})
-    return SampleSet(directory, WHAT, are_images=True)
+    return SampleSet(directory, WHAT, shape=(4, 4, 1))
 
 
 @pytest.mark.parametrize("lengths", [(9,), (3, 5, 1), (1, 1, 7)])
@@ -81,13 +81,13 @@ def test_shards_count_and_not_the_record(tmp_path):
     saved(tmp_path, 3, 5)
     record = json.loads((tmp_path / "samples.json").read_text())
     (tmp_path / "samples.json").write_text(json.dumps(record | {"num_images": 3}))
-    assert len(SampleSet(tmp_path, WHAT, are_images=True)) == 8
+    assert len(SampleSet(tmp_path, WHAT, shape=(4, 4, 1))) == 8
 
 
 def test_another_description_is_refused(tmp_path):
     saved(tmp_path, 3)
     with pytest.raises(UserError, match="holds samples of another seed, sampler or checkpoint"):
-        SampleSet(tmp_path, {"seed": 2}, are_images=True)
+        SampleSet(tmp_path, {"seed": 2}, shape=(4, 4, 1))
 
 
 def test_more_than_ten_shards_stay_in_order(tmp_path):
@@ -104,7 +104,7 @@ def test_batches_go_on_where_a_set_stops(tmp_path):
 
 
 def test_who_writes_nothing_keeps_nothing(tmp_path):
-    samples = SampleSet(tmp_path, WHAT, are_images=True)
+    samples = SampleSet(tmp_path, WHAT, shape=(4, 4, 1))
     samples.append(*rows(0, 4))
     samples.forget()
     assert len(samples) == 4 and list(samples.blocks()) == [] and list(tmp_path.iterdir()) == []
@@ -127,7 +127,7 @@ class Stub:
 
 def draw(directory, total, inputs=None):
     """Draw a set up to `total` images, as another process does."""
-    samples = SampleSet(directory, WHAT, are_images=True)
+    samples = SampleSet(directory, WHAT, shape=(4, 4, 1))
     batch_sampler.draw_set(samples, Stub(inputs), None, 0, total, {"command": "again"}, lambda line: None)
 
 
@@ -138,7 +138,7 @@ def test_the_nfe_of_a_set_is_the_mean_over_all_its_images(tmp_path):
         record = json.loads((tmp_path / "samples.json").read_text())
         assert record[NFE] == pytest.approx(Stub.COUNTS[:total].mean(), abs=0.1)
         assert (record["num_images"], record["command"]) == (total, "again")
-    assert len(SampleSet(tmp_path, WHAT, are_images=True)) == 8
+    assert len(SampleSet(tmp_path, WHAT, shape=(4, 4, 1))) == 8
 
 
 class KilledError(BaseException):
@@ -180,7 +180,7 @@ def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(shown, tmp_path, mon
                 draw(directory, total, Inputs())
             except KilledError:
                 draw(directory, total, Inputs())
-            shards = {"images": SampleSet(directory, WHAT, are_images=True).column("images").tobytes()}
+            shards = {"images": SampleSet(directory, WHAT, shape=(4, 4, 1)).column("images").tobytes()}
             files = (path for path in directory.iterdir() if path.suffix != ".npz")
             calls.append(shards | {path.name: path.read_bytes() for path in files})
         return writes, calls

@@ -57,16 +57,18 @@ def test_speed_leaves_out_what_is_excluded(monkeypatch):
 def test_a_resumed_run_has_every_step_once_in_order(tmp_path):
     log = MetricsLog(tmp_path, 0)
     for step in (1, 2, 3):
-        log.write(step, {"loss": float(step)})
+        log.write(step, {"loss": float(step), "level_loss": []})
     log.close()
     with log.path.open("a") as file:
         file.write('{"step": 4, "lo')  # a kill
     assert [row["step"] for row in read_metrics(log.path)] == [1, 2, 3]
     log = MetricsLog(tmp_path, 2)
     for step in (3, 4):
-        log.write(step, {"loss": -float(step)})
+        log.write(step, {"loss": -float(step), "level_loss": []})
     rows = [json.loads(line) for line in log.path.read_text().splitlines()]
-    assert rows == [{"step": s, "loss": loss} for s, loss in [(1, 1.0), (2, 2.0), (3, -3.0), (4, -4.0)]]
+    assert rows == [
+        {"step": s, "loss": loss, "level_loss": []} for s, loss in [(1, 1.0), (2, 2.0), (3, -3.0), (4, -4.0)]
+    ]
 
 
 def test_no_metrics_yet(tmp_path):

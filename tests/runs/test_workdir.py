@@ -21,7 +21,7 @@ from score_sde_jax.runs import workdir
 )
 def test_another_run_is_refused_by_name(tmp_path, assignment, difference):
     fixed = ["sde.sigma_max=2", "loss.times.num_levels=3"]
-    workdir.record(tmp_path, finished("celeba", *fixed), (64, 64, 3))
+    workdir.record(tmp_path, finished("celeba", *fixed), (64, 64, 3), 8)
     with pytest.raises(UserError) as raised:
         workdir.refuse_another_run(tmp_path, finished("celeba", *fixed, assignment))
     assert str(raised.value).startswith(f"--workdir={tmp_path}: the saved run has ") and "\n" not in str(raised.value)
@@ -33,8 +33,9 @@ def test_another_run_is_refused_by_name(tmp_path, assignment, difference):
 def test_a_workdir_that_cannot_be_written_or_read(tmp_path):
     (tmp_path / "file").write_text("")
     for directory in (tmp_path / "file" / "run", pathlib.Path("/proc/run")):
-        with pytest.raises(UserError, match=rf"--workdir={directory}: cannot be written \(.+\)"):
-            workdir.record(directory, finished("digits"), (8, 8, 1))
+        claim = workdir.claimed(directory)
+        with pytest.raises(UserError, match=rf"--workdir={directory}: cannot be written: ."), claim:
+            pass
     (tmp_path / "config.json").write_text('{"data": {')
     with pytest.raises(UserError, match=r"config\.json: not the config of a run"):
         workdir.saved_config(tmp_path)

@@ -67,7 +67,7 @@ def test_a_value_that_is_set_is_kept(npz):
 
 def test_only_automatic_values_are_adopted_from_the_run(npz, tmp_path):
     config, _ = settings.resolve(automatic(npz[0]), build.dataset(automatic(npz[0])))
-    workdir.record(tmp_path / "run", config, (4, 4, 1))
+    workdir.record(tmp_path / "run", config, (4, 4, 1), 8)
     again = settings.adopt(automatic(npz[0], "train.steps=9"), workdir.saved_config(tmp_path / "run"))
     workdir.refuse_another_run(tmp_path / "run", again)
     assert again == settings.with_values(config, {"train.steps": 9})

@@ -141,7 +141,7 @@ def test_a_wrong_override_is_refused_in_one_line(assignments, parts):
     ("assignments", "parts"),
     [
         (["sde.sigma_min=3.0"], ["--config.sde: sigma_min must be > 0 and < sigma_max=1.0, got 3.0"]),
-        (["sampler.corrector.step_size=2.5"], ["--config.sampler.corrector: step_size must be > 0 and < 2", "got 2.5"]),
+        (["sampler.corrector.step_size=2.5"], ["--config.sampler.corrector.step_size=2.5: must be > 0 and < 2"]),
         (["train.batch_size=0"], ["train.batch_size=0: must be >= 1"]),
         (["train.ema_decay=1.0"], ["train.ema_decay=1.0"]),
         (["sampler.num_images=0"], ["sampler.num_images=0"]),
@@ -159,7 +159,7 @@ def test_files_without_a_config_are_refused(tmp_path):
     with pytest.raises(UserError, match="unknown variant 'tiny'; the only one is debug"):
         settings.load(str(CONFIGS / "digits.py:tiny"))
     (tmp_path / "empty.py").write_text("")
-    with pytest.raises(UserError, match=r"empty\.py: the file defines no get_config"):
+    with pytest.raises(UserError, match=r"empty\.py: the file defines no function get_config"):
         settings.load(str(tmp_path / "empty.py"))
 
 

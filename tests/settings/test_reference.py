@@ -61,10 +61,10 @@ def test_summary_is_the_first_sentence():
 
 def test_entries_describe_types_ranges_and_defaults():
     keys_of = {(entry.path, entry.name): {key.name: key for key in entry.keys} for entry in ENTRIES}
-    assert keys_of["train", None]["steps"].kind == "an integer, >= 1"
+    assert keys_of["train", None]["steps"].kind == "an integer, >= 1 and < 2,147,483,648"
     assert keys_of["train", None]["steps"].default is None
     assert keys_of["train", None]["averages"].default == "{}"
-    assert keys_of["sde", "ve"]["sigma_max"].kind == "a number or auto"
+    assert keys_of["sde", "ve"]["sigma_max"].kind == "a number or auto, >= 1e-18 and < 1e+18"
     assert keys_of["sde", "ve"]["sigma_max"].default == "50.0"
     assert "flip" in keys_of["data", None]
     assert "flip" not in keys_of["data", "digits"]

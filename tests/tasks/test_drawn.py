@@ -89,7 +89,7 @@ def test_tasks_do_not_mix_in_a_directory(digits, tmp_path):
     base = drawn(digits, "sampler.num_images=4")
     assert base == digits / "samples" / "2"
     description = json.loads((base / "samples.json").read_text())["description"]
-    assert set(description) == {"checkpoint_step", "seed", "sampler"}  # no key for the task
+    assert set(description) == {"checkpoint_step", "parameters", "seed", "sampler"}  # no key for the task
     places = {
         drawn(digits, "task.name=inpainting", f"task.mask={mask}", "sampler.num_images=2") for mask in ("top", "bottom")
     }

@@ -24,7 +24,7 @@ def saved_run(workdir, name, shape, *assignments):
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     raw, average = drawn(0), drawn(100)
-    directories.record(workdir, config, shape)
+    directories.record(workdir, config, shape, 8)
     checkpoints = Checkpoints(workdir / "checkpoints")
     checkpoints.save(1, zeros.replace(step=jnp.ones((), jnp.int32), params=raw, ema_params=average))
     checkpoints.close()

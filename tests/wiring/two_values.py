@@ -187,6 +187,8 @@ SAME_CODE = {"ddpm": "ncsnpp", "ddpmpp": "ncsnpp", "ncsnv2_deeper": "ncsnv2", "n
 
 REASONS = {  # keys of which no value can be seen in what a run computes and leaves
     "data=celeb_a.cache_bytes": "memory and speed alone: tests/data reads the same images with and without it",
+    "data=image_folder.max_value": "images of more than 8 bits: tests/data/test_image_folder.py scales some",
+    "data=image_folder.max_unreadable": "damaged files: tests/data/test_image_folder.py has some",
     "data=image_folder.cache_bytes": "memory and speed alone: tests/data reads the same images with and without it",
     "train.max_skipped": "acts on updates that are not finite alone: tests/runs/test_faults.py poisons some",
 }

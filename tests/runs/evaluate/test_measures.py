@@ -101,7 +101,7 @@ def test_points_have_nats_of_their_own_density(tmp_path):
     z = alpha1 * MEAN + (x - alpha0 * MEAN) * s1 / s0
     nats = z**2 / (2 * sigma1**2) + math.log(sigma1) + 0.5 * math.log(2 * math.pi) - math.log(s1 / s0)
     np.testing.assert_allclose(actual, nats.mean(axis=1), atol=2e-4, rtol=2e-5)
-    assert any("in nats, not dequantized" in line for line in said) and "points seed 5" in said[0]
+    assert any("in nats, not dequantized" in line for line in said) and any("points seed 5" in line for line in said)
     assert "bits_per_dim" not in metrics(output)
 
 
