@@ -526,6 +526,51 @@ def trials(arguments: argparse.Namespace) -> dict[str, tuple[str, Callable[..., 
     }
 
 
+PROMISES = (
+    (
+        "a killed run, set of samples or evaluation continues to the same bits on a CPU",
+        "the table above; `tests/runs/test_faults.py`",
+    ),
+    (
+        "SIGTERM, SIGINT, SIGHUP and a reader that goes away save what is done",
+        "the table above; `tests/runs/test_damage.py`, `tests/cli/test_streams.py`",
+    ),
+    (
+        "no command deletes or replaces a file that it cannot read: it is kept as `*.damaged`",
+        "`tests/runs/test_damage.py`",
+    ),
+    (
+        "a line of `metrics.jsonl` that cannot be read costs that line alone, wherever a kill cuts the file",
+        "`tests/runs/test_damage.py`, every byte",
+    ),
+    (
+        "two networks never stand in one set of samples or one evaluation",
+        "`tests/runs/test_damage.py`",
+    ),
+    (
+        "a set of samples and an evaluation have one writer; a second one is refused before it computes",
+        "`tests/runs/test_damage.py`",
+    ),
+    (
+        "a wrong command is refused in one line, before anything is written",
+        "`tests/cli/test_careless.py`, `tests/settings/test_ranges.py`",
+    ),
+    (
+        "any text for any key is taken or refused by name",
+        "`tests/settings/test_arbitrary_values.py` (hypothesis)",
+    ),
+    (
+        "damaged images and archives leave the data, counted and named",
+        "`tests/data/test_finding.py`, `tests/data/test_arbitrary_files.py` (hypothesis)",
+    ),
+    (
+        "a full disk is status 1 and one line with the file; the same command continues",
+        "the table above; `tests/runs/test_damage.py`",
+    ),
+)
+"""Promises, and how each is tested."""
+
+
 def page(bench: Bench, arguments: argparse.Namespace) -> str:
     """Return the page that describes the results so far in Markdown.
 
@@ -576,6 +621,12 @@ these tenths of it:
 | run | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 |
 |---|---|---|---|---|---|---|---|---|---|---|
 {chr(10).join(tenths)}
+
+## What is promised
+
+| promise | how it is tested |
+|---|---|
+{chr(10).join(f"| {promise} | {test} |" for promise, test in PROMISES)}
 """
 
 
