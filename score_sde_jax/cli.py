@@ -4,7 +4,6 @@ score-sde-jax --config=digits --mode=train|sample|eval|info [--workdir=DIR] [--c
 python main.py --config=configs/digits.py ...   the same command, in a clone of the repository
 """
 
-import contextlib
 import io
 import os
 import re
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 from absl import app, flags, logging
 
+from score_sde_jax.devices.signals import Stop, stopping
+from score_sde_jax.devices.signals import tell as _tell
 from score_sde_jax.errors import RunError, StoppedError, UserError, file_error
 
 if TYPE_CHECKING:
@@ -254,7 +255,9 @@ def run() -> None:
             stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal lacks
     status = 0
     try:
-        app.run(main, flags_parser=_parse_flags)
+        with stopping():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, Stop.SIGNALS)
+            app.run(main, flags_parser=_parse_flags)
     except (UserError, RunError, StoppedError) as error:
         _print_traceback()
         _tell(f"{'' if isinstance(error, StoppedError) else 'error: '}{_one_line(str(error))}")
@@ -262,6 +265,10 @@ def run() -> None:
     except KeyboardInterrupt:
         _tell("interrupted; the same command resumes from the last checkpoint")
         status = 130
+    except MemoryError as error:
+        _print_traceback()
+        _tell(f"error: not enough memory ({_one_line(str(error))}); choose smaller batches, images or a smaller model")
+        status = 1
     except OSError as error:
         _print_traceback()
         failed = file_error(error, error.filename or type(error).__name__)
@@ -282,11 +289,6 @@ def _one_line(text: str) -> str:
     line = " ".join(text.split("\n")).replace("\r", " ")
     line = "".join(letter if letter.isprintable() or letter == "\t" else ascii(letter)[1:-1] for letter in line)
     return line if len(line) <= 2000 else f"{line[:2000]}..."
-
-
-def _tell(line: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # standard error may be closed
-        print(line, file=sys.stderr, flush=True)
 
 
 def _print_traceback() -> None:
@@ -322,6 +324,8 @@ def start() -> None:
     a large network is a tenth faster. Only a new process can ask glibc for them (docs/design.md).
     """
     _open_missing_streams()
+    # `run` unblocks them: in between, an interrupt would break an import and end in a traceback.
+    signal.pthread_sigmask(signal.SIG_BLOCK, Stop.SIGNALS)
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         os.execv(sys.executable, sys.orig_argv)

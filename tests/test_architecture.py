@@ -28,7 +28,7 @@ INSIDE = {
         {"parameterization"},
     ),
     "data": ({"dataset", "images", "pixels", "finding"}, {"tfds_source"}, {"idx"}, {"archives"}),
-    "devices": ({"machine"},),
+    "devices": ({"machine", "signals"},),
     "networks": ({"convolution", "embedding", "resampling"}, {"layers"}, {"refinenet", "unet_blocks"}),
     "samplers": ({"step"}, {"flow"}),
     "tasks": ({"task", "masks"}, {"observed", "loss"}),

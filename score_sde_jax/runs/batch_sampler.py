@@ -19,7 +19,8 @@ from score_sde_jax import keys as prng
 from score_sde_jax.devices import costs
 from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.parallel import Parallel
-from score_sde_jax.devices.processes import Stop, count, is_first, stopping, wait_for_all
+from score_sde_jax.devices.processes import count, is_first, wait_for_all
+from score_sde_jax.devices.signals import Stop, stopping
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import pictures, workdir
 from score_sde_jax.runs.experiment import Experiment

@@ -30,6 +30,8 @@ from score_sde_jax.tasks import Task
 def dataset(settings: Settings) -> Dataset:
     """Return the dataset of section `data`; UserError if it lacks the classes of the network."""
     data = settings.data()
+    if (num := settings.model.get("num_classes")) and 0 < data.num_classes < num:
+        data.notes.append(f"note: model.num_classes={num}, but {data.name} has {data.num_classes} classes")
     if num_classes := settings.model.get("num_classes"):
         if not data.num_classes:
             raise UserError(f"--config.data.name={settings.data.name}: {data.name} has no labels to learn")

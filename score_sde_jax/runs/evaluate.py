@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import inspect
 import json
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -226,11 +228,23 @@ def _held_out(settings: Settings, image_shape: tuple[int, ...]) -> Dataset:
 
 
 def _trained_on(settings: Settings, held_out: Settings) -> bool:
-    """Whether these are images that the run trains on."""
+    """Return whether the run may train on some of these images."""
     trained, measured = settings.data, held_out.data
     if trained.get("dir") != measured.get("dir") or trained.get("seed") != measured.get("seed"):
         return False
-    return trained.get("split") in (measured.get("split"), "all")
+    (split, first, last), (other, start, stop) = (_slice(each.get("split")) for each in (trained, measured))
+    return (split == other or "all" in (split, other)) and first < stop and start < last
+
+
+def _slice(split: str | None) -> tuple[str | None, float, float]:
+    """Return the name of a split and the interval of its slice, such as ("train", 0, 1000) for train[:1000].
+
+    A slice of another form counts as the whole split.
+    """
+    match = re.fullmatch(r"(\w+)\[([0-9]*):([0-9]*)\]", split or "")
+    if match is None:
+        return (None if split is None else split.partition("[")[0]), 0, math.inf
+    return match[1], float(match[2] or 0), float(match[3] or "inf")
 
 
 def _name(settings: Settings) -> str:

@@ -74,6 +74,8 @@ def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say
     step, state = workdir.restore(directory, request.checkpoint, abstract)
     average = average_of(state, section.average)
     params = (average, *more_params) if more_params else average
+    for line in [*(training.lines() if training else []), *inputs.about()]:
+        say(line)
     say(f"Sampling from step {step:,} of {directory}")
 
     seed = settings.seed if request.seed is None else request.seed

@@ -20,7 +20,8 @@ from score_sde_jax.data import Dataset, training_batches
 from score_sde_jax.devices import costs, processes
 from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.parallel import Parallel, bytes_per_device
-from score_sde_jax.devices.processes import Stop, is_first, stopping
+from score_sde_jax.devices.processes import is_first
+from score_sde_jax.devices.signals import Stop, stopping
 from score_sde_jax.errors import RunError, UserError
 from score_sde_jax.networks.convolution import native_convolutions
 from score_sde_jax.runs import batch_sampler, build, pictures, workdir

@@ -105,7 +105,7 @@ def refuse_another_run(workdir: Path, settings: Settings, *, training: bool = Fa
     for path, there, here in another_run(settings, saved, training=training) if saved else ():
         raise UserError(
             f"--workdir={workdir}: the saved run has {path}={there}, these settings have {here}; use another "
-            f"--workdir, or leave out what sets {path}"
+            f"--workdir, leave out what sets {path}, or leave out --config to use the saved settings"
         )
 
 

@@ -121,6 +121,19 @@ class Inpainting(Completion):
         if not 0 < self.fraction < 1:
             raise ValueError(f"fraction must be > 0 and < 1, got {self.fraction}")
 
+    def check(self, image_shape: tuple[int, ...]) -> None:
+        """Raise UserError if a mask of this fraction hides all or no pixels of such images."""
+        super().check(image_shape)
+        if self.mask in MASKS and self.mask != "random":
+            keys = prng.per_image(prng.root(0, "sample"), jnp.arange(1))
+            known = MASKS[self.mask](keys, jnp.zeros((1, *image_shape)), self.fraction)
+            if known.min() == known.max():
+                hidden = "no" if known.min() else "all"
+                raise UserError(
+                    f"--config.task.fraction={self.fraction}: mask={self.mask} hides {hidden} pixels of images of "
+                    f"{image_shape[0]} x {image_shape[1]} pixels; choose another"
+                )
+
     def inputs(self, setup: TaskSetup) -> CompletionInputs:
         """Return the observed images, and the mask if it is a file."""
         return MaskedInputs(self, setup) if self.mask not in MASKS else CompletionInputs(self, setup)

@@ -36,6 +36,10 @@ class ObservedInputs(TaskInputs):
         super().__init__(setup)
         self.source, self.description["source"] = open_source(source, setup)
 
+    def about(self) -> list[str]:
+        """Return what was found and left out of the observed images."""
+        return [line.replace("data: ", "observed: ", 1) for line in self.source.lines()]
+
     def source_indices(self, indices: Indices) -> Int[np.ndarray, "batch observations"]:
         """Return the indices of the observed images, modulo the length of the source."""
         raise NotImplementedError

@@ -136,6 +136,10 @@ class TaskInputs:
         del indices
         return {}
 
+    def about(self) -> list[str]:
+        """Return lines to print about the images that are observed, before any image is drawn."""
+        return []
+
     def extras(self, indices: Indices, images: Num[np.ndarray, "batch ..."], key: Array) -> dict[str, np.ndarray]:
         """Return arrays to save next to the images, one row per image.
 

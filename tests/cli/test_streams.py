@@ -45,7 +45,8 @@ def test_a_reader_that_goes_away_ends_info_as_sigterm_does():
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate(timeout=time_limit(60))
-    assert process.returncode == -signal.SIGTERM and err == ""
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == "SIGTERM: exiting now; the same command resumes from what is saved\n"
 
 
 @pytest.mark.slow
@@ -82,14 +83,14 @@ def test_a_run_without_streams_leaves_the_same_files(tmp_path):
     assert all((tmp_path / "closed" / name).read_bytes() == (tmp_path / "open" / name).read_bytes() for name in names)
 
 
-@pytest.mark.parametrize("seconds", [0.4, 1.2, 2.0])
+@pytest.mark.parametrize("seconds", [0.6, 1.2, 2.0])
 def test_ctrl_c_in_the_first_seconds_is_one_line(tmp_path, seconds):
     process = start(f"{TOY} --workdir={tmp_path / 'run'} --config.train.steps=1000000")
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     status, _, err = ended(process)
-    assert status in (130, -signal.SIGINT), err
-    assert "Traceback" not in err and err.count("\n") <= 1, err
+    assert status == 130, err
+    assert re.fullmatch(r"SIGINT: (exiting now; .*|saving .*\nstopped by SIGINT after step .*)\n", err), err
 
 
 def test_devices_that_are_not_there():

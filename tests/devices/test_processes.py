@@ -10,7 +10,7 @@ import time
 import pytest
 from patience import time_limit
 
-from score_sde_jax.devices import processes
+from score_sde_jax.devices import processes, signals
 from score_sde_jax.errors import StoppedError, UserError
 
 COORDINATOR = dict(coordinator_address="localhost:1", num_processes=2, process_id=0)
@@ -100,8 +100,8 @@ def wait_for(condition):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_asks_the_run_to_save(number, capfd):
-    before = [signal.getsignal(n) for n in processes.Stop.SIGNALS]
-    with processes.stopping() as stop:
+    before = [signal.getsignal(n) for n in signals.Stop.SIGNALS]
+    with signals.stopping() as stop:
         stop.patient = True
         os.kill(os.getpid(), number)
         wait_for(lambda: stop.received == number)
@@ -109,13 +109,13 @@ def test_the_first_signal_asks_the_run_to_save(number, capfd):
     assert isinstance(error, StoppedError) and error.status == 128 + number
     assert "after step 1,234, which is saved" in str(error)
     assert f"{number.name}: saving a checkpoint" in capfd.readouterr().err
-    assert [signal.getsignal(n) for n in processes.Stop.SIGNALS] == before
+    assert [signal.getsignal(n) for n in signals.Stop.SIGNALS] == before
 
 
 SLEEPER = """
 import time
-from score_sde_jax.devices import processes
-with processes.stopping() as stop:
+from score_sde_jax.devices import processes, signals
+with signals.stopping() as stop:
     stop.patient = {patient}
     print("ready", flush=True)
     time.sleep({seconds})
@@ -146,7 +146,7 @@ def test_another_thread_watches_nothing():
     received = []
 
     def inside():
-        with processes.stopping() as stop:
+        with signals.stopping() as stop:
             received.append(stop.received)
 
     thread = threading.Thread(target=inside)

@@ -236,3 +236,26 @@ def test_the_same_for_refinenets(name, change, tolerance):
         return jax.jit(jax.grad(lambda p: jnp.mean(experiment.loss_fn(p, keys, {"image": x0}))))(params)
 
     assert relative_difference(gradient(change), gradient()) < tolerance
+
+
+def test_a_network_of_more_classes_than_the_data_is_told():
+    data = build.dataset(finished("digits_classes", "model.num_classes=12"))
+    assert data.lines()[1:] == ["note: model.num_classes=12, but digits has 10 classes"]
+    assert len(build.dataset(finished("digits_classes")).lines()) == 1
+
+
+def test_attention_that_a_size_would_lose_is_told():
+    """cifar10_ncsnpp has attention at 16 pixels, which images of 96 pixels do not meet."""
+    config = finished("ve/cifar10_ncsnpp_continuous", variant="")
+    assert build.experiment(config, (32, 32, 3)).notes() == []
+    (note,) = build.experiment(config, (96, 96, 3)).notes()
+    assert note == (
+        "note: model.attention=(16,): no attention at 16 pixels, since the features of images of height 96 have the "
+        "heights 96, 48, 24, 12"
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), [("sde.t_max", "1e9"), ("sde.sigma_max", "1e17")])
+def test_noise_that_float32_does_not_hold_is_refused(key, value):
+    with pytest.raises(UserError, match=r"^--config\.sde\.name=ve with .*must be finite, alpha > 0"):
+        build.experiment(finished("digits", f"{key}={value}", "sde.t_max=3" if "sigma" in key else "seed=0"), (8, 8, 1))

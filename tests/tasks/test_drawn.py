@@ -19,6 +19,7 @@ from score_sde_jax.runs import pictures
 from score_sde_jax.runs.reporting import read_metrics
 from score_sde_jax.runs.sample import SampleRequest
 from score_sde_jax.runs.train import train
+from score_sde_jax.tasks.observed import open_mask
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -197,3 +198,28 @@ def test_neighbors_of_an_existing_set(digits, tmp_path):
         with pytest.raises(UserError, match=f"--neighbors={number}: must be >= 1 and <= 1,438, the number of training"):
             drawn(digits, "sampler.num_images=40", request=SampleRequest(neighbors=number))
     assert contents(digits) == before  # refused before an image is drawn
+
+
+@pytest.mark.parametrize("white", [1, 7, 255])
+def test_a_mask_is_hidden_above_half_of_its_largest_value(tmp_path, white):
+    """Programs save masks as 0 and 1 or as 0 and 255, with and without EXIF rotation."""
+    hidden = np.arange(64).reshape(8, 8) % 3 == 0
+    exif = Image.Exif()
+    exif[0x0112] = 6  # photographs are turned upright, masks are not
+    for name in ("mask.png", "mask.tif", "mask.bmp"):
+        options = {"exif": exif} if name == "mask.png" else {}
+        Image.fromarray((hidden * white).astype(np.uint8)).save(tmp_path / name, **options)
+        mask, _ = open_mask(str(tmp_path / name), (8, 8, 1))
+        np.testing.assert_array_equal(mask[..., 0], ~hidden)
+    for array in (hidden, hidden * white, hidden[..., None], hidden[None] * 1.0):
+        np.save(tmp_path / "mask.npy", array)
+        np.testing.assert_array_equal(open_mask(str(tmp_path / "mask.npy"), (8, 8, 3))[0][..., 0], ~hidden)
+
+
+def test_a_task_says_what_it_observes_and_leaves_out(digits, tmp_path):
+    for i in range(2):
+        Image.fromarray(np.full((9, 9), 90 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("")
+    lines = []
+    drawn(digits, "task.name=inpainting", f"task.source={tmp_path}", "sampler.num_images=2", lines=lines)
+    assert "observed: image_folder, 2 examples of shape (8, 8, 1); left out: 1 .txt" in lines

@@ -1,6 +1,7 @@
 """Wrong options of tasks and classifiers: each is refused in one line."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -29,6 +30,13 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
         (["task.name=inpainting", "task.mask=TMP/none.npy"], "hides no pixels"),
         (["task.name=inpainting", "task.mask=TMP/text.png"], "not a readable mask"),
         (["task.name=inpainting", "task.fraction=1.5"], "--config.task.fraction=1.5: must be > 0 and < 1"),
+        (["task.name=inpainting", "task.fraction=0.01"], "--config.task.fraction=0.01: mask=right hides no pixels"),
+        (["task.name=inpainting", "task.mask=top", "task.fraction=0.99"], "fraction=0.99: mask=top hides all pixels"),
+        (["task.name=inpainting", "task.mask=PIPE"], "no such file; choose one of"),
+        (["task.name=reconstruction", "task.source=PIPE"], "found a pipe or device"),
+        (["task.name=inpainting", "task.mask=~nobodyofthisname/m"], "there is no user ~nobodyofthisname"),
+        (["task.name=inpainting", "task.source=" + "x" * 300], ": File name too long"),
+        (["task.name=inpainting", "task.source=TMP/text.zip"], "config.task.source=TMP/text.zip: expected a folder or"),
         (["task.name=inpainting", "task.source=TMP/nothing"], "config.task.source=TMP/nothing: no such file or folder"),
         (["task.name=inpainting", "task.source=TMP/text.png"], "not a readable image"),
         (["task.name=inpainting", "task.source=TMP/empty"], "no image in it"),
@@ -48,9 +56,16 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 def test_a_wrong_option_is_refused_in_one_line(digits, classifier, tmp_path, assignments, part):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.zip").write_text("no archive")
+    os.mkfifo(tmp_path / "pipe.png")
     np.save(tmp_path / "small.npy", np.eye(2))
     np.save(tmp_path / "none.npy", np.zeros((8, 8)))
-    words = {"TMP": str(tmp_path), "DIGITS": str(digits), "CLASSIFIER": str(classifier)}
+    words = {
+        "PIPE": str(tmp_path / "pipe.png"),
+        "TMP": str(tmp_path),
+        "DIGITS": str(digits),
+        "CLASSIFIER": str(classifier),
+    }
     for word, path in words.items():
         assignments = [assignment.replace(word, path) for assignment in assignments]
         part = part.replace(word, path)

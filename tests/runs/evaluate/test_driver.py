@@ -2,6 +2,7 @@
 
 import shutil
 
+import experiments
 import numpy as np
 import pytest
 from exact import column, finished, lines_of, metrics
@@ -243,3 +244,21 @@ def test_training_images_are_opened_for_a_measure_of_them_alone(asked, monkeypat
     assert opened == ["test"]
     asked("eval.bits_per_dim=false")
     assert opened == ["test", "test", "train"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "measured", "overlap"),
+    [
+        ("train", "test", False),
+        ("train", "train", True),
+        ("all", "test", True),
+        ("train", "all", True),
+        ("train[:100]", "train", True),
+        ("train[:100]", "train[100:]", False),
+        ("train[:100]", "train[99:200]", True),
+        ("train[10%:]", "train[:5%]", True),  # slices in percent count as the whole split
+    ],
+)
+def test_images_that_the_run_may_train_on_are_told(trained, measured, overlap):
+    settings = experiments.finished("cifar10_ncsn", f"data.split={trained}", f"eval.split={measured}")
+    assert evaluate._trained_on(settings, evaluate._held_out_settings(settings)) == overlap
