@@ -76,7 +76,7 @@ def x64():
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """Less optimisation, for runs that are short and whose compilation takes the time."""
+    """Less optimization, for runs that are short and whose compilation takes the time."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
