@@ -10,7 +10,7 @@ RUN = ("data", "model", "sde", "parameterization")
 """Sections that identify a run: a workdir with other values holds another run."""
 SEED = "seed"
 """Key of the seed: another value identifies another training run, but samples and measurements may have it."""
-CHANGEABLE = ("data.dir", "data.cache_bytes", "data.flip")
+CHANGEABLE = ("data.dir", "data.cache_bytes", "data.max_unreadable", "data.flip")
 """Keys of these sections that may change when a run resumes."""
 TRAINING = ("loss", "optimizer", "train", "parallel", "checkpoint", *CHANGEABLE)
 """Sections and keys that only training depends on. They may change when a run resumes, which prints the changes."""

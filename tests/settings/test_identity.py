@@ -62,29 +62,30 @@ def test_a_changeable_key_is_one_of_training(key):
     assert key in identity.TRAINING and key.partition(".")[0] in identity.RUN
 
 
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ("data.flip=true", "data.flip False -> True"),
-        ("optimizer.gradient_clip=1.0", "optimizer.gradient_clip None -> 1.0"),
-        ("optimizer.weight_decay=0.01", "optimizer.weight_decay 0.0 -> 0.01"),
-        ("optimizer.warmup_steps=2", "optimizer.warmup_steps 0 -> 2"),
-        ("optimizer.decay=cosine", "optimizer.decay constant -> cosine"),
-        ("train.batch_size=4", "train.batch_size 8 -> 4"),
-        ("train.log_every=2", "train.log_every 1 -> 2"),
-        ("loss.reduction=half_sum", "loss.reduction mean -> half_sum"),
-        ("checkpoint.keep=3", "checkpoint.keep 2 -> 3"),
-    ],
-)
-def test_a_run_resumes_with_other_training_settings_and_prints_them(run, change, line):
+CHANGES = {
+    "data.flip=true": "data.flip False -> True",
+    "optimizer.gradient_clip=1.0": "optimizer.gradient_clip None -> 1.0",
+    "optimizer.weight_decay=0.01": "optimizer.weight_decay 0.0 -> 0.01",
+    "optimizer.warmup_steps=2": "optimizer.warmup_steps 0 -> 2",
+    "optimizer.decay=cosine": "optimizer.decay constant -> cosine",
+    "train.batch_size=4": "train.batch_size 8 -> 4",
+    "train.log_every=2": "train.log_every 1 -> 2",
+    "loss.reduction=half_sum": "loss.reduction mean -> half_sum",
+    "checkpoint.keep=3": "checkpoint.keep 2 -> 3",
+}
+
+
+@pytest.mark.parametrize("changes", [[change] for change in list(CHANGES)[:2]] + [list(CHANGES)], ids=len)
+def test_a_run_resumes_with_other_training_settings_and_prints_them(run, changes):
     lines = []
-    train(finished("digits", *OPTIONS, "train.steps=5", change), run, lines.append)
+    train(finished("digits", *OPTIONS, "train.steps=5", *changes), run, lines.append)
     message = next(line for line in lines if line.startswith("Changed settings: "))
-    assert line in message and "train.steps 4 -> 5" in message and any("Resuming" in line for line in lines)
-    assert directories.saved_settings(run) == finished("digits", *OPTIONS, "train.steps=5", change)
-    if "batch_size" in change:
-        assert any("resume at image 16" in line for line in lines)
-    sample(finished("digits", *OPTIONS, change), run, SampleRequest(), quiet)
+    assert any("Resuming" in line for line in lines)
+    printed = message.removeprefix("Changed settings: ").split(", ")
+    assert sorted(printed) == sorted(["train.steps 4 -> 5", *(CHANGES[change] for change in changes)])
+    assert directories.saved_settings(run) == finished("digits", *OPTIONS, "train.steps=5", *changes)
+    assert any("resume at image 16" in line for line in lines) == ("train.batch_size=4" in changes)
+    sample(finished("digits", *OPTIONS, *changes), run, SampleRequest(), quiet)
 
 
 @pytest.mark.parametrize("change", ["optimizer.gradient_clip=1.0", "optimizer.weight_decay=0.01"])
