@@ -95,6 +95,8 @@ def _in_folder(root: Path) -> Files:
     left_out = collections.Counter[str]()
     names = []
     for name, path in _walk(root, left_out):
+        if str(name) == LABELS:
+            continue
         reason = _reason(name, partial(_beginning, path))
         if reason is None and path.stat().st_size > MAX_FILE_BYTES:
             reason = _too_large()
@@ -150,7 +152,7 @@ def _in_zip(root: Path, given: str) -> Files:
     members, left_out = dict[PurePosixPath, zipfile.ZipInfo](), collections.Counter[str]()
     for member in archive.infolist():
         name = PurePosixPath(member.filename.replace("\\", "/"))  # Windows programs write backslashes
-        if member.is_dir() or member.filename.endswith("\\"):
+        if member.is_dir() or member.filename.endswith("\\") or str(name) == LABELS:
             continue
         reason = "hidden" if any(map(_is_hidden, name.parts)) else None
         if reason is None and member.flag_bits & 1:

@@ -164,7 +164,7 @@ def test_labels_of_stylegan_and_edm(tmp_path):
     names = ["00000/img0.png", "00000/img1.png", "00001/img2.png"]
     labels = json.dumps({"labels": [[name, label] for name, label in zip(names, (2, 0, 2), strict=True)]})
     put(put(tmp_path, *names), "dataset.json", content=labels.encode())
-    assert classes(tmp_path) == ([2, 0, 2], "0 1, 1 0, 2 2")
+    assert classes(tmp_path) == ([2, 0, 2], "0 1, 1 0, 2 2") and found(tmp_path)[1] == {}
     assert classes(packed(tmp_path / "edm.zip", *names, **{"dataset.json": labels}))[0] == [2, 0, 2]
     put(tmp_path, "dataset.json", content=json.dumps({"labels": dict(zip(names, (1, 1, 0), strict=True))}).encode())
     assert classes(tmp_path)[0] == [1, 1, 0]
