@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 
+from score_sde_jax.data.dataset import ArrayDataset
 from score_sde_jax.devices.parallel import Jit
 from score_sde_jax.runs import build
 from score_sde_jax.runs.checkpoint import Checkpoints
@@ -39,6 +40,11 @@ def images(directory):
     """The samples of a set, with nothing beside them."""
     (samples,) = arrays(directory).values()
     return samples
+
+
+def made_up(shape, num=8):
+    """Images for the record of a run."""
+    return ArrayDataset("made up", np.zeros((num, *shape), np.uint8), None)
 
 
 def restored(workdir, config, step):

@@ -92,6 +92,7 @@ class Dataset:
         image_shape: (height, width, channels), or (2,) for points.
         num_classes: number of classes; 0 for a dataset without labels, in which every label is 0.
         levels: quantization levels: values are 0 to levels - 1. None for continuous values.
+        class_names: names of the classes in order; empty if they have none.
         about_classes: names of the classes with their numbers of images, for messages; empty if they are not known.
         left_out: what was found and is not in the dataset, for messages; empty for nothing.
         notes: what a user may not expect of the images, in lines to print.
@@ -102,13 +103,15 @@ class Dataset:
         self.image_shape = image_shape
         self.num_classes = num_classes
         self.levels = levels
+        self.class_names: list[str] = []
         self.about_classes = ""
         self.left_out = ""
         self.notes: list[str] = []
 
     def lines(self) -> list[str]:
         """Return the lines to print at the start of a run: what was found, what was left out, and notes."""
-        what = f"data: {self.name}, {len(self):,} examples of shape {self.image_shape}"
+        examples = "1 example" if len(self) == 1 else f"{len(self):,} examples"
+        what = f"data: {self.name}, {examples} of shape {self.image_shape}"
         if self.num_classes:
             what += f" in {self.num_classes:,} classes" + (f" ({self.about_classes})" if self.about_classes else "")
         return [what + (f"; left out: {self.left_out}" if self.left_out else ""), *self.notes]

@@ -87,7 +87,8 @@ def find(dir: str | None, key: str = "--config.data.dir") -> Files:
     files = _in_folder(root) if kind == "folder" else _in_zip(root, f"{key}={dir}")
     if not files.names:
         left_out = files.describe_left_out()
-        raise UserError(f"{key}={dir}: no image in it" + (f"; left out: {left_out}" if left_out else ""))
+        hint = "; arrays need --config.data.name=npz" if {".npy", ".npz"} & set(files.left_out) else ""
+        raise UserError(f"{key}={dir}: no image in it" + (f"; left out: {left_out}" if left_out else "") + hint)
     return files
 
 
@@ -113,15 +114,16 @@ def _walk(root: Path, left_out: collections.Counter[str]) -> Iterator[tuple[Pure
     seen = set[tuple[int, int]]()
     folders, links = collections.deque([root]), collections.deque[Path]()
     while folders or links:
-        folder = folders.popleft() if folders else links.popleft()
+        is_link, folder = not folders, folders.popleft() if folders else links.popleft()
         try:
             status = folder.stat()
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
             left_out["unreadable folder"] += 1
             continue
-        if (status.st_dev, status.st_ino) in seen:
-            left_out["link to a folder that is already read"] += 1
+        around = is_link and root.resolve().is_relative_to(folder.resolve())  # a folder that contains this one
+        if around or (status.st_dev, status.st_ino) in seen:
+            left_out["link to a folder that is read already or lies around this one"] += 1
             continue
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
@@ -152,6 +154,9 @@ def _in_zip(root: Path, given: str) -> Files:
     members, left_out = dict[PurePosixPath, zipfile.ZipInfo](), collections.Counter[str]()
     for member in archive.infolist():
         name = PurePosixPath(member.filename.replace("\\", "/"))  # Windows programs write backslashes
+        if not member.filename:  # zipfile cuts a name at a null character
+            left_out["without a name"] += 1
+            continue
         if member.is_dir() or member.filename.endswith("\\") or str(name) == LABELS:
             continue
         reason = "hidden" if any(map(_is_hidden, name.parts)) else None
@@ -160,6 +165,8 @@ def _in_zip(root: Path, given: str) -> Files:
         if reason is None and member.file_size > MAX_FILE_BYTES:
             reason = _too_large()
         reason = reason or _reason(name, partial(_packed_beginning, archive, member))
+        if reason is None and name in members:
+            reason = "of a name that occurs twice"
         if reason is None:
             members[name] = member
         else:
@@ -175,6 +182,10 @@ def _not_a_zip(path: Path) -> str:
         return "an incomplete or damaged zip file; copy it again"
     if tarfile.is_tarfile(path):
         return "a tar file; unpack it, and give the folder"
+    if path.suffix.lower() in suffixes():
+        return "one image file; put it into a folder, and give the folder"
+    if path.suffix == ".npy":
+        return "an npy file; save it with np.savez(FILE, images=ARRAY), and use --config.data.name=npz"
     return "expected a folder or zip file of images"
 
 

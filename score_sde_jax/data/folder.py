@@ -23,6 +23,8 @@ LOOKED_AT = 16
 """Images whose mean brightness is looked at."""
 DARK, BRIGHT = 6, 251
 """Mean gray values beyond which a dataset is nearly black or white."""
+DIM, DIM_DEEP = 32, 128
+"""Gray values that a dataset reaches unless it is nearly black: of 8 bits, and of more, which may use fewer of them."""
 
 
 @with_spec(channels=3)
@@ -58,7 +60,7 @@ def image_folder(
     """
     size = height_width(image_size)
     images.check_size(size, channels)
-    files = _readable(f"--config.data.dir={dir}", finding.find(dir), max_value, max_unreadable)
+    files, num_animated = _readable(f"--config.data.dir={dir}", finding.find(dir), max_value, max_unreadable)
     class_of, names = _classes(files) if labels else ([0] * len(files.names), [])
     reader = _Reader(files, size, channels, max_value, max_unreadable)
 
@@ -68,17 +70,23 @@ def image_folder(
 
     dataset = DecodedDataset("image_folder", decode, len(files.names), (*size, channels), len(names), cache_bytes)
     numbers = np.bincount(class_of, minlength=len(names)).tolist()
+    dataset.class_names = names
     dataset.about_classes = finding.counted(names, numbers) if names else ""
     dataset.left_out = files.describe_left_out()
     dataset.notes = _notes(dataset, reader)
+    if num_animated:
+        dataset.notes.append(f"note: {num_animated:,} files have several frames or pages, of which the first is read")
     return dataset
 
 
-def _readable(given: str, files: Files, max_value: float | None, max_unreadable: float) -> Files:
-    """Return the files without those that cannot be read; UserError if they are too many."""
+def _readable(given: str, files: Files, max_value: float | None, max_unreadable: float) -> tuple[Files, int]:
+    """Return the files without those that cannot be read, and how many have several frames.
+
+    Raises UserError if those that cannot be read are too many.
+    """
     with concurrent.futures.ThreadPoolExecutor(CHECKED_AT_ONCE) as threads:
-        results = threads.map(lambda name: _problem(files, name, max_value), files.names)
-        problems = {name: problem for name, problem in zip(files.names, results, strict=True) if problem}
+        results = list(threads.map(lambda name: _checked(files, name, max_value), files.names))
+    problems = {name: found for name, found in zip(files.names, results, strict=True) if isinstance(found, str)}
     num, bad = len(files.names), len(problems)
     if bad == num:
         raise UserError(f"{given}: none of its {num} image files can be read ({_first(problems)})")
@@ -89,19 +97,19 @@ def _readable(given: str, files: Files, max_value: float | None, max_unreadable:
         )
     for name, problem in list(problems.items())[:10]:
         logging.warning("%s: left out, not readable (%s)", files.root / name, problem)
-    return files.without(dict.fromkeys(problems, "unreadable"))
+    return files.without(dict.fromkeys(problems, "unreadable")), sum(found is True for found in results)
 
 
 def _first(problems: dict[PurePosixPath, str]) -> str:
     return next(f"{name}: {problem}" for name, problem in problems.items())
 
 
-def _problem(files: Files, name: PurePosixPath, max_value: float | None) -> str | None:
+def _checked(files: Files, name: PurePosixPath, max_value: float | None) -> bool | str:
+    """Return whether a file has several frames, or why it cannot be read."""
     try:
-        images.check(files.open(name), max_value)
+        return images.check(files.open(name), max_value)
     except Exception as error:  # Pillow raises many types for corrupted files
         return str(error) or type(error).__name__
-    return None
 
 
 def _classes(files: Files) -> tuple[list[int], list[str]]:
@@ -150,12 +158,13 @@ def _labels_of_json(files: Files) -> list[int] | None:
 
 def _notes(dataset: Dataset, reader: "_Reader") -> list[str]:
     """Return a note on images that are nearly black or white, such as those of 12 of 16 bits."""
-    looked_at = np.unique(np.linspace(0, len(dataset) - 1, LOOKED_AT).astype(int))
-    mean = float(np.mean([reader.read(int(index))[0].mean() for index in looked_at]))
-    if DARK <= mean <= BRIGHT:
+    looked_at = np.unique(np.linspace(0, len(dataset) - 1, LOOKED_AT).astype(int)).tolist()
+    values = [reader.read(index)[0] for index in looked_at]
+    mean, brightest = float(np.mean([image.mean() for image in values])), max(int(image.max()) for image in values)
+    largest = max((reader.largest(index) or 0 for index in looked_at), default=0)
+    if brightest >= (DIM_DEEP if largest else DIM) and DARK <= mean <= BRIGHT:
         return []
-    note = f"note: the images are nearly {'black' if mean < DARK else 'white'}, with a mean of {mean:.3g} of 255"
-    largest = max((reader.largest(int(index)) or 0 for index in looked_at), default=0)
+    note = f"note: the images are nearly {'white' if mean > BRIGHT else 'black'}, with a mean of {mean:.3g} of 255"
     if not largest:
         return [note]
     return [f"{note}; the largest stored value is {largest:,g}; --config.data.max_value={largest:g} makes it white"]

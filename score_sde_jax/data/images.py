@@ -28,8 +28,10 @@ MAX_SAMPLE_VALUE, BITS_PER_SAMPLE = 281, 258
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
-def check(file: Path | io.BytesIO, max_value: float | None = None) -> None:
-    """Read the beginning and the end of an image file; the whole file only if its end is not as expected.
+def check(file: Path | io.BytesIO, max_value: float | None = None) -> bool:
+    """Read the beginning and the end of an image file, and return whether it has several frames or pages.
+
+    The whole file is read only if its end is not as expected, or if it has floating-point numbers or 32-bit integers.
 
     Args:
         file: path or content of the file.
@@ -40,9 +42,11 @@ def check(file: Path | io.BytesIO, max_value: float | None = None) -> None:
     """
     with Image.open(file) as source:
         _check_size(source)
-        end, decoded = ENDS.get(source.format or ""), source.mode == "F"
+        end, decoded = ENDS.get(source.format or ""), source.mode in ("F", "I")
+        is_animated = bool(getattr(source, "is_animated", False))
     if decoded or (end is not None and end not in _tail(file)):
         decode(file, 1, max_value)
+    return is_animated
 
 
 def _tail(file: Path | io.BytesIO) -> bytes:
@@ -123,7 +127,11 @@ def _eight_bit(image: Image.Image, white: float | None) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     default = 1.0 if image.mode == "F" else 65535.0
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= (white or default)) and (white is None or not np.isfinite([low, high]).all()):
+    if not np.isfinite([low, high]).all():
+        raise ValueError("values that are not finite")
+    if low < 0:
+        raise ValueError(f"values from {low:g} to {high:g}; black is 0, so add an offset to the negative values")
+    if white is None and high > default:
         raise ValueError(f"values from {low:g} to {high:g}; --config.data.max_value=V makes the value V white")
     return Image.fromarray(np.rint(values.clip(0, white or default) * (255 / (white or default))).astype(np.uint8))
 

@@ -69,7 +69,8 @@ def ladder_ratio(dimension: int) -> float:
     """
     if dimension < MIN_DIMENSION:
         raise UserError(
-            f"num_levels=auto: images must have >= {MIN_DIMENSION} values, got {dimension}; set a number instead"
+            f"--config.loss.times.num_levels=auto: images must have >= {MIN_DIMENSION} values, got {dimension}; set a "
+            "number instead"
         )
 
     def overlap(gamma: float) -> float:

@@ -231,4 +231,7 @@ def refinenet(
 def check_divisible(height: int, width: int, factor: int) -> None:
     """Raise UserError unless both sides are multiples of `factor`."""
     if height % factor or width % factor:
-        raise UserError(f"image size must be a multiple of {factor} for this network, got {height}x{width}")
+        raise UserError(
+            f"--config.data.image_size={height},{width}: image size must be a multiple of {factor} for this network, "
+            f"got {height}x{width}"
+        )

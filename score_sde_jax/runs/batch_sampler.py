@@ -16,6 +16,7 @@ from jaxtyping import Array, Num, PyTree
 from PIL import Image
 
 from score_sde_jax import keys as prng
+from score_sde_jax.data.npz import shards
 from score_sde_jax.devices import costs
 from score_sde_jax.devices.machine import num_devices
 from score_sde_jax.devices.parallel import Parallel
@@ -24,7 +25,7 @@ from score_sde_jax.devices.signals import Stop, stopping
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import pictures, workdir
 from score_sde_jax.runs.experiment import Experiment
-from score_sde_jax.runs.numbered import NFE, SHOWN, DamagedSetError, SampleSet, agrees, batches, described
+from score_sde_jax.runs.numbered import NFE, RECORD, SHOWN, DamagedSetError, SampleSet, agrees, batches, described
 from score_sde_jax.runs.records import set_aside
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings
@@ -54,14 +55,15 @@ def open_set(
     Raises:
         UserError: Another process writes to the directory, it cannot be written, or it holds other samples.
     """
-    try:
-        directory = output or _directory(base, description)
-        SampleSet(directory, dict(description), shape)
-    except DamagedSetError as error:
-        if output is not None:
-            raise UserError(f"--output={output}: {error}; choose another") from error
-        _set_aside(error)
-        directory = _directory(base, description)
+    while True:
+        try:
+            directory = output or _directory(base, description)
+            SampleSet(directory, dict(description), shape)
+            break
+        except DamagedSetError as error:
+            if output is not None:
+                raise UserError(f"--output={output}: {error}; choose another") from error
+            _set_aside(error)
     given = f"--output={output}" if output else str(directory)
     with workdir.claimed(directory, given) if is_first() else contextlib.nullcontext():
         samples = SampleSet(directory, dict(description), shape)
@@ -81,11 +83,13 @@ def _directory(base: Path, description: Mapping[str, Any]) -> Path:
 
 
 def _set_aside(error: DamagedSetError) -> None:
-    """Rename the record and the arrays of a damaged set, whose folder may hold other sets too."""
+    """Rename a damaged file of a set; with its record, which tells what the shards hold, also these."""
     if is_first():
-        files = [path for path in sorted(error.directory.iterdir()) if path.suffix in (".npz", ".json")]
-        for path in files:
-            set_aside(path, str(error))
+        if error.path.name == RECORD:
+            for path in (path for key in ("images", "points") for path in shards(error.path.parent, key)):
+                set_aside(path, f"nothing tells what it holds, since {RECORD} {error.reason}")
+        if error.path.exists():
+            set_aside(error.path, error.reason)
     wait_for_all("set damaged samples aside")
 
 
@@ -195,15 +199,18 @@ def _draw_missing(
 ) -> None:
     """Draw the samples that a set lacks, until it is complete or a signal stops the process."""
     num_saved, key = len(samples), prng.root(seed, "sample")
-    last_save, evaluations = time.monotonic(), num_saved * samples.record.get(NFE, 0.0)
-    if num_saved < num_images and (num_saved < SHOWN or not sampler.are_images) and is_first():
+    gap = samples.gap(num_images)
+    last_save, counted = time.monotonic(), samples.record["num_images"] if NFE in samples.record else 0
+    evaluations = counted * samples.record.get(NFE, 0.0)
+    if gap and (gap[0] < SHOWN or not sampler.are_images) and is_first():
         (samples.directory / GRID).unlink(missing_ok=True)  # new samples change the pictures
     for first, length in batches(samples, num_images, sampler.batch_size, say, "sample"):
         drawn = sampler.draw(params, key, first)
         _require_finite(drawn.finite[:length], first)
         samples.append(drawn.images[:length], {name: rows[:length] for name, rows in drawn.extras.items()})
         evaluations += float(drawn.evaluations[:length].sum())
-        metadata = {**metadata, NFE: round(evaluations / len(samples), 1)}
+        counted += length  # without images of a shard that was saved just before a kill
+        metadata = {**metadata, NFE: round(evaluations / counted, 1)}
         if first == 0 and is_first():
             samples.directory.mkdir(parents=True, exist_ok=True)
             frames = [sampler.picture(frame[:length]) for frame in drawn.frames]

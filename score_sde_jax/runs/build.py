@@ -30,16 +30,29 @@ from score_sde_jax.tasks import Task
 def dataset(settings: Settings) -> Dataset:
     """Return the dataset of section `data`; UserError if it lacks the classes of the network."""
     data = settings.data()
-    if (num := settings.model.get("num_classes")) and 0 < data.num_classes < num:
-        data.notes.append(f"note: model.num_classes={num}, but {data.name} has {data.num_classes} classes")
-    if num_classes := settings.model.get("num_classes"):
-        if not data.num_classes:
-            raise UserError(f"--config.data.name={settings.data.name}: {data.name} has no labels to learn")
-        if data.num_classes > num_classes:
-            raise UserError(
-                f"--config.model.num_classes={settings.model.num_classes}: {data.name} has {data.num_classes} classes"
-            )
+    check_classes(settings, data)
     return data
+
+
+def check_classes(settings: Settings, data: Dataset) -> None:
+    """Compare the classes of the data with those of the network, with notes on what a user may not expect.
+
+    Raises:
+        UserError: The network has classes and the data have none, or more.
+    """
+    num_classes = settings.model.get("num_classes", 0)
+    if not num_classes and settings.data.get("labels"):
+        data.notes.append(f"note: data.labels=True, but model.name={settings.model.name} has no classes to learn")
+    if not num_classes:
+        return
+    if not data.num_classes:
+        raise UserError(f"--config.data.name={settings.data.name}: {data.name} has no labels to learn")
+    if data.num_classes > num_classes:
+        raise UserError(
+            f"--config.model.num_classes={settings.model.num_classes}: {data.name} has {data.num_classes} classes"
+        )
+    if data.num_classes < num_classes:
+        data.notes.append(f"note: model.num_classes={num_classes}, but {data.name} has {data.num_classes} classes")
 
 
 def task(settings: Settings, image_shape: tuple[int, ...]) -> Task:

@@ -200,7 +200,7 @@ def _held_out_settings(settings: Settings) -> Settings:
     values: dict[str, Any] = {}
     if options.dir is not None:
         if "dir" not in keys:
-            raise UserError(f"--config.eval.dir={options.dir}: {section.name} lie in no directory")
+            raise UserError(f"--config.eval.dir={options.dir}: data.name={section.name} has no directory")
         values["data.dir"] = options.dir
     if "split" in keys:
         values["data.split"] = options.split or "test"

@@ -66,7 +66,7 @@ def _look_at_data(
     section = settings.data
     shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels")) or trained_on
     try:
-        data = build.dataset(settings)
+        data = settings.data()
     except UserError as error:
         if shape is None or automatic(settings):
             raise
@@ -74,6 +74,7 @@ def _look_at_data(
         number = f"{length:,} images as published" if length else "number unknown"
         say(f"data: {section.name} of shape {shape}, {number}; {error}")
         return settings, shape, length
+    build.check_classes(settings, data)
     settings, lines = resolve(settings, data)
     for line in [*lines, *data.lines()]:
         say(line)

@@ -30,9 +30,10 @@ PARAMETERS = "parameters"
 
 def batches(rows: "Rows | SampleSet", total: int, batch_size: int, say: Say, what: str) -> Iterator[tuple[int, int]]:
     """Yield first number and length of each missing batch up to `total`, which the caller appends; log the progress."""
-    progress = Progress(len(rows), total)
-    while len(rows) < total:
-        yield len(rows), min(batch_size, total - len(rows))
+    progress = Progress(len(rows), max(total, len(rows)))
+    while (gap := rows.gap(total)) is not None:
+        first, stop = gap
+        yield first, min(batch_size, stop - first)
         speed, left = progress.report(len(rows))
         say(f"{what} {len(rows):,}/{total:,}: images_per_second={speed:.3g} time_left={left}")
 
@@ -41,13 +42,13 @@ class DamagedSetError(UserError):
     """A set of samples with a file that cannot be read.
 
     Args:
-        message: The file and what is wrong with it.
-        directory: Directory of the set.
+        path: The file; all shards count as damaged with the record, since it tells what they hold.
+        reason: What is wrong with it.
     """
 
-    def __init__(self, message: str, directory: Path) -> None:
-        super().__init__(message)
-        self.directory = directory
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
 
 
 class Rows:
@@ -80,6 +81,10 @@ class Rows:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
 
+    def gap(self, total: int) -> tuple[int, int] | None:
+        """Return the interval of the missing rows up to `total`; None if there are none."""
+        return (len(self), total) if len(self) < total else None
+
     def append(self, columns: Mapping[str, np.ndarray]) -> None:
         """Add the next rows and write them."""
         row = {key: jax.tree.map(_plain, values.tolist()) for key, values in columns.items()}
@@ -107,7 +112,7 @@ class SampleSet:
     """The samples of one seed and one sampler in a directory, in shards: images.npz, images-000000100.npz, ...
 
     The number in the name of a shard is that of its first image; images.npz begins with 0. A shard is written once, so
-    neither memory nor the time of a save grows with the set.
+    neither memory nor the time of a save grows with the set. Images of a shard that is missing are drawn again.
 
     Args:
         directory: Directory of the set.
@@ -123,22 +128,61 @@ class SampleSet:
         self.directory, self.description = directory, description
         self.key = "images" if len(shape) == 3 else "points"
         self._pending: list[dict[str, np.ndarray]] = []
+        self._first_pending = 0
         self.record: dict[str, Any] = described(directory) or {}
         if self.record and not agrees(self.record["description"], description):
             raise UserError(
                 f"{directory} holds samples of another seed, sampler or checkpoint; choose another --output"
             )
-        self._saved = sum(_length(path, self.key, shape) for path in self.shards()) if self.record else 0
+        if not self.record and self.shards():
+            raise DamagedSetError(directory / RECORD, "is missing beside samples")
+        self._saved: list[tuple[int, int]] = []
+        for path in self.shards():
+            first, length = _first(path), _length(path, self.key, shape)
+            if first < self._end(self._saved):
+                raise DamagedSetError(path, "repeats images of the file before it")
+            self._saved.append((first, length))
+
+    @staticmethod
+    def _end(ranges: list[tuple[int, int]]) -> int:
+        return max((first + length for first, length in ranges), default=0)
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        """First number and length of every shard, and of the new samples."""
+        new = [(self._first_pending, self._num_pending())] if self._pending else []
+        return sorted(self._saved + new)
+
+    def _num_pending(self) -> int:
+        return sum(len(rows[self.key]) for rows in self._pending)
 
     def __len__(self) -> int:
-        return self._saved + sum(len(rows[self.key]) for rows in self._pending)
+        return sum(length for _, length in self._ranges())
+
+    def gaps(self, total: int) -> list[tuple[int, int]]:
+        """Return the intervals of the missing images up to `total`."""
+        found, start = [], 0
+        for first, length in [*self._ranges(), (total, 0)]:
+            if start < min(first, total):
+                found.append((start, min(first, total)))
+            start = max(start, first + length)
+        return found
+
+    def gap(self, total: int) -> tuple[int, int] | None:
+        """Return the first interval of missing images up to `total`; None if there are none."""
+        return next(iter(self.gaps(total)), None)
 
     def shards(self) -> list[Path]:
         """Files of the set in the order of their images."""
         return shards(self.directory, self.key)
 
     def append(self, samples: Num[np.ndarray, "num ..."], extras: Mapping[str, np.ndarray]) -> None:
-        """Add the next samples, and further arrays with a row for each of them."""
+        """Add the next missing samples, and further arrays with a row for each of them."""
+        ((first, _), *_) = self.gaps(self._end(self._ranges()) + 1)
+        if not self._pending:
+            self._first_pending = first
+        elif first != self._first_pending + self._num_pending():  # the gap is filled, and the next one begins
+            self._flush()
+            self._first_pending = first
         self._pending.append({self.key: samples, **extras})
 
     def begin(self) -> None:
@@ -150,22 +194,28 @@ class SampleSet:
     def save(self, metadata: Mapping[str, Any]) -> None:
         """Write the new samples as a shard, then the record with the description, `num_images` and `metadata`."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        if self._pending:
-            first = self._saved
-            path = self.directory / (f"{self.key}-{first:09d}.npz" if first else f"{self.key}.npz")
-            packed, arrays = io.BytesIO(), _joined(self._pending)
-            np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
-            write_atomically(path, packed.getvalue())
-            self._saved, self._pending = len(self), []
+        self._flush()
         self._write(metadata)
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        first = self._first_pending
+        path = self.directory / (f"{self.key}-{first:09d}.npz" if first else f"{self.key}.npz")
+        if is_first():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            packed = io.BytesIO()
+            np.savez_compressed(packed, **_joined(self._pending))  # type: ignore[arg-type]
+            write_atomically(path, packed.getvalue())
+        self.forget()
 
     def _write(self, metadata: Mapping[str, Any]) -> None:
         self.record |= {"description": self.description, "num_images": len(self), **metadata}
         write_atomically(self.directory / RECORD, json.dumps(self.record, indent=2) + "\n")
 
     def forget(self) -> None:
-        """Count the new samples and drop them, in a process that writes nothing."""
-        self._saved, self._pending = len(self), []
+        """Count the new samples and drop them: they are written, or this process writes nothing."""
+        self._saved, self._pending = self._ranges(), []
 
     def blocks(self) -> Iterator[dict[str, np.ndarray]]:
         """All arrays of the set, shard by shard."""
@@ -189,14 +239,13 @@ class SampleSet:
 
     def save_files(self) -> None:
         """Write every image that has no file yet as images/<number>.png."""
-        folder, number = self.directory / "images", 0
+        folder = self.directory / "images"
         folder.mkdir(exist_ok=True)
-        for block in self.blocks():
-            for image in block[self.key]:
+        for (first, _), block in zip(self._ranges(), self.blocks(), strict=True):
+            for number, image in enumerate(block[self.key], start=first):
                 path = folder / f"{number:06d}.png"
                 if not path.exists():
                     pictures.save_png(path, Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
-                number += 1
 
 
 def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -211,9 +260,10 @@ def described(directory: Path) -> dict[str, Any] | None:
     try:
         record = read_object(path, "the record of a set of samples")
     except UserError as error:
-        raise DamagedSetError(str(error), directory) from error
-    if not isinstance(record.get("description"), dict):
-        raise DamagedSetError(f"{path}: not the record of a set of samples (no description)", directory)
+        raise DamagedSetError(path, str(error).removeprefix(f"{path}: ")) from error
+    numbers = record.get("num_images"), record.get(NFE, 0.0)
+    if not isinstance(record.get("description"), dict) or not all(isinstance(each, int | float) for each in numbers):
+        raise DamagedSetError(path, "not the record of a set of samples (description or num_images is missing)")
     return record
 
 
@@ -223,6 +273,11 @@ def agrees(saved: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
     return saved == (wanted if PARAMETERS in saved else {key: wanted[key] for key in wanted if key != PARAMETERS})
 
 
+def _first(path: Path) -> int:
+    """Return the number of the first image of a shard."""
+    return int(path.stem.partition("-")[2] or 0)
+
+
 def _length(path: Path, key: str, shape: tuple[int, ...]) -> int:
     """Rows of an array in an npz file, from its header alone; DamagedSetError if it is not of these images."""
     try:
@@ -230,9 +285,7 @@ def _length(path: Path, key: str, shape: tuple[int, ...]) -> int:
             length, *found = read_header(file)[0]
     except Exception as error:  # zipfile and numpy raise many types for damaged files
         reason = str(error) or type(error).__name__
-        raise DamagedSetError(f"{path}: not readable samples ({reason})", path.parent) from error
+        raise DamagedSetError(path, f"not readable samples ({reason})") from error
     if tuple(found) != tuple(shape):
-        raise DamagedSetError(
-            f"{path}: samples of shape {tuple(found)}, those of the run have {tuple(shape)}", path.parent
-        )
+        raise DamagedSetError(path, f"samples of shape {tuple(found)}, those of the run have {tuple(shape)}")
     return length

@@ -82,7 +82,7 @@ def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say
     description = identity.images(settings, step, fingerprint(average), seed, inputs.description)
     base = directory / "samples" / str(step)
     with batch_sampler.open_set(base, request.output, description, experiment.image_shape) as samples:
-        num_saved, began = len(samples), time.monotonic()
+        num_saved, missing, began = len(samples), samples.gaps(section.num_images), time.monotonic()
         batch_sampler.draw_set(samples, sampler, params, seed, section.num_images, {"command": request.command}, say)
         if request.files and sampler.are_images and is_first():
             samples.save_files()
@@ -90,10 +90,8 @@ def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say
             say(f"{samples.directory} already holds {num_saved:,} images; --num_images=N generates more")
         else:
             speed = (len(samples) - num_saved) / (time.monotonic() - began)
-            say(
-                f"Generated images {num_saved:,} to {len(samples) - 1:,} of seed {seed}: images_per_second={speed:.3g} "
-                "(with compilation)"
-            )
+            numbers = ", ".join(f"{first:,} to {stop - 1:,}" for first, stop in missing)
+            say(f"Generated images {numbers} of seed {seed}: images_per_second={speed:.3g} (with compilation)")
         if is_first():
             _report_files(samples, experiment, inputs, training, request, say)
         return samples.directory

@@ -76,6 +76,7 @@ def train(settings: Settings, directory: Path, say: Say = print, profile: str = 
     data = build.dataset(settings)
     settings, choices = resolve(settings, data)
     workdir.refuse_another_run(directory, settings, training=True)
+    workdir.refuse_other_classes(directory, data)
     experiment = build.experiment(settings, data.image_shape)
     run = _Run(settings, directory, experiment, parallel, say)
     if is_first():
@@ -135,7 +136,7 @@ class _Run:
                 f"--config.train.steps_per_call={options.steps_per_call}: does not divide step {self.start} of the "
                 "checkpoint"
             )
-        self.image_shape, self.num_images = data.image_shape, len(data)
+        self.data = data
         self.batches = training_batches(
             data,
             batch_size=options.batch_size,
@@ -221,7 +222,7 @@ class _Run:
             except DamagedError as error:
                 logging.warning("%s; the next best checkpoint replaces it", error)
         if is_first():
-            workdir.record(self.directory, self.settings, self.image_shape, self.num_images)
+            workdir.record(self.directory, self.settings, self.data)
             self.log = self._metrics_log(start)
 
     def _say_resuming(self) -> None:
@@ -231,9 +232,9 @@ class _Run:
         self.say(f"Resuming {self.directory} from step {self.start:,}")
         saved = workdir.saved_settings(self.directory)
         changes = changed_training(self.settings, saved) if saved else []
-        num_images = (workdir.saved_config(self.directory) or {}).get(workdir.NUM_IMAGES, self.num_images)
-        if num_images != self.num_images:
-            self.say(f"note: the dataset had {num_images:,} images in this run before, now it has {self.num_images:,}")
+        before, now = (workdir.saved_config(self.directory) or {}).get(workdir.NUM_IMAGES), len(self.data)
+        if before not in (None, now):
+            self.say(f"note: the dataset had {before:,} images in this run before, now it has {now:,}")
         if changes:
             self.say("Changed settings: " + ", ".join(f"{path} {there} -> {here}" for path, there, here in changes))
         if "train.batch_size" in [path for path, *_ in changes]:
@@ -346,8 +347,8 @@ class _Run:
         params, seed = self._average(state), self.settings.seed
         description = identity.images(self.settings, step, fingerprint(params), seed, {})
         base = self.directory / "samples" / str(step)
-        with batch_sampler.open_set(base, None, description, self.image_shape) as samples:
-            complete = len(samples) >= section.num_images
+        with batch_sampler.open_set(base, None, description, self.data.image_shape) as samples:
+            complete = samples.gap(section.num_images) is None
             if not complete:
                 self.say(f"Sampling {section.num_images:,} images")
             batch_sampler.draw_set(samples, self.sampler, params, seed, section.num_images, {}, self.say)

@@ -12,6 +12,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from score_sde_jax import paths
+from score_sde_jax.data import Dataset
 from score_sde_jax.errors import RunError, UserError, file_error
 from score_sde_jax.runs.checkpoint import Checkpoints
 from score_sde_jax.runs.records import is_local, read_object, write_atomically
@@ -22,6 +23,8 @@ LOCK = ".lock"
 CONFIG = "config.json"
 IMAGE_SHAPE = "image_shape"
 """Key of config.json with the shape of the training images, so that sampling needs no data."""
+CLASS_NAMES = "class_names"
+"""Key of config.json with the names of the classes, in order."""
 NUM_IMAGES = "num_images"
 """Key of config.json with the number of training images."""
 
@@ -196,11 +199,22 @@ def claimed(directory: Path, given: str | None = None) -> Iterator[None]:
         yield
 
 
-def record(workdir: Path, settings: Settings, image_shape: tuple[int, ...], num_images: int) -> None:
-    """Save settings, image shape and number of training images in the workdir."""
-    resolved = plain(settings) | {IMAGE_SHAPE: image_shape, NUM_IMAGES: num_images}
+def record(workdir: Path, settings: Settings, data: Dataset) -> None:
+    """Save settings, image shape, number of training images and names of the classes in the workdir."""
+    about = {IMAGE_SHAPE: data.image_shape, NUM_IMAGES: len(data), CLASS_NAMES: data.class_names}
     workdir.mkdir(parents=True, exist_ok=True)
-    write_atomically(workdir / CONFIG, json.dumps(resolved, indent=2) + "\n")
+    write_atomically(workdir / CONFIG, json.dumps(plain(settings) | about, indent=2) + "\n")
+
+
+def refuse_other_classes(workdir: Path, data: Dataset) -> None:
+    """Raise UserError if the classes of a run have other names or another order now."""
+    before = (saved_config(workdir) or {}).get(CLASS_NAMES) or []
+    for number, (old, new) in enumerate(zip(before, data.class_names, strict=False)):
+        if old != new:
+            raise UserError(
+                f"--workdir={workdir}: class {number} of the run was {old}, in {data.name} it is {new}; use another "
+                "--workdir, or restore the names of the folders"
+            )
 
 
 def _unwritable(given: str, error: OSError) -> UserError | RunError:

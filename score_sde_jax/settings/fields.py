@@ -24,6 +24,8 @@ def parse(text: str, annotation: Any) -> Any:
     if any(typing.get_origin(kind) is typing.Literal and text in typing.get_args(kind) for kind in kinds):
         return text
     value = _literal(text)
+    if float in kinds and text.lower().lstrip("+-") in ("inf", "infinity", "nan"):
+        return float(text)
     if type(value) is float and int in kinds and float not in kinds and value.is_integer():
         return int(value)
     if type(value) is int and float in kinds and int not in kinds and abs(value) < 2**53:
@@ -126,7 +128,7 @@ def describe(annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(describe, args))
     if origin is tuple:
-        return f"a tuple such as ({', '.join(['1'] * max(2, len(args)))})"
+        return "numbers such as 1,2"
     if origin is Mapping:
         return "names with numbers, such as {'slow': 0.9999}"
     words = {float: "a number", int: "an integer", bool: "True or False", str: "a string", types.NoneType: "None"}

@@ -127,9 +127,24 @@ def from_config(config: ConfigDict, assignments: Sequence[str] = ()) -> Settings
         for path, text in sorted(pairs, key=lambda pair: not pair[0].endswith(".name")):
             _override(config, path, text)
     _refuse_contradictions(config, dict(pairs))
-    settings = read(Settings, config.copy_and_resolve_references().to_dict())
-    check(settings)
+    try:
+        settings = read(Settings, config.copy_and_resolve_references().to_dict())
+        check(settings)
+    except UserError as error:
+        raise UserError(_as_typed(str(error), config, dict(pairs))) from error
     return settings
+
+
+def _as_typed(message: str, config: ConfigDict, texts: Mapping[str, str]) -> str:
+    """Return a message with the text of an override in the place of its value."""
+    for path, text in texts.items():
+        section: Any = config
+        for part in path.split("."):
+            section = section.get(part) if isinstance(section, Mapping | ConfigDict) else None
+        parsed = f"--config.{path}={shown(_tuples(section))}:"
+        if message.startswith(parsed):
+            return f"--config.{path}={shown(text)}:{message.removeprefix(parsed)}"
+    return message
 
 
 def _refuse_contradictions(config: ConfigDict, texts: Mapping[str, str]) -> None:
@@ -338,7 +353,11 @@ def _override(config: ConfigDict, path: str, text: str) -> None:
     if key not in hints:
         raise _unknown(kind, ".".join(above), key)
     if _section_class(hints[key]) is not None:
-        raise UserError(f"--config.{path}={shown(text)}: {path} is a section; set one of its keys, such as {path}.name")
+        inner = _section_class(hints[key])
+        first = "name" if issubclass(inner, Choice) else next(iter(_hints(inner)))
+        raise UserError(
+            f"--config.{path}={shown(text)}: {path} is a section; set one of its keys, such as {path}.{first}"
+        )
     if key == "name" and issubclass(kind, Choice):
         if text == section.get("name", kind.name):
             return

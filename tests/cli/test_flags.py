@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 from experiments import finished
+from run_files import made_up
 from typed import DIGITS_HERE, ROOT
 
 from score_sde_jax import settings
@@ -54,7 +55,7 @@ def test_overrides_may_be_written_with_an_equals_sign_or_a_space(called):
 def test_a_run_knows_its_settings(called, mode, tmp_path):
     """Without --config those that it has saved, whatever their config file says, and overrides on top of them."""
     saved = finished("digits", "model.bottleneck=16", "sampler.num_images=3", "eval.draws=7")
-    workdir.record(tmp_path / "run", saved, (8, 8, 1), 8)
+    workdir.record(tmp_path / "run", saved, made_up((8, 8, 1)))
     where = f"--workdir={tmp_path / 'run'}", f"--mode={mode}"
     assert called(*where)[1:3] == (saved, tmp_path / "run")
     overridden = called(*where, "--config.train.steps=9", "--config.sampler.corrector.name=langevin")[1]

@@ -78,7 +78,7 @@ def test_every_real_folder_is_read_once(tmp_path):
     os.symlink("nothing", tmp_path / "broken.png")
     names, left_out = found(tmp_path)
     assert names == ["3.png", "z/1.png", "z/2.png"]
-    assert left_out == {"link to a folder that is already read": 4, "broken link": 1}
+    assert left_out == {"link to a folder that is read already or lies around this one": 4, "broken link": 1}
     put(elsewhere := tmp_path.parent / f"{tmp_path.name}-elsewhere", "4.png")
     os.symlink(elsewhere, tmp_path / "e")
     assert "e/4.png" in found(tmp_path)[0]
@@ -98,6 +98,35 @@ def test_names_of_other_systems_in_a_zip_file(tmp_path):
     archive = packed(tmp_path / "w.zip", "cats\\0.png", "cats\\1.png", "dogs\\0.png", "../up.png", "/root.png")
     assert found(archive)[0] == ["../up.png", "/root.png", "cats/0.png", "cats/1.png", "dogs/0.png"]
     assert not (tmp_path.parent / "up.png").exists()  # nothing is unpacked
+
+
+def test_a_link_to_a_folder_around_is_not_followed(tmp_path):
+    put(tmp_path, "data/1.png", "beside/2.png")
+    os.symlink("..", tmp_path / "data" / "up")
+    assert found(tmp_path / "data")[0] == ["1.png"]
+
+
+def test_members_of_one_name_are_counted(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        archive = packed(tmp_path / "same.zip", "same.png", "same.png", "same.png", "b.png")
+    assert found(archive) == (["b.png", "same.png"], {"of a name that occurs twice": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.png", "one image file; put it into a folder"),
+        ("a.npy", r"an npy file; save it with np\.savez"),
+        ("a.npz", "an npz file; use --config.data.name=npz"),
+    ],
+)
+def test_a_file_that_is_no_archive_is_told_what_it_is(tmp_path, name, message):
+    put(tmp_path, name)
+    with pytest.raises(UserError, match=message):
+        finding.find(str(tmp_path / name))
+    if not name.endswith("png"):
+        with pytest.raises(UserError, match=r"no image in it; .*; arrays need --config\.data\.name=npz$"):
+            finding.find(str(tmp_path))
 
 
 def test_damaged_zip_files_are_refused(tmp_path):

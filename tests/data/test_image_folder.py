@@ -1,5 +1,6 @@
 """Image folders and zip files, also with unreadable files."""
 
+import re
 import shutil
 
 import numpy as np
@@ -130,6 +131,42 @@ def test_images_of_12_of_16_bits_are_told_and_can_be_scaled(tmp_path):
     scaled = image_folder(dir=str(tmp_path), image_size=16, channels=1, max_value=242.0)
     np.testing.assert_array_equal(scaled.gather(np.array([2]))[0][0, :, :, 0], np.rint((gray + 2) / 242 * 255))
     assert len(scaled.lines()) == 1
+
+
+def test_images_that_just_miss_black_are_told(tmp_path):
+    """Uniform values of 12 of 16 bits: a mean of 8 and a maximum of 15 of 255."""
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(4096, size=(16, 16), dtype=np.uint16)).save(tmp_path / f"{i}.png")
+    (note,) = image_folder(dir=str(tmp_path), image_size=8, channels=1).lines()[1:]
+    assert re.fullmatch(r"note: the images are nearly black, .* is 4,0\d\d; --config.data.max_value=40\d\d .*", note)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0.5, np.nan]], np.float32), "values that are not finite"),
+        (np.array([[0.5, -2.0]], np.float32), "values from -2 to 0.5; black is 0, so add an offset"),
+        (np.array([[-1000, 2000]], np.int32), "values from -1000 to 2000; black is 0, so add an offset"),
+        (np.array([[0, 70_000]], np.int32), r"values from 0 to 70000; --config\.data\.max_value=V makes the value V"),
+    ],
+)
+def test_values_that_are_no_gray_levels_are_refused_for_all_files_at_once(tmp_path, values, message):
+    for i in range(3):
+        Image.fromarray(values).save(tmp_path / f"{i}.tif")
+    for max_value in (None, 2000.0) if "offset" in message or "finite" in message else (None,):
+        with pytest.raises(UserError, match=rf"none of its 3 image files can be read \(0\.tif: {message}"):
+            image_folder(dir=str(tmp_path), image_size=2, max_value=max_value)
+
+
+def test_frames_and_pages_that_are_not_read_are_told(folder):
+    frames = [Image.fromarray(np.full((9, 9), gray, np.uint8)) for gray in (60, 70, 80)]
+    for name in ("d/6.gif", "d/7.tif"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:])
+    dataset = image_folder(dir=str(folder), image_size=4)
+    assert gray_values(dataset) == [10, 20, 30, 40, 50, 60, 60]
+    assert "note: 2 files have several frames or pages, of which the first is read" in dataset.lines()
 
 
 def test_images_that_are_not_square(tmp_path):

@@ -166,8 +166,9 @@ def test_decode_floating_point_is_0_to_1_or_to_the_value_that_is_given():
         images.decode(tiff(8 * values), 1)
     for bad in (np.nan, np.inf, -1.0):
         values[0, 0] = bad
-        with pytest.raises(ValueError, match="values from"):
-            images.decode(tiff(values), 1)
+        for white in (None, 8.0):
+            with pytest.raises(ValueError, match=r"values that are not finite|add an offset"):
+                images.decode(tiff(values), 1, white)
 
 
 def test_decode_integers_up_to_the_value_that_is_given_or_tagged():

@@ -10,6 +10,7 @@ import signal
 import numpy as np
 import pytest
 from experiments import finished
+from PIL import Image
 from run_files import contents, images, quiet
 
 from score_sde_jax.errors import RunError, StoppedError, UserError
@@ -186,6 +187,53 @@ def test_a_damaged_set_is_set_aside_and_drawn_again(run, caplog, name, damage):
     train(finished("digits", *STEADY), run, quiet)  # the final set of a finished run
     np.testing.assert_array_equal(images(directory), whole)
     assert (directory / f"{name}.damaged2").exists()
+
+
+def test_only_the_damaged_file_of_a_set_is_drawn_again(run, caplog):
+    directory = run / "samples" / "4"
+    for number in (6, 9):
+        sample(finished("digits", *STEADY, f"sampler.num_images={number}"), run, SampleRequest(), quiet)
+    whole, kept = images(directory), (directory / "images.npz").read_bytes()
+    shutil.rmtree(directory / "images", ignore_errors=True)
+    (directory / "images-000000004.npz").write_bytes(b"x")
+    (directory / "images-000000099.npz").mkdir()
+    lines = []
+    sample(finished("digits", *STEADY, "sampler.num_images=9"), run, SampleRequest(), lines.append)
+    np.testing.assert_array_equal(images(directory), whole)
+    assert (directory / "images.npz").read_bytes() == kept
+    assert any(line.startswith("Generated images 4 to 5 of seed 0") for line in lines)
+    names = sorted(path.name for path in directory.iterdir() if ".damaged" in path.name)
+    assert names == ["images-000000004.npz.damaged", "images-000000099.npz.damaged"] and len(caplog.records) == 2
+
+
+def test_samples_without_their_record_are_kept_aside(run):
+    directory = run / "samples" / "4"
+    before = (directory / "images.npz").read_bytes()
+    (directory / "samples.json").unlink()
+    sample(finished("digits", *STEADY), run, SampleRequest(seed=5), quiet)
+    assert (directory / "images.npz.damaged").read_bytes() == before
+
+
+def test_classes_of_other_names_are_refused(tmp_path):
+    data = tmp_path / "data"
+    for name in ("cats", "dogs"):
+        (data / name).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(np.full((8, 8), 40 * i + 60, np.uint8)).save(data / name / f"{i}.png")
+    config = ["data.name=image_folder", f"data.dir={data}", "data.image_size=8", "data.channels=1", "data.labels=true"]
+    config += ["model.num_classes=2", "train.preview_every=0", "sampler.num_images=2"]
+    train(finished("digits_classes", *config), tmp_path / "run", quiet)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["class_names"] == ["cats", "dogs"]
+    (data / "dogs").rename(data / "birds")
+    before = contents(tmp_path / "run")
+    with pytest.raises(UserError, match=r"class 0 of the run was cats, in image_folder it is birds; use another"):
+        train(finished("digits_classes", *config, "train.steps=6"), tmp_path / "run", quiet)
+    assert contents(tmp_path / "run") == before
+    (data / "birds").rename(data / "dogs")
+    (data / "cats" / "0.png").unlink()
+    lines = []
+    train(finished("digits_classes", *config, "train.steps=6"), tmp_path / "run", lines.append)
+    assert "note: the dataset had 8 images in this run before, now it has 7" in lines
 
 
 def test_another_network_at_the_same_step_has_a_set_of_its_own(run):

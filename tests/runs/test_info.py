@@ -4,6 +4,7 @@ import re
 
 import pytest
 from experiments import finished
+from run_files import made_up
 from stand_ins import NETWORKS, Conditional
 
 from score_sde_jax.devices.costs import GradientCost
@@ -87,7 +88,7 @@ def test_info_of_a_run_has_the_shape_of_its_images_without_its_data(tmp_path):
     config = finished("digits", "data.name=npz", f"data.dir={tmp_path / 'moved.npz'}", "model.name=mlp")
     with pytest.raises(UserError, match=r"moved\.npz"):
         info(config, tmp_path, [].append)
-    workdir.record(tmp_path, config, (8, 8, 1), 8)
+    workdir.record(tmp_path, config, made_up((8, 8, 1)))
     lines = []
     info(config, tmp_path, lines.append)
     assert lines[0].startswith("data: npz of shape (8, 8, 1), ") and any("parameters: " in line for line in lines)

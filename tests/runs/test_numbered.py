@@ -128,6 +128,7 @@ class Stub:
 def draw(directory, total, inputs=None):
     """Draw a set up to `total` images, as another process does."""
     samples = SampleSet(directory, WHAT, shape=(4, 4, 1))
+    samples.begin()
     batch_sampler.draw_set(samples, Stub(inputs), None, 0, total, {"command": "again"}, lambda line: None)
 
 
@@ -190,3 +191,49 @@ def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(shown, tmp_path, mon
     for killed_at in range(1, writes + 1):
         _, calls = drawn(tmp_path / str(killed_at), killed_at)
         assert calls == expected, killed_at
+
+
+@pytest.mark.parametrize("missing", [[0], [1], [2], [0, 2], [1, 2]])
+def test_images_of_a_missing_shard_are_drawn_again(tmp_path, missing):
+    """Shards of 2, 1, 4 and 1 images: what is drawn fills the gaps, and no number occurs twice."""
+    saved(tmp_path / "whole", 2, 1, 4, 1)
+    saved(tmp_path, 2, 1, 4, 1)
+    paths = [tmp_path / f"images{name}.npz" for name in ("", "-000000002", "-000000003", "-000000007")]
+    kept = {path: path.read_bytes() for i, path in enumerate(paths) if i not in missing}
+    for i in missing:
+        paths[i].unlink()
+    draw(tmp_path, 10)
+    samples = SampleSet(tmp_path, WHAT, shape=(4, 4, 1))
+    np.testing.assert_array_equal(samples.column("labels"), np.arange(10))
+    np.testing.assert_array_equal(samples.column("images"), rows(0, 10)[0])
+    assert {path: path.read_bytes() for path in kept} == kept and samples.gaps(10) == []
+    samples.save_files()
+    assert len(list((tmp_path / "images").iterdir())) == 10
+
+
+def test_gaps_of_a_set(tmp_path):
+    saved(tmp_path, 2, 1, 4, 1)
+    (tmp_path / "images.npz").unlink()
+    (tmp_path / "images-000000003.npz").unlink()
+    samples = SampleSet(tmp_path, WHAT, shape=(4, 4, 1))
+    assert len(samples) == 2
+    for total, gaps in {
+        1: [(0, 1)],
+        2: [(0, 2)],
+        3: [(0, 2)],
+        5: [(0, 2), (3, 5)],
+        9: [(0, 2), (3, 7), (8, 9)],
+    }.items():
+        assert samples.gaps(total) == gaps and samples.gap(total) == gaps[0]
+
+
+def test_shards_that_repeat_images_are_damaged(tmp_path):
+    """As two programs left them that wrote at once."""
+    saved(tmp_path, 4, 2)
+    (tmp_path / "images-000000003.npz").write_bytes((tmp_path / "images-000000004.npz").read_bytes())
+    with pytest.raises(numbered.DamagedSetError, match=r"images-000000003\.npz: repeats images of the file before it"):
+        SampleSet(tmp_path, WHAT, shape=(4, 4, 1))
+    (tmp_path / "images-000000003.npz").unlink()
+    (tmp_path / "samples.json").unlink()
+    with pytest.raises(numbered.DamagedSetError, match=r"samples\.json: is missing beside samples"):
+        SampleSet(tmp_path, WHAT, shape=(4, 4, 1))

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 from experiments import finished
+from run_files import made_up
 
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import workdir
@@ -21,7 +22,7 @@ from score_sde_jax.runs import workdir
 )
 def test_another_run_is_refused_by_name(tmp_path, assignment, difference):
     fixed = ["sde.sigma_max=2", "loss.times.num_levels=3"]
-    workdir.record(tmp_path, finished("celeba", *fixed), (64, 64, 3), 8)
+    workdir.record(tmp_path, finished("celeba", *fixed), made_up((64, 64, 3)))
     with pytest.raises(UserError) as raised:
         workdir.refuse_another_run(tmp_path, finished("celeba", *fixed, assignment))
     assert str(raised.value).startswith(f"--workdir={tmp_path}: the saved run has ") and "\n" not in str(raised.value)

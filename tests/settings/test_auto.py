@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from experiments import finished
+from run_files import made_up
 from scipy.spatial.distance import pdist
 
 from score_sde_jax import settings
@@ -67,7 +68,7 @@ def test_a_value_that_is_set_is_kept(npz):
 
 def test_only_automatic_values_are_adopted_from_the_run(npz, tmp_path):
     config, _ = settings.resolve(automatic(npz[0]), build.dataset(automatic(npz[0])))
-    workdir.record(tmp_path / "run", config, (4, 4, 1), 8)
+    workdir.record(tmp_path / "run", config, made_up((4, 4, 1)))
     again = settings.adopt(automatic(npz[0], "train.steps=9"), workdir.saved_config(tmp_path / "run"))
     workdir.refuse_another_run(tmp_path / "run", again)
     assert again == settings.with_values(config, {"train.steps": 9})

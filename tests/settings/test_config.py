@@ -115,7 +115,7 @@ def test_values_are_parsed_by_what_the_constructor_takes():
         (["train.steps=1.5"], ["train.steps=1.5", "integer"]),
         (["train.steps=many"], ["train.steps=many", "integer"]),
         (["data.flip=3"], ["data.flip=3", "True or False"]),
-        (["model.widths=8"], ["model.widths=8", "tuple"]),
+        (["model.widths=8"], ["model.widths=8", "expected numbers such as 1,2"]),
         (["sde.sigma_min=auto"], ["sde.sigma_min=auto", "number"]),
         (["loss.reduction=max"], ["loss.reduction=max", "mean, half_sum"]),
         (["data.name=imagenet"], ["data.name=imagenet", "celeb_a"]),

@@ -131,8 +131,8 @@ REFUSED = [
     ("train.tensorboard=true", "needs pip install"),
     ("data.split=most", "choose one of train, test, all"),
     ("seed=-1", "--config.seed=-1: must be >= 0 and < "),
-    ("optimizer.learning_rate=1e400", "--config.optimizer.learning_rate=inf: must be >= 0"),
-    ("parameterization.center=1e400", "--config.parameterization.center=inf: must be >= -1e+18 and < 1e+18"),
+    ("optimizer.learning_rate=1e400", "--config.optimizer.learning_rate=1e400: must be >= 0"),
+    ("parameterization.center=1e400", "--config.parameterization.center=1e400: must be >= -1e+18 and < 1e+18"),
     ("train.averages.a/b=0.5", "--config.train.averages.a/b: a name has letters"),
     ("train.averages=3", "--config.train.averages=3: expected names with numbers, such as {'slow': 0.9999}"),
 ]

@@ -69,7 +69,7 @@ class Journeys:
         before = tuple(text for text in assignments if not text.startswith(AFTER_TRAINING))
         if before not in self.runs:
             config, workdir = self.config(name, before), self.root / f"run{len(self.runs)}"
-            directories.record(workdir, config, build.dataset(config).image_shape, 8)
+            directories.record(workdir, config, build.dataset(config))
             self.runs[before] = workdir
         return self.runs[before]
 

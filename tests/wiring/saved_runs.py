@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from experiments import finished
+from run_files import made_up
 
 from score_sde_jax.runs import build
 from score_sde_jax.runs import workdir as directories
@@ -24,7 +25,7 @@ def saved_run(workdir, name, shape, *assignments):
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     raw, average = drawn(0), drawn(100)
-    directories.record(workdir, config, shape, 8)
+    directories.record(workdir, config, made_up(shape))
     checkpoints = Checkpoints(workdir / "checkpoints")
     checkpoints.save(1, zeros.replace(step=jnp.ones((), jnp.int32), params=raw, ema_params=average))
     checkpoints.close()
