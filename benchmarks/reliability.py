@@ -275,36 +275,21 @@ def kill_training(bench: Bench, entry: dict[str, Any], workdir: Path, times: int
     return kill(bench, entry, workdir, killing, times)
 
 
-def kill_sampling(bench: Bench, entry: dict[str, Any], workdir: Path, times: int) -> tuple[str, bool]:
-    """Kill --mode=sample while it draws plain samples."""
+def kill_sampling(
+    bench: Bench, entry: dict[str, Any], workdir: Path, times: int, *, reference: str = "sample"
+) -> tuple[str, bool]:
+    """Kill --mode=sample while it draws plain samples, or while it completes images (reference "inpainting")."""
+    completes = reference == "inpainting"
     bench.copy_trained(workdir)
     killing = Killing(
-        flags=SAMPLE_FLAGS,
-        total=NUM_SAMPLES,
+        flags=INPAINT_FLAGS if completes else SAMPLE_FLAGS,
+        total=NUM_COMPLETIONS if completes else NUM_SAMPLES,
         first=0,
         progress=lambda run, _: run.last(SAMPLE),
         saved=_saved_images,
         pause=0.2,
-        unit="samples",
-        reference="sample",
-    )
-    text, right = kill(bench, entry, workdir, killing, times)
-    shards = len(_shards(workdir))
-    return f"{text}; they lie in {shards} shards", right and shards > 1
-
-
-def kill_inpainting(bench: Bench, entry: dict[str, Any], workdir: Path, times: int) -> tuple[str, bool]:
-    """Kill --mode=sample while it completes images."""
-    bench.copy_trained(workdir)
-    killing = Killing(
-        flags=INPAINT_FLAGS,
-        total=NUM_COMPLETIONS,
-        first=0,
-        progress=lambda run, _: run.last(SAMPLE),
-        saved=_saved_images,
-        pause=0.2,
-        unit="completed images",
-        reference="inpainting",
+        unit="completed images" if completes else "samples",
+        reference=reference,
     )
     text, right = kill(bench, entry, workdir, killing, times)
     shards = len(_shards(workdir))
@@ -507,7 +492,10 @@ def trials(arguments: argparse.Namespace) -> dict[str, tuple[str, Callable[..., 
     return {
         "kills-train": (f"`train`: {kills} times kill -9", partial(kill_training, times=kills)),
         "kills-sample": (f"`sample`: {fewer} times kill -9", partial(kill_sampling, times=fewer)),
-        "kills-inpainting": (f"`sample` with inpainting: {fewer} times kill -9", partial(kill_inpainting, times=fewer)),
+        "kills-inpainting": (
+            f"`sample` with inpainting: {fewer} times kill -9",
+            partial(kill_sampling, times=fewer, reference="inpainting"),
+        ),
         "kills-eval": (f"`eval`: {fewer} times kill -9", partial(kill_evaluation, times=fewer)),
         "sigterm": (
             f"`train`: {arguments.signals} times SIGTERM",

@@ -24,7 +24,7 @@ from score_sde_jax.runs import build, pictures, workdir
 from score_sde_jax.runs.checkpoint import fingerprint
 from score_sde_jax.runs.experiment import Experiment, abstract_average, average_of
 from score_sde_jax.runs.numbered import Rows, agrees, batches
-from score_sde_jax.runs.records import read_object, write_atomically
+from score_sde_jax.runs.records import read_object, set_aside, write_atomically
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings, identity, plain, with_values
 from score_sde_jax.tasks import MEASURES, Measure, MeasureSetup
@@ -131,8 +131,11 @@ class _Evaluation:
         self.changed = False
         metrics = output / "metrics.json"
         self.metrics: dict[str, Any] = {}
-        with contextlib.suppress(UserError):  # all of it is computed again from the rows
-            self.metrics = read_object(metrics, "the results of an evaluation")
+        try:
+            self.metrics = read_object(metrics, "the results of an evaluation") if metrics.exists() else {}
+        except UserError as error:  # all of it is computed again from the rows
+            if is_first():
+                set_aside(metrics, str(error))
 
     def record(self, description: Mapping[str, Any]) -> None:
         """Save what the results depend on, before there are any."""

@@ -152,7 +152,7 @@ def test_values_out_of_range(assignment, part):
 
 @pytest.mark.parametrize("t_min", ["0.0", "1e-6", "1.0"])
 def test_a_time_to_evaluate_from_that_the_sde_does_not_have(t_min):
-    message = rf"^--config\.eval\.t_min={float(t_min)}: must be >= sde\.t_min=1e-05 and < sde\.t_max=1\.0$"
+    message = rf"^--config\.eval\.t_min={t_min}: must be >= sde\.t_min=1e-05 and < sde\.t_max=1\.0$"
     with pytest.raises(UserError, match=message):
         finished("digits", "sde.name=vp", f"eval.t_min={t_min}")
     finished("digits", "sde.name=vp", "eval.t_min=1e-5")

@@ -1,6 +1,7 @@
 """A network that is the exact noise prediction of Gaussian data, and what an evaluation of it leaves."""
 
 import json
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ OVERRIDES = {"ve": ["sde.sigma_min=0.05", "sde.sigma_max=4.0"], "vp": ["sde.name
 
 class Exact(nn.Module):
     """E[eps | x_t] of data that are N(MEAN, STD^2) in every pixel, conditioned on t."""
+
+    takes_points: ClassVar[bool] = True
 
     kind: str = "vp"
 

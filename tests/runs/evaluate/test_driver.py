@@ -203,7 +203,7 @@ def test_held_out_images_of_another_directory(runs, npz, tmp_path):
     ("more", "message"),
     [
         ("eval.split=dev", r"config\.eval\.split=dev: choose one of train, test, all"),
-        ("eval.dir=there", "config.eval.dir=there: digits lie in no directory"),
+        ("eval.dir=there", "config.eval.dir=there: data.name=digits has no directory"),
         ("eval.loss=false eval.bits_per_dim=false", "loss and bits_per_dim are both False; nothing to evaluate"),
     ],
 )

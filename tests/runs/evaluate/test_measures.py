@@ -177,7 +177,7 @@ def test_a_classifier_has_an_accuracy_at_every_noise_level(tmp_path, monkeypatch
         assert actual["level_loss"] == pytest.approx(losses, abs=1e-2)
     parts = f"accuracy {shares[0]:.4g} +- ", f" at the smallest noise, {actual['accuracy_all_levels']['mean']:.4g} +- "
     assert any(line.startswith(parts[0]) and parts[1] in line for line in lines)
-    with pytest.raises(UserError, match=r"config\.eval\.bits_per_dim=True: a classifier .* has no density"):
+    with pytest.raises(UserError, match=r"config\.eval\.bits_per_dim=true: a classifier .* has no density"):
         config("eval.bits_per_dim=true")
 
 
