@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-COMPILED = "compiled"
+COMPILED = "Compiled the training step"
 """Part of the line that a training process prints before its first step."""
 STEP = re.compile(r"step ([\d,]+)/")
 SAMPLE = re.compile(r"sample ([\d,]+)/")
