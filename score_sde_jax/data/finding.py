@@ -20,11 +20,12 @@ MAX_FILE_BYTES = 2**30
 """Largest file that is read, in bytes; an archive declares the sizes of its files before they are unpacked."""
 
 SYSTEM = {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found", "Thumbs.db", "desktop.ini"}
-"""Names that operating systems and file servers write beside images."""
+"""Names of files and folders of operating systems and file servers."""
 
 UNSAFE = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF"}
-"""Formats that Pillow hands to other programs, or cannot decode by itself."""
+"""Formats for which Pillow starts another program, or needs one."""
 
+KEY = "--config.data.dir"
 LABELS = "dataset.json"
 """File of labels in the format of StyleGAN and EDM: {"labels": [[name, class], ...]}."""
 
@@ -40,14 +41,14 @@ class Files(NamedTuple):
         names: sorted paths in it.
         open: function from a name to the path or content of the file.
         left_out: number of other files by reason, such as ".txt" or "hidden".
-        labels: content of the file LABELS directly in `root`; None if there is none.
+        read_labels: function that returns the content of the file LABELS directly in `root`; None if there is none.
     """
 
     root: Path
     names: list[PurePosixPath]
     open: Callable[[PurePosixPath], Path | io.BytesIO]
     left_out: collections.Counter[str]
-    labels: bytes | None
+    read_labels: Callable[[], bytes | None]
 
     def without(self, reasons: dict[PurePosixPath, str]) -> "Files":
         """Return the files without some of them.
@@ -63,7 +64,7 @@ class Files(NamedTuple):
         return ", ".join(f"{number:,} {reason}" for reason, number in sorted(self.left_out.items()))
 
 
-def find(dir: str | None, key: str = "--config.data.dir") -> Files:
+def find(dir: str | None) -> Files:
     """Return the image files of a folder, every real folder once, or of a zip file.
 
     A file is an image if Pillow knows its suffix, or if it has none and begins as an image. Hidden files, files of the
@@ -71,24 +72,23 @@ def find(dir: str | None, key: str = "--config.data.dir") -> Files:
 
     Args:
         dir: path of the folder or zip file.
-        key: flag that gives it, for messages.
 
     Raises:
         UserError: there is no such folder or zip file, the file is damaged, or no image is in it.
     """
     if not dir:
-        raise UserError(f"{key} is missing: expected a folder or zip file of images")
-    root = paths.expanded(dir, key)
-    kind = paths.kind(root, key, dir)
+        raise UserError(f"{KEY} is missing: expected a folder or zip file of images")
+    root = paths.expanded(dir, KEY)
+    kind = paths.kind(root, KEY, dir)
     if kind == "missing":
-        raise UserError(f"{key}={dir}: no such folder or zip file")
+        raise UserError(f"{KEY}={dir}: no such folder or zip file")
     if kind == "pipe or device":
-        raise UserError(f"{key}={dir}: expected a folder or zip file of images, found a {kind}")
-    files = _in_folder(root) if kind == "folder" else _in_zip(root, f"{key}={dir}")
+        raise UserError(f"{KEY}={dir}: expected a folder or zip file of images, found a {kind}")
+    files = _in_folder(root) if kind == "folder" else _in_zip(root, f"{KEY}={dir}")
     if not files.names:
         left_out = files.describe_left_out()
         hint = "; arrays need --config.data.name=npz" if {".npy", ".npz"} & set(files.left_out) else ""
-        raise UserError(f"{key}={dir}: no image in it" + (f"; left out: {left_out}" if left_out else "") + hint)
+        raise UserError(f"{KEY}={dir}: no image in it" + (f"; left out: {left_out}" if left_out else "") + hint)
     return files
 
 
@@ -105,8 +105,12 @@ def _in_folder(root: Path) -> Files:
             names.append(name)
         else:
             left_out[reason] += 1
-    labels = (root / LABELS).read_bytes() if (root / LABELS).is_file() else None
-    return Files(root, sorted(names), lambda name: root / name, left_out, labels)
+    path = root / LABELS
+
+    def read_labels() -> bytes | None:
+        return path.read_bytes() if path.is_file() else None
+
+    return Files(root, sorted(names), lambda name: root / name, left_out, read_labels)
 
 
 def _walk(root: Path, left_out: collections.Counter[str]) -> Iterator[tuple[PurePosixPath, Path]]:
@@ -171,8 +175,15 @@ def _in_zip(root: Path, given: str) -> Files:
             members[name] = member
         else:
             left_out[reason] += 1
-    labels = archive.read(LABELS) if LABELS in archive.namelist() else None
-    return Files(root, sorted(members), lambda name: io.BytesIO(archive.read(members[name])), left_out, labels)
+
+    def read_labels() -> bytes | None:
+        if LABELS not in archive.namelist():
+            return None
+        if archive.getinfo(LABELS).file_size > MAX_FILE_BYTES:
+            raise UserError(f"{given}: {LABELS} in it is {_too_large()}")
+        return archive.read(LABELS)
+
+    return Files(root, sorted(members), lambda name: io.BytesIO(archive.read(members[name])), left_out, read_labels)
 
 
 def _not_a_zip(path: Path) -> str:
@@ -199,7 +210,7 @@ def _reason(name: PurePosixPath, beginning: Callable[[], bytes]) -> str | None:
 
 
 def suffixes() -> set[str]:
-    """Return the suffixes of the formats that Pillow decodes by itself, in lower case."""
+    """Return the suffixes of the formats that Pillow decodes without another program, in lower case."""
     known = Image.registered_extensions()
     return {suffix for suffix, format in known.items() if format in Image.OPEN and format not in UNSAFE}
 

@@ -139,15 +139,16 @@ def _classes(files: Files) -> tuple[list[int], list[str]]:
 
 def _labels_of_json(files: Files) -> list[int] | None:
     """Return the classes in the file of labels; None if there is no such file, or it has no labels."""
-    if files.labels is None:
-        return None
     where = f"{files.root / LABELS}: not the labels of StyleGAN and EDM"
     try:
-        labels = json.loads(files.labels)["labels"]
+        content = files.read_labels()
+        labels = None if content is None else json.loads(content)["labels"]
         if labels is None:
             return None
         by_name = {PurePosixPath(name): label for name, label in dict(labels).items()}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of the file system, of zipfile and zlib, and of what the file contains
         raise UserError(f'{where} ({{"labels": [[name, class], ...]}})') from error
     numbers = [by_name.get(name) for name in files.names]
     for name, number in zip(files.names, numbers, strict=True):

@@ -99,7 +99,7 @@ def largest(file: Path | io.BytesIO) -> float | None:
 
 
 def _max_value_of_tags(source: Image.Image) -> float | None:
-    """Return the largest value that the tags of a TIFF file declare, by itself or by fewer than 16 bits."""
+    """Return the largest value in the tags of a TIFF file: the declared one, or that of 9 to 15 bits per value."""
     tags = getattr(source, "tag_v2", {})
     declared = tags.get(MAX_SAMPLE_VALUE)
     bits = tags.get(BITS_PER_SAMPLE)

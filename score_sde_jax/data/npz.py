@@ -70,7 +70,7 @@ def _read(path: Path, dir: str | None) -> dict[str, np.ndarray]:
             file.seek(0)
             with np.load(file) as archive:
                 _check_sizes(path)
-                found = {key: archive[key] for key in (*IMAGES, *LABELS) if key in archive}
+                stored = {key: archive[key] for key in (*IMAGES, *LABELS) if key in archive}
                 keys = archive.files
     except FileNotFoundError as error:
         raise UserError(f"{KEY}={dir}: no file {path}") from error
@@ -81,7 +81,7 @@ def _read(path: Path, dir: str | None) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: not a readable npz file ({reason})") from error
     arrays = {}
     for name, (key, unnamed) in {"images": IMAGES, "labels": LABELS}.items():
-        array = found.get(key, found.get(unnamed))
+        array = stored.get(key, stored.get(unnamed))
         if array is not None:
             arrays[name] = array
     if not isinstance(arrays.get("images"), np.ndarray):

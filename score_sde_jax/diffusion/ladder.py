@@ -44,8 +44,8 @@ def largest_pairwise_distance(images: Num[np.ndarray, "num ..."]) -> float:
 
     Reference: arXiv 2006.09011, technique 1; theory.md eq. (21).
     """
-    chosen = images[subset(len(images))]
-    x = chosen.reshape(len(chosen), -1).astype(np.float32)
+    spread = images[subset(len(images))]
+    x = spread.reshape(len(spread), -1).astype(np.float32)
     x -= x.mean(axis=0)  # Centering keeps the distances and reduces the rounding error of float32.
     squares = np.sum(x**2, axis=1)
     largest = 0.0

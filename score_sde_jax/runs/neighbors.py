@@ -44,12 +44,12 @@ def leave_neighbors(samples: SampleSet, dataset: Dataset, pixels: Pixels, num: i
             indices = np.arange(first, min(first + BLOCK, len(dataset)))
             yield pixels.gray(dataset.gather(indices)[0]).reshape(len(indices), -1) / 255
 
-    found = []
+    neighbors = []
     for stored in (block[samples.key] for block in samples.blocks()):
         for first in range(0, len(stored), BLOCK):
             queries = stored[first : first + BLOCK]
-            found.append(nearest_neighbors(queries.reshape(len(queries), -1) / 255, references(), num))
-    indices, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            neighbors.append(nearest_neighbors(queries.reshape(len(queries), -1) / 255, references(), num))
+    indices, distances = (np.concatenate(parts) for parts in zip(*neighbors, strict=True))
     packed = io.BytesIO()
     np.savez_compressed(packed, indices=indices, distances=distances)
     write_atomically(samples.directory / "neighbors.npz", packed.getvalue())

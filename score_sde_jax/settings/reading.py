@@ -138,10 +138,7 @@ def from_config(config: ConfigDict, assignments: Sequence[str] = ()) -> Settings
 def _as_typed(message: str, config: ConfigDict, texts: Mapping[str, str]) -> str:
     """Return a message with the text of an override in the place of its value."""
     for path, text in texts.items():
-        section: Any = config
-        for part in path.split("."):
-            section = section.get(part) if isinstance(section, Mapping | ConfigDict) else None
-        parsed = f"--config.{path}={shown(_tuples(section))}:"
+        parsed = f"--config.{path}={shown(_tuples(_at(config, path)))}:"
         if message.startswith(parsed):
             return f"--config.{path}={shown(text)}:{message.removeprefix(parsed)}"
     return message
@@ -150,17 +147,19 @@ def _as_typed(message: str, config: ConfigDict, texts: Mapping[str, str]) -> str
 def _refuse_contradictions(config: ConfigDict, texts: Mapping[str, str]) -> None:
     """Raise UserError if an override of one number, which several sections share, changed that of another one."""
     for path, text in texts.items():
-        *above, key = path.split(".")
-        section: Any = config
-        for part in above:
-            section = section.get(part) if isinstance(section, Mapping | ConfigDict) else None
-        if not isinstance(section, ConfigDict) or key not in section or key == "name":
-            continue  # an override of a name removes the keys of the entry before
-        others = [other for other in texts if other != path and other.rpartition(".")[2] == key]
-        final = section[key]
-        for other in others:
-            if texts[other] != text and str(final) == texts[other] and str(final) != text:
-                raise UserError(f"--config.{path}={text}: contradicts --config.{other}={texts[other]}, the same number")
+        final, key = str(_at(config, path)), path.rpartition(".")[2]
+        for other, other_text in texts.items():
+            same_key = other.rpartition(".")[2] == key != "name"
+            if same_key and other_text != text and final == other_text:
+                raise UserError(f"--config.{path}={text}: contradicts --config.{other}={other_text}, the same number")
+
+
+def _at(config: ConfigDict, path: str) -> Any:
+    """Return the section or value at a dotted path of a config; None if there is none."""
+    value: Any = config
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping | ConfigDict) else None
+    return value
 
 
 def from_saved(saved: Mapping[str, Any], assignments: Sequence[str] = ()) -> Settings:

@@ -149,6 +149,10 @@ def test_a_member_that_declares_to_be_large_is_not_unpacked(tmp_path, monkeypatc
     archive = packed(tmp_path / "bomb.zip", "a.png", **{"b.png": bytes(2000)})
     names, left_out = found(archive)
     assert names == ["a.png"] and sum(left_out.values()) == 1 and "larger than" in next(iter(left_out))
+    labeled = packed(tmp_path / "labels.zip", "a.png", **{"dataset.json": b" " * 2000})
+    assert found(labeled)[0] == ["a.png"]  # not read unless the labels are asked for
+    with pytest.raises(UserError, match=r"dataset\.json in it is larger than"):
+        classes(labeled)
 
 
 def test_every_cut_of_a_zip_file_is_refused_or_read_whole(tmp_path):
