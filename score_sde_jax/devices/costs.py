@@ -147,6 +147,16 @@ def require_memory(needed: int, what: str, remedy: str) -> None:
         )
 
 
+def program_bytes(program: jax.stages.Compiled) -> int:
+    """Return the memory in bytes that a program needs on each device, by XLA's own count; 0 if XLA does not count it.
+
+    Args:
+        program: compiled program.
+    """
+    stats = program.memory_analysis()
+    return 0 if stats is None else stats.argument_size_in_bytes + stats.temp_size_in_bytes
+
+
 def memory_use() -> dict[str, int]:
     """Return memory in bytes: now and at most of the fullest local device, or at most of the process on a CPU."""
     stats = [device.memory_stats() for device in jax.local_devices()]

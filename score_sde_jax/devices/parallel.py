@@ -24,7 +24,6 @@ MIN_SHARDED_SIZE = 1024
 """Leaves with fewer elements are replicated, since their messages cost more than the memory that sharding saves."""
 
 TrainStep = Callable[..., tuple[PyTree, PyTree]]
-CompiledStep = Callable[..., tuple[PyTree, PyTree, jax.Array]]
 
 
 class Replica(NamedTuple):
@@ -136,7 +135,7 @@ class Parallel:
             self.placement(shapes),
         )
 
-    def compiled(self, step: TrainStep, state: PyTree, batches: PyTree, key: jax.Array) -> CompiledStep:
+    def compiled(self, step: TrainStep, state: PyTree, batches: PyTree, key: jax.Array) -> jax.stages.Compiled:
         """Compile (state, batches, key, flags) -> (state, metrics, any flag), which donates the old state.
 
         The step computes the result of the vote, so that all processes get it at the same step without a separate

@@ -48,6 +48,8 @@ from score_sde_jax.settings.identity import changed_training
 
 FLOATS_PER_VALUE = 3
 """Numbers that a training step holds at least for each value of an image: clean image, noise and noisy image."""
+SMALLER = "a smaller --config.train.batch_size or model, more --config.train.microbatches,"
+"""Remedies for a lack of memory."""
 IN_FLIGHT = 2
 """Largest number of calls in the queue of the device, which bounds the batches in memory."""
 
@@ -154,8 +156,7 @@ class _Run:
         costs.require_memory(
             held + FLOATS_PER_VALUE * 4 * images * math.prod(self.experiment.image_shape),
             f"state, gradient and {images:,} images need",
-            "choose a smaller --config.train.batch_size or model, more --config.train.microbatches, or "
-            "--config.parallel.fully_sharded=True on several devices",
+            f"choose {SMALLER} or --config.parallel.fully_sharded=True on several devices",
         )
 
     def _flops_per_image(self) -> float:
@@ -249,6 +250,12 @@ class _Run:
         first = next(sharded)
         compiled = self.parallel.compiled(self.experiment.steps, state, first, key)
         self.say(f"Compiled the training step in {time.monotonic() - began:.1f} s")
+        costs.require_memory(
+            costs.program_bytes(compiled),
+            "the compiled training step needs",
+            f"choose {SMALLER} --config.train.rematerialize=True, or --config.parallel.fully_sharded=True on several "
+            "devices",
+        )
         sharded = itertools.chain([first], sharded)
         self._begin_to_write(start)
         stop.patient = True  # from here on a signal saves the state

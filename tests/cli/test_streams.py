@@ -135,3 +135,17 @@ def test_memory_that_is_not_there(run, monkeypatch):
     status, err, _ = run("--config=ROOT/configs/digits.py:debug", "--config.model.widths=(512,)")
     assert status == 2 and err.startswith("error: state, gradient and 8 images need at least ")
     assert "on each device, which has 0.0 GiB; choose a smaller --config.train.batch_size or model" in err
+
+
+def test_a_training_step_that_needs_more_memory_than_there_is(run, monkeypatch, tmp_path):
+    """XLA counts the activations, which the estimate before the compilation does not know."""
+    from score_sde_jax.devices import costs
+    from score_sde_jax.runs import workdir
+
+    toy = ["--config=ROOT/configs/toy.py:debug", f"--workdir={tmp_path / 'run'}", "--config.train.batch_size=4096"]
+    monkeypatch.setattr(costs, "memory_limit", lambda: 2**20)
+    status, err, out = run(*toy)
+    assert status == 2 and "Compiled the training step" in out, err
+    assert err.startswith("error: the compiled training step needs at least 0.0 GiB on each device, which has 0.0 GiB;")
+    assert "--config.train.microbatches" in err and "--config.train.rematerialize=True" in err
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name != workdir.LOCK]
