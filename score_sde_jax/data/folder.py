@@ -1,11 +1,14 @@
 """A folder or zip file of images of any size."""
 
+import collections
 import concurrent.futures
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +20,8 @@ from score_sde_jax.ranges import Bytes, Positive, Share
 
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 """Names of folders that are splits of a dataset, and no classes."""
+NUMBERED = re.compile(r"(.*?[^\W\d_]|.+?(?=[ ._-]))[ ._-]*(?:\d+|\(\d+\))")
+"""Class and number in the name of a file, such as cat_0001, cat-1, cat1 or "cat (1)"."""
 CHECKED_AT_ONCE = 16
 """Threads that read the beginnings of files."""
 LOOKED_AT = 16
@@ -33,7 +38,7 @@ def image_folder(
     dir: str | None = None,
     image_size: Size,
     channels: Channels = 3,
-    labels: bool = False,
+    labels: bool | Literal["file_names"] = False,
     max_value: Positive | None = None,
     max_unreadable: Share = 0.05,
     cache_bytes: Bytes = CACHE_BYTES,
@@ -49,7 +54,8 @@ def image_folder(
         image_size: height and width of the resized images, in pixels: one number for both, or (height, width).
         channels: 3 for RGB, 1 for gray.
         labels: whether the images have classes: those of the file dataset.json of StyleGAN and EDM, or else the folders
-            directly below `dir` in sorted order. One folder around the class folders is passed over.
+            directly below `dir` in sorted order. One folder around the class folders is passed over. With "file_names"
+            the class is the name of the file without the number at its end: cat for cat_0001.png.
         max_value: stored value that becomes white, for images of 16 bits or floating-point numbers; None means the
             value in the file's tags, or 65,535 for 16 bits and 1 for floating-point numbers.
         max_unreadable: largest share of unreadable image files.
@@ -61,7 +67,8 @@ def image_folder(
     size = height_width(image_size)
     images.check_size(size, channels)
     files, num_animated = _readable(f"--config.data.dir={dir}", finding.find(dir), max_value, max_unreadable)
-    class_of, names = _classes(files) if labels else ([0] * len(files.names), [])
+    classes = _classes_by_file_name if labels == "file_names" else _classes
+    class_of, names = classes(files) if labels else ([0] * len(files.names), [])
     reader = _Reader(files, size, channels, max_value, max_unreadable)
 
     def decode(indices: list[int]) -> Iterator[tuple[np.ndarray, int]]:
@@ -73,7 +80,7 @@ def image_folder(
     dataset.class_names = names
     dataset.about_classes = finding.counted(names, numbers) if names else ""
     dataset.left_out = files.describe_left_out()
-    dataset.notes = _notes(dataset, reader)
+    dataset.notes = [*([] if labels is True else _notes_on_folders(files)), *_notes(dataset, reader)]
     if num_animated:
         dataset.notes.append(f"note: {num_animated:,} files have several frames or pages, of which the first is read")
     return dataset
@@ -116,25 +123,87 @@ def _classes(files: Files) -> tuple[list[int], list[str]]:
     """Return the class of each image, and the names of the classes."""
     if (numbers := _labels_of_json(files)) is not None:
         return numbers, [str(number) for number in range(max(numbers) + 1)]
-    given, parts = f"--config.data.labels=True: {files.root}", [name.parts for name in files.names]
-    while len({part[0] for part in parts}) == 1 and all(len(part) > 2 for part in parts):
-        parts = [part[1:] for part in parts]  # one folder around all, as archives have it
+    given = f"--config.data.labels=True: {files.root}"
+    around, parts = _without_wrapper(files)
     loose = [name for name, part in zip(files.names, parts, strict=True) if len(part) == 1]
     if loose:
         raise UserError(
             f"--config.data.labels=True: {files.root / loose[0]} is in no class folder; move the images of each class "
-            "into a folder of its own"
+            "into a folder of its own, or give --config.data.labels=file_names for classes in names such as "
+            "cat_0001.png"
         )
     names = sorted({part[0] for part in parts})
     if {name.lower() for name in names} <= SPLITS:
         raise UserError(
-            f"{given} has the folders {' and '.join(names)}, which are splits; give one of them, such as "
-            f"--config.data.dir={files.root / names[-1]}"
+            f"{given} has the folders {' and '.join(names)}, which are splits; {_one_of(files, around, names)}"
         )
     if len(names) == 1:
         raise UserError(f"{given} has one class folder, {names[0]}; at least two classes are needed")
+    return _numbered([part[0] for part in parts])
+
+
+def _classes_by_file_name(files: Files) -> tuple[list[int], list[str]]:
+    """Return the class of each image by the name of its file, and the names of the classes."""
+    given, found = "--config.data.labels=file_names", [NUMBERED.fullmatch(name.stem) for name in files.names]
+    for name, match in zip(files.names, found, strict=True):
+        if not match:
+            raise UserError(
+                f"{given}: {files.root / name} is not a name with a number at its end, such as cat_0001.png"
+            )
+    numbers, names = _numbered([match[1] for match in found if match])
+    if len(names) == 1:
+        raise UserError(f"{given}: {files.root} has one class, {names[0]}; at least two classes are needed")
+    return numbers, names
+
+
+def _numbered(class_names: list[str]) -> tuple[list[int], list[str]]:
+    """Return the class of each image as a number, and the names of the classes in sorted order."""
+    names = sorted(set(class_names))
     number = {name: i for i, name in enumerate(names)}
-    return [number[part[0]] for part in parts], names
+    return [number[name] for name in class_names], names
+
+
+def _without_wrapper(files: Files) -> tuple[PurePosixPath, list[tuple[str, ...]]]:
+    """Return the folder around all folders, as archives have it, and the parts of the names below it."""
+    parts, depth = [name.parts for name in files.names], 0
+    while len({part[depth] for part in parts}) == 1 and all(len(part) > depth + 2 for part in parts):
+        depth += 1
+    return PurePosixPath(*parts[0][:depth]), [part[depth:] for part in parts]
+
+
+def _notes_on_folders(files: Files) -> list[str]:
+    """Return notes on folders that are in one set, but may be splits, or pairs such as images and their masks."""
+    around, parts = _without_wrapper(files)
+    names = dict[str, set[tuple[str, ...]]]()  # of the files in each folder, without suffix
+    for path, (first, *rest) in zip(files.names, parts, strict=True):
+        if rest:
+            names.setdefault(first, set()).add((*rest[:-1], path.stem))
+    splits = [folder for folder in names if folder.lower() in SPLITS]
+    if len(splits) > 1:
+        return [f"note: the splits {_listed(splits)} are in one set; {_one_of(files, around, splits)}"]
+    number = collections.Counter(map(frozenset, names.values()))
+    pairs = [folder for folder, own in names.items() if number[frozenset(own)] > 1]
+    if not pairs:
+        return []
+    return [
+        f"note: the folders {_listed(pairs)} have files of the same names, and all are in one set; "
+        f"{_one_of(files, around, pairs)}"
+    ]
+
+
+def _listed(names: list[str], most: int = 10) -> str:
+    """Return names with "and" before the last, at most the first `most`."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _one_of(files: Files, around: PurePosixPath, names: list[str]) -> str:
+    """Return what a user can give to read one of several folders: of splits, the one for training."""
+    name = next((name for name in names if name.lower().startswith(("train", "image", "input"))), names[0])
+    unpacked = "" if files.root.is_dir() else "unpack the zip file, and "
+    root = files.root if files.root.is_dir() else files.root.with_suffix("")
+    return f"to read one of them, {unpacked}give --config.data.dir={root / around / name}"
 
 
 def _labels_of_json(files: Files) -> list[int] | None:

@@ -42,11 +42,13 @@ def check_classes(settings: Settings, data: Dataset) -> None:
     """
     num_classes = settings.model.get("num_classes", 0)
     if not num_classes and settings.data.get("labels"):
-        data.notes.append(f"note: data.labels=True, but model.name={settings.model.name} has no classes to learn")
+        labels = settings.data.labels
+        data.notes.append(f"note: data.labels={labels}, but model.name={settings.model.name} has no classes to learn")
     if not num_classes:
         return
     if not data.num_classes:
-        raise UserError(f"--config.data.name={settings.data.name}: {data.name} has no labels to learn")
+        remedy = "; give --config.data.labels=True or file_names" if settings.data.get("labels") is False else ""
+        raise UserError(f"--config.data.name={settings.data.name}: {data.name} has no labels to learn{remedy}")
     if data.num_classes > num_classes:
         raise UserError(
             f"--config.model.num_classes={settings.model.num_classes}: {data.name} has {data.num_classes} classes"

@@ -71,7 +71,13 @@ def resolve(settings: Settings, data: Dataset) -> tuple[Settings, list[str]]:
     sde = settings.sde()
     sigma_min, sigma_max = (float(sde.sigma(jnp.asarray(t))) for t in (sde.t_min, sde.t_max))
     if levels := [key for key in (f"{path}.num_levels" for path in LEVELS) if at(settings, key) == AUTO]:
-        number = ladder.num_levels(int(np.prod(data.image_shape)), sigma_min, sigma_max)
+        dimension, size = int(np.prod(data.image_shape)), settings.data.get("image_size")
+        if size is not None and dimension < ladder.MIN_DIMENSION:
+            raise UserError(
+                f"--config.data.image_size={size}: {levels[0]}=auto needs images of >= {ladder.MIN_DIMENSION} values, "
+                f"got {dimension}; choose a larger size, or set a number of levels"
+            )
+        number = ladder.num_levels(dimension, sigma_min, sigma_max)
         replace(
             dict.fromkeys(levels, number), f"{', '.join(levels)} = {number} (technique 2: overlapping noise levels)"
         )

@@ -180,12 +180,15 @@ def test_one_folder_around_the_class_folders_is_passed_over(tmp_path):
     [
         (
             ["train/cats/1.png", "test/cats/1.png"],
-            r"has the folders test and train, which are splits; give",
+            r"has the folders test and train, which are splits; to read one of them, give --config.data.dir=.*/train$",
         ),
-        (["Train/1.png", "Val/1.png"], r"has the folders Train and Val, which are splits"),
+        (["a/Train/1.png", "a/Val/1.png"], r"has the folders Train and Val, which are splits.*/a/Train$"),
         (["cats/1.png", "cats/2.png"], "has one class folder, cats; at least two classes are needed"),
         (["cats/1.png", "2.png"], "2.png is in no class folder"),
-        (["cat_1.png", "dog_1.png"], "cat_1.png is in no class folder; move the images of each class into a folder"),
+        (
+            ["cat_1.png", "dog_1.png"],
+            r"cat_1\.png is in no class folder; move .* or give --config\.data\.labels=file_names for classes in names",
+        ),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(tmp_path, names, message):
@@ -223,3 +226,80 @@ def test_labels_that_are_none_are_refused(tmp_path, content):
     put(put(tmp_path, "00000/img0.png"), "dataset.json", content=content)
     with pytest.raises(UserError, match=r"dataset\.json: not the labels of StyleGAN and EDM"):
         classes(tmp_path)
+
+
+def by_file_name(root):
+    dataset = DATASETS["image_folder"](dir=str(root), image_size=4, labels="file_names")
+    return dataset.class_names, dataset.gather(np.arange(len(dataset)))[1].tolist(), dataset.notes
+
+
+def test_classes_in_the_names_of_files(tmp_path):
+    names = [
+        "bird (1)",
+        "cat_0001",
+        "deep/cat_0002",
+        "dog-12",
+        "dog-7",
+        "fox12",
+        "n01440764_10026",
+        "3_0001",
+        "red fox 2",
+    ]
+    put(tmp_path, *(f"{name}.png" for name in names))
+    assert by_file_name(tmp_path)[:2] == (
+        ["3", "bird", "cat", "dog", "fox", "n01440764", "red fox"],
+        [0, 1, 2, 2, 3, 3, 4, 5, 6],  # of the sorted paths
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat_1", "0001"], r"0001\.png is not a name with a number at its end, such as cat_0001\.png"),
+        (["cat_1", "dog"], r"dog\.png is not a name with a number at its end"),
+        (["cat_1", "cat_2"], "has one class, cat; at least two classes are needed"),
+    ],
+)
+def test_names_of_files_that_are_no_classes_are_refused(tmp_path, names, message):
+    with pytest.raises(UserError, match=rf"^--config\.data\.labels=file_names: .*{message}"):
+        by_file_name(put(tmp_path, *(f"{name}.png" for name in names)))
+
+
+# ------------------------------------------------------------------------- folders that are in one set
+
+
+def notes(root, **options):
+    return [
+        note for note in DATASETS["image_folder"](dir=str(root), image_size=4, **options).notes if "in one set" in note
+    ]
+
+
+PAIRS = ("images/1.jpg", "images/deep/2.jpg", "masks/1.png", "masks/deep/2.png")
+
+
+def test_images_beside_masks_are_noted(tmp_path):
+    (note,) = notes(put(tmp_path / "data", *PAIRS))
+    assert note == (
+        "note: the folders images and masks have files of the same names, and all are in one set; to read one of them, "
+        f"give --config.data.dir={tmp_path / 'data' / 'images'}"
+    )
+    (note,) = notes(put(tmp_path / "more", "inputs/1.png", "targets/1.png", "other/2.png", "3.png"))
+    assert "folders inputs and targets" in note
+    (note,) = notes(packed(tmp_path / "z.zip", *(f"around/{name}" for name in PAIRS)))
+    assert note.endswith(f"unpack the zip file, and give --config.data.dir={tmp_path / 'z' / 'around' / 'images'}")
+
+
+def test_splits_beside_each_other_are_noted(tmp_path):
+    put(tmp_path, "around/Val/cat_1.png", "around/Train/cat_2.png", "around/Train/dog_1.png", "around/other/dog_3.png")
+    (note,) = notes(tmp_path)
+    assert note == (
+        "note: the splits Train and Val are in one set; to read one of them, give "
+        f"--config.data.dir={tmp_path / 'around' / 'Train'}"
+    )
+    assert by_file_name(tmp_path)[2][0] == note
+
+
+def test_folders_of_other_files_are_not_noted(tmp_path):
+    assert not notes(put(tmp_path / "one", "train/1.png", "train/2.png"))
+    assert not notes(put(tmp_path / "two", "a/1.png", "b/2.png", "3.png"))
+    assert not notes(put(tmp_path / "classes", "a/1.png", "b/1.png"), labels=True)

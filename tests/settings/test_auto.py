@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from experiments import finished
+from PIL import Image
 from run_files import made_up
 from scipy.spatial.distance import pdist
 
 from score_sde_jax import settings
 from score_sde_jax.diffusion import ladder
+from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build, workdir
 
 
@@ -74,3 +76,14 @@ def test_only_automatic_values_are_adopted_from_the_run(npz, tmp_path):
     assert again == settings.with_values(config, {"train.steps": 9})
     untouched = settings.adopt(automatic(npz[0]), {})
     assert settings.automatic(untouched) == settings.automatic(automatic(npz[0]))
+
+
+def test_images_that_are_too_small_for_automatic_levels_are_refused_by_their_size(tmp_path):
+    for gray in (0, 255):
+        Image.new("L", (4, 4), gray).save(tmp_path / f"{gray}.png")
+    config = finished("image_folder", f"data.dir={tmp_path}", "data.image_size=1")
+    message = (
+        r"^--config\.data\.image_size=1: .*num_levels=auto needs images of >= 6 values, got 3; choose a larger size"
+    )
+    with pytest.raises(UserError, match=message):
+        settings.resolve(config, build.dataset(config))
