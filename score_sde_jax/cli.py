@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from logging import DEBUG, NOTSET, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -81,7 +82,7 @@ _define(
 _define(flags.DEFINE_string, "coordinator_address", None, "HOST:PORT of process 0, the same in every process.")
 _define(flags.DEFINE_integer, "num_processes", None, "Number of processes.")
 _define(flags.DEFINE_integer, "process_id", None, "Number of this process, from 0.")
-_define(flags.DEFINE_bool, "debug", False, "Print the traceback of an error too.")
+_define(flags.DEFINE_bool, "debug", False, "Print the traceback of an error and the warnings of Orbax too.")
 
 
 def main(argv: list[str]) -> None:
@@ -91,6 +92,7 @@ def main(argv: list[str]) -> None:
 
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs every part of every save
+    getLogger(__package__).setLevel(DEBUG if FLAGS.debug else NOTSET)
     assignments = _assignments(argv[1:])
     if FLAGS.mode not in MODES:
         raise UserError(f"--mode={FLAGS.mode}: choose one of {', '.join(MODES)}")

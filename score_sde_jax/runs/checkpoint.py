@@ -3,10 +3,13 @@
 Orbax renames a complete checkpoint into place. A 32-bit sum of each leaf detects corrupted bytes.
 """
 
+import contextlib
 import dataclasses
+import gc
 import hashlib
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,14 +76,17 @@ class Checkpoints:
         kept: list[Any] = [policies.LatestN(retention.keep if retention else 1)]
         if retention and retention.keep_every:
             kept.append(policies.EveryNSteps(retention.keep_every))
-        self._checkpointer = ocp.training.Checkpointer(
-            self.directory,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=retention is not None,  # who only reads removes nothing
-        )
+        with _quiet():
+            self._checkpointer = ocp.training.Checkpointer(
+                self.directory,
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=policies.AnyPreservationPolicy(kept),
+                cleanup_tmp_directories=retention is not None,  # who only reads removes nothing
+            )
         if retention:
-            _tell_failures_once()
+            logging.getLogger("absl").addFilter(_below_error)  # a save that fails raises an exception too
+        if sys.unraisablehook is sys.__unraisablehook__:
+            sys.unraisablehook = _unless_late
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in increasing order."""
@@ -175,11 +181,9 @@ class Checkpoints:
         checksums = _placed_like(jax.eval_shape(_checksums, wanted), wanted)
         context = ocp.Context()
         context.pytree.loading.partial_load = True
-        try:
-            with context:
-                loaded = self._checkpointer.load_checkpointables(step, {STATE: wanted, CHECKSUMS: checksums})
-        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-            raise DamagedError(f"checkpoint {path} cannot be read ({_reason(error)})") from error
+        items = {STATE: wanted, CHECKSUMS: checksums}
+        with context:
+            loaded = _read(path, lambda: self._checkpointer.load_checkpointables(step, items))
         for (name, now), then in zip(
             _by_path(_checksums(loaded[STATE])).items(), jax.tree.leaves(loaded[CHECKSUMS]), strict=True
         ):
@@ -193,14 +197,14 @@ class Checkpoints:
 
     def _metadata(self, step: int) -> Any:
         """Return Orbax's metadata of a checkpoint; DamagedError if they are incomplete, which Orbax may not report."""
-        path = self.directory / str(step)
-        try:
+
+        def read() -> Any:
             metadata = self._checkpointer.checkpointables_metadata(step)
-        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-            raise DamagedError(f"checkpoint {path} cannot be read ({_reason(error)})") from error
-        if not metadata.custom_metadata or not metadata.metadata.get(STATE):
-            raise DamagedError(f"checkpoint {path} cannot be read (its metadata are incomplete)")
-        return metadata
+            if not metadata.custom_metadata or not metadata.metadata.get(STATE):
+                raise ValueError("its metadata are incomplete")
+            return metadata
+
+        return _read(self.directory / str(step), read)
 
     def close(self) -> None:
         """Wait for the save under way; RunError if it cannot be written."""
@@ -310,15 +314,46 @@ def _differences(saved: PyTree, wanted: PyTree, whole: bool) -> Iterator[tuple[s
             yield path, f"{path} is {describe[0]} there, {describe[1]} here"
 
 
-def _tell_failures_once() -> None:
-    """Leave a failed save to the exception that it raises.
+def _read(path: epath.Path, read: Callable[[], Any]) -> Any:
+    """Return read(); DamagedError for any error, after which nothing that Orbax has left behind reports it again."""
+    try:
+        with _quiet():
+            return read()
+    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+        reason, cause = _reason(error), error if _debugs() else None
+    with _quiet():
+        gc.collect()  # Python and asyncio report unawaited coroutines and failed tasks when they are collected
+    raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from cause
 
-    Beside it orbax logs a traceback in each of its threads, and tensorstore prints one for each write that ends after
-    orbax has given up on it: thousands of lines around the one that says that the disk is full.
-    """
-    logging.getLogger("absl").addFilter(_below_error)
-    if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _unless_late
+
+def _debugs() -> bool:
+    return logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Orbax, and the event loop that it uses, unless this module's logger has the level DEBUG."""
+    if _debugs():
+        yield
+        return
+    loggers, hook = [logging.getLogger(name) for name in ("absl", "asyncio")], sys.unraisablehook
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        sys.unraisablehook = _ignore
+        for logger in loggers:
+            logger.addFilter(_ignore)
+        try:
+            yield
+        finally:
+            sys.unraisablehook = hook
+            for logger in loggers:
+                logger.removeFilter(_ignore)
+
+
+def _ignore(message: Any) -> bool:
+    """Return False, for a log record that is left out."""
+    del message
+    return False
 
 
 def _below_error(record: logging.LogRecord) -> bool:
@@ -326,7 +361,10 @@ def _below_error(record: logging.LogRecord) -> bool:
 
 
 def _unless_late(unraisable: Any) -> None:
-    """sys.unraisablehook that leaves out callbacks for an event loop that has ended."""
+    """sys.unraisablehook that leaves out callbacks of tensorstore for an event loop that has ended.
+
+    There are thousands of them after a save or a load that failed, since Orbax does not wait for the others.
+    """
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 

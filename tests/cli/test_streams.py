@@ -1,5 +1,6 @@
 """Standard streams that are closed, full or missing, signals at any time, and errors that nobody foresaw."""
 
+import logging
 import os
 import pathlib
 import re
@@ -126,6 +127,9 @@ def test_an_error_that_nobody_foresaw_leaves_its_traceback_in_a_file(run, monkey
     path.unlink()
     status, err, _ = run("--config=ROOT/configs/toy.py:debug", "--mode=info", "--debug")
     assert status == 1 and "Traceback (most recent call last)" in err and "in broken" in err
+    assert logging.getLogger("score_sde_jax.runs.checkpoint").isEnabledFor(logging.DEBUG)
+    run("--config=ROOT/configs/toy.py:debug", "--mode=info")
+    assert not logging.getLogger("score_sde_jax.runs.checkpoint").isEnabledFor(logging.DEBUG)
 
 
 def test_memory_that_is_not_there(run, monkeypatch):

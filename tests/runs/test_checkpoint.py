@@ -1,5 +1,6 @@
 """Checkpoints come back bit for bit, and a damaged one costs no more than itself."""
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,18 @@ def test_a_damaged_checkpoint_falls_back_and_says_so(saved, caplog):
     checkpoints.close()
     _, state = Checkpoints(saved).restore_latest(abstract())
     np.testing.assert_array_equal(state["w"], make(jax.random.key(30))["w"])
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_warnings_of_orbax_are_shown_on_request_only(saved, caplog, debug):
+    if debug:
+        caplog.set_level(logging.DEBUG, "score_sde_jax")
+    (saved / "3" / "_CHECKPOINT_METADATA").unlink()
+    assert Checkpoints(saved).restore_latest(abstract())[0] == 2
+    assert ("Metadata file does not exist" in caplog.text) == debug
+    assert [record.name for record in caplog.records if "trying the checkpoint before it" in record.message] == ["root"]
+    logging.getLogger("absl").warning("a later warning")
+    assert "a later warning" in caplog.text
 
 
 def test_no_readable_checkpoint(saved, tmp_path):
@@ -264,6 +277,8 @@ def test_damage_to_any_one_file_costs_no_more_than_its_checkpoint(saved):
     fell_back = {(file, how) for step, _, file, how in lines if step == "2"}
     names = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt", "checksums/manifest.ocdbt")
     assert {(f"3/{name}", how) for name in names for how in ("gone", "empty", "cut", "garbage")} <= fell_back
+    told = done.stderr.splitlines()  # one line for each, and nothing of orbax, tensorstore and asyncio
+    assert len(told) == len(fell_back) and all("trying the checkpoint before it" in line for line in told), told
 
 
 def test_a_callback_that_comes_too_late_is_not_told(monkeypatch):

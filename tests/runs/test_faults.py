@@ -268,6 +268,7 @@ def test_a_device_that_is_lost(digits, tmp_path, monkeypatch):
     def lost(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: the device is gone\nand more")
 
+    lost.memory_analysis = lambda: None
     monkeypatch.setattr(Jit, "compiled", lambda *_: lost)
     with pytest.raises(RunError, match=r"a device or another process failed \(INTERNAL: the device is gone\)$"):
         train(finished("digits", *RANDOM, "train.steps=6"), tmp_path / "run", quiet)
