@@ -56,14 +56,18 @@ def open_set(
         UserError: Another process writes to the directory, it cannot be written, or it holds other samples.
     """
     while True:
+        damage = None
         try:
             directory = output or _directory(base, description)
             SampleSet(directory, dict(description), shape)
-            break
         except DamagedSetError as error:
-            if output is not None:
-                raise UserError(f"--output={output}: {error}; choose another") from error
-            _set_aside(error)
+            damage = error
+        wait_for_all("read the set")  # before process 0 renames what the others must find damaged too
+        if damage is None:
+            break
+        if output is not None:
+            raise UserError(f"--output={output}: {damage}; choose another") from damage
+        _set_aside(damage)
     given = f"--output={output}" if output else str(directory)
     with workdir.claimed(directory, given) if is_first() else contextlib.nullcontext():
         samples = SampleSet(directory, dict(description), shape)

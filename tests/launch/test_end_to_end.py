@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import time
 
+import numpy as np
 import pytest
 from shells import PODS, ROOT, TPU
 
@@ -72,6 +73,32 @@ def test_local_sh_stopped_run_resumes_and_samples(shell, workdir):
     status, text = output(start("--mode=sample", f"--config.train.steps={saved + 20}", "--num_images=20"))
     assert status == 0, text
     assert json.loads((workdir / f"samples/{saved + 20}/samples.json").read_text())["num_images"] == 20
+
+
+def test_two_processes_complete_a_set_with_a_gap_and_a_damaged_file(shell, workdir):
+    def finished(processes, *flags):
+        command = (f"--processes={processes}", "--devices=1", "--", "python", "main.py", f"--workdir={workdir}", *flags)
+        status, text = output(shell.start("local.sh", *command))
+        assert status == 0, text
+        return text
+
+    def points():
+        return {path.name: np.load(path)["points"] for path in (workdir / "samples" / "4").glob("points*.npz")}
+
+    batch = "--config.sampler.batch_size=4"
+    finished(1, "--config=configs/toy.py:debug", "--config.sampler.num_images=4", batch)
+    for num_images in (8, 16):
+        finished(1, "--mode=sample", f"--num_images={num_images}", batch)
+    expected = points()
+    assert set(expected) == {"points.npz", "points-000000004.npz", "points-000000008.npz"}
+    (workdir / "samples" / "4" / "points.npz").write_bytes(b"PK")
+    (workdir / "samples" / "4" / "points-000000004.npz").unlink()
+    text = finished(2, "--mode=sample", "--num_images=16", batch)
+    assert "Generated images 0 to 7 of seed 0" in text
+    found = points()
+    joined = [np.concatenate([rows[name] for name in sorted(rows, key=len)]) for rows in (found, expected)]
+    np.testing.assert_allclose(*joined, rtol=1e-5)
+    assert (workdir / "samples" / "4" / "points.npz.damaged").exists()
 
 
 def test_slurm_sh_run_at_its_time_limit_is_requeued_and_resumes(shell, workdir):

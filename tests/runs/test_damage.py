@@ -206,6 +206,24 @@ def test_only_the_damaged_file_of_a_set_is_drawn_again(run, caplog):
     assert names == ["images-000000004.npz.damaged", "images-000000099.npz.damaged"] and len(caplog.records) == 2
 
 
+def test_every_process_reads_a_damaged_set_before_the_first_renames_a_file(tmp_path, monkeypatch):
+    """Otherwise a slow process finds no damage, and waits for another event than the first one."""
+    description, damaged = {"seed": 0}, tmp_path / "images.npz"
+    with batch_sampler.open_set(tmp_path, None, description, (4, 4, 1)):
+        pass
+    damaged.write_bytes(b"PK")
+    waits = []
+    monkeypatch.setattr(batch_sampler, "wait_for_all", lambda what: waits.append((what, damaged.exists())))
+    with batch_sampler.open_set(tmp_path, None, description, (4, 4, 1)) as samples:
+        assert len(samples) == 0 and (tmp_path / "images.npz.damaged").exists()
+    assert waits == [
+        ("read the set", True),
+        ("set damaged samples aside", False),
+        ("read the set", False),
+        ("open the set", False),
+    ]
+
+
 def test_samples_without_their_record_are_kept_aside(run):
     directory = run / "samples" / "4"
     before = (directory / "images.npz").read_bytes()
