@@ -16,7 +16,7 @@ Purpose = Literal["init", "train", "sample", "evaluate"]
 class Stream(IntEnum):
     """Numbers that are folded into an image's key to obtain independent random streams.
 
-    `jax.random.split` folds in 0, 1, ..., so the numbers lie above any number of parts.
+    `jax.random.split` folds in 0, 1, ..., so these numbers are larger than any number of parts.
     """
 
     DROPOUT = 2**31 - 1
