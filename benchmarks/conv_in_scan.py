@@ -36,9 +36,9 @@ def bodies(convolution: Convolution, x: Array, weights: Array) -> dict[str, tupl
     """Return functions from a value to one of the same shape, each with a first value, by their name.
 
     Args:
-        convolution: Function of images and weights.
-        x: Images.
-        weights: Weights of shape (3, 3, channels, channels).
+        convolution: function of images and weights.
+        x: images.
+        weights: weights of shape (3, 3, channels, channels).
     """
 
     def pulled_back(argument: int, cotangent: Array, values: tuple[Array, Array]) -> Array:
@@ -62,9 +62,9 @@ def milliseconds(function: Callable[[Array], Array], value: Array, repeats: int)
     """Return the least time of a call, after one that compiles.
 
     Args:
-        function: Function to compile.
-        value: Its argument.
-        repeats: Number of calls.
+        function: function to compile.
+        value: its argument.
+        repeats: number of calls.
     """
     compiled, times = jax.jit(function), []
     jax.block_until_ready(compiled(value))

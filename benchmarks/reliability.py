@@ -66,17 +66,17 @@ class Bench:
     """The folder of a benchmark: results so far, the uninterrupted runs, and the workdirs of the trials.
 
     Attributes:
-        folder: Directory of everything below.
-        seed: Seed of the moments of the interruptions.
-        references: Directory of the workdirs of the uninterrupted runs.
+        folder: directory of everything below.
+        seed: seed of the moments of the interruptions.
+        references: directory of the workdirs of the uninterrupted runs.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
         """Open the folder.
 
         Args:
-            folder: Directory, which is made if it does not exist.
-            seed: Seed of the moments of the interruptions.
+            folder: directory, which is made if it does not exist.
+            seed: seed of the moments of the interruptions.
         """
         self.folder, self.seed, self.references = folder, seed, folder / "references"
         (folder / "results").mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ class Bench:
         """Return the results of a trial so far.
 
         Args:
-            name: Name of the trial.
+            name: name of the trial.
         """
         path = self.folder / "results" / f"{name}.json"
         return json.loads(path.read_text()) if path.exists() else {"name": name}
@@ -94,7 +94,7 @@ class Bench:
         """Write the results of a trial so far, and the machine and the commit.
 
         Args:
-            entry: The results.
+            entry: the results.
         """
         versions = entry.setdefault("versions", [])
         if (version := _version()) not in versions:
@@ -107,9 +107,9 @@ class Bench:
         """Start a process of main.py.
 
         Args:
-            flags: Its flags without --workdir.
-            workdir: Its --workdir.
-            **options: Further arguments of `Run`.
+            flags: its flags without --workdir.
+            workdir: its --workdir.
+            **options: further arguments of `Run`.
         """
         return Run([*flags, f"--workdir={workdir}"], self.folder / "cache", **options)
 
@@ -130,7 +130,7 @@ class Bench:
         """Copy settings and checkpoints of the uninterrupted training run, unless an earlier call has done it.
 
         Args:
-            workdir: Directory to copy them into.
+            workdir: directory to copy them into.
         """
         if not workdir.exists():
             part = workdir.with_name("part")
@@ -143,8 +143,8 @@ class Bench:
         """Compare the outputs of a run with those of an uninterrupted one.
 
         Args:
-            workdir: Directory of the run.
-            name: Name of the uninterrupted run.
+            workdir: directory of the run.
+            name: name of the uninterrupted run.
 
         Returns:
             Whether all bits are the same, and a clause that says so.
@@ -164,14 +164,14 @@ class Killing:
     """What a trial of kills runs, and how it sees how far a run has come.
 
     Attributes:
-        flags: Flags of main.py.
-        total: Number of units, such as steps, of the whole run.
-        first: Number of units before the first kill.
-        progress: Function of a process and its workdir: units that it has reached.
-        saved: Function of a workdir: units that are saved in it.
-        pause: Longest time in seconds from the moment when the target is reached to the kill.
-        unit: Noun for a unit, in the plural.
-        reference: Name of the uninterrupted run to compare with.
+        flags: flags of main.py.
+        total: number of units, such as steps, of the whole run.
+        first: number of units before the first kill.
+        progress: function of a process and its workdir: units that it has reached.
+        saved: function of a workdir: units that are saved in it.
+        pause: longest time in seconds from the moment when the target is reached to the kill.
+        unit: noun for a unit, in the plural.
+        reference: name of the uninterrupted run to compare with.
     """
 
     flags: list[str]
@@ -486,7 +486,7 @@ def trials(arguments: argparse.Namespace) -> dict[str, tuple[str, Callable[..., 
     """Return the title and the function of every trial, by its name.
 
     Args:
-        arguments: Flags of the benchmark.
+        arguments: flags of the benchmark.
     """
     kills, fewer = arguments.kills, arguments.other_kills
     return {
@@ -563,8 +563,8 @@ def page(bench: Bench, arguments: argparse.Namespace) -> str:
     """Return the page that describes the results so far in Markdown.
 
     Args:
-        bench: The benchmark.
-        arguments: Flags of the benchmark.
+        bench: the benchmark.
+        arguments: flags of the benchmark.
     """
     entries = [(title, bench.load(name)) for name, (title, _) in trials(arguments).items()]
     complete = [(title, entry) for title, entry in entries if "text" in entry]
@@ -648,10 +648,10 @@ def run_trial(bench: Bench, name: str, title: str, trial: Callable[..., tuple[st
     """Run a trial unless it is complete.
 
     Args:
-        bench: The benchmark.
-        name: Name of the trial.
-        title: Its title.
-        trial: Function of the benchmark, the entry of the trial in the results, and a workdir.
+        bench: the benchmark.
+        name: name of the trial.
+        title: its title.
+        trial: function of the benchmark, the entry of the trial in the results, and a workdir.
     """
     entry, workdir = bench.load(name), bench.folder / name
     if "text" in entry:

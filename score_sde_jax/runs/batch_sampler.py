@@ -47,13 +47,13 @@ def open_set(
     Files of a set that cannot be read are set aside, unless the user gave the directory.
 
     Args:
-        base: Directory of the samples of a checkpoint. The first set without a task is in it, others in folders of it.
-        output: Directory that the user gave instead.
-        description: What the samples depend on.
-        shape: Shape of an image or point.
+        base: directory of the samples of a checkpoint. The first set without a task is in it, others in folders of it.
+        output: directory that the user gave instead.
+        description: what the samples depend on.
+        shape: shape of an image or point.
 
     Raises:
-        UserError: Another process writes to the directory, it cannot be written, or it holds other samples.
+        UserError: another process writes to the directory, it cannot be written, or it holds other samples.
     """
     while True:
         try:
@@ -97,11 +97,11 @@ class Drawn(NamedTuple):
     """A batch as it is stored.
 
     Attributes:
-        images: Samples.
-        frames: Intermediate samples.
+        images: samples.
+        frames: intermediate samples.
         evaluations: NFE of each sample.
-        extras: Further arrays of the task, with a row for each sample.
-        finite: Whether each sample is finite.
+        extras: further arrays of the task, with a row for each sample.
+        finite: whether each sample is finite.
     """
 
     images: np.ndarray
@@ -115,10 +115,10 @@ class BatchSampler:
     """Draws sample number i of a seed, with one compiled sampler.
 
     Args:
-        settings: Settings of the run.
-        experiment: Objects of the run and its task.
-        parallel: Devices of the sampler.
-        inputs: Inputs of the task for each image; None for unconditional samples.
+        settings: settings of the run.
+        experiment: objects of the run and its task.
+        parallel: devices of the sampler.
+        inputs: inputs of the task for each image; None for unconditional samples.
     """
 
     def __init__(
@@ -170,17 +170,17 @@ def draw_set(
     """Draw the samples that a set lacks, and save shards, pictures and a GIF.
 
     Args:
-        samples: The set.
-        sampler: Sampler of the run.
-        params: Parameters that it samples with.
-        seed: Seed of the images.
-        num_images: Number of images of the complete set.
+        samples: the set.
+        sampler: sampler of the run.
+        params: parameters that it samples with.
+        seed: seed of the images.
+        num_images: number of images of the complete set.
         metadata: JSON values for the record of the set; the mean NFE per image is added.
-        say: Takes the log lines.
+        say: takes the log lines.
 
     Raises:
-        UserError: A sample is not finite.
-        StoppedError: A signal stopped the process after the samples were saved.
+        UserError: a sample is not finite.
+        StoppedError: a signal stopped the process after the samples were saved.
     """
     with stopping("saving the samples") as stop:
         stop.patient = count() == 1  # several processes would have to agree on the batch

@@ -38,7 +38,7 @@ def check_classes(settings: Settings, data: Dataset) -> None:
     """Compare the classes of the data with those of the network, with notes on what a user may not expect.
 
     Raises:
-        UserError: The network has classes and the data have none, or more.
+        UserError: the network has classes and the data have none, or more.
     """
     num_classes = settings.model.get("num_classes", 0)
     if not num_classes and settings.data.get("labels"):
@@ -87,11 +87,11 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
     """Return the objects of a run, for settings without "auto" values.
 
     Args:
-        settings: Settings of the run.
-        image_shape: Shape of an image or point.
+        settings: settings of the run.
+        image_shape: shape of an image or point.
 
     Raises:
-        UserError: Settings do not fit each other.
+        UserError: settings do not fit each other.
     """
     sde, network, train = settings.sde(), settings.model(), settings.train
     _check_noise(settings, sde)

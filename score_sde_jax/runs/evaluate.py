@@ -40,17 +40,17 @@ def evaluate(
     """Measure held-out images as section `eval` says.
 
     Args:
-        settings: Settings of the run.
-        directory: Workdir of the run.
-        checkpoint: Step of the checkpoint, or "best"; None for the latest.
-        seed: Seed of the noise; None for that of the settings.
-        say: Takes the log lines.
+        settings: settings of the run.
+        directory: workdir of the run.
+        checkpoint: step of the checkpoint, or "best"; None for the latest.
+        seed: seed of the noise; None for that of the settings.
+        say: takes the log lines.
 
     Returns:
         Directory of the results.
 
     Raises:
-        UserError: The run, its checkpoint or the images do not fit the settings.
+        UserError: the run, its checkpoint or the images do not fit the settings.
     """
     options = settings.eval
     if not any(getattr(options, name) for name in MEASURES):

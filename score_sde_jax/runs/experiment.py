@@ -129,9 +129,9 @@ def training_cost(experiment: Experiment, params: PyTree, batch_size: int) -> Gr
     """Return the cost of the mean loss of a batch and its gradient; nothing is computed.
 
     Args:
-        experiment: The experiment, whose loss may recompute activations.
-        params: Shapes of the parameters.
-        batch_size: Images of the batch.
+        experiment: the experiment, whose loss may recompute activations.
+        params: shapes of the parameters.
+        batch_size: images of the batch.
     """
     batch, keys = experiment.batch_shapes(batch_size)
     with native_convolutions():

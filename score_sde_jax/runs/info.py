@@ -27,12 +27,12 @@ def info(settings: Settings, directory: Path, say: Say = print) -> None:
     """Print parameters, FLOPs, memory, noise levels, step sizes, NFE and the length of the run.
 
     Args:
-        settings: Settings of the run.
-        directory: Workdir, whose run replaces values "auto".
-        say: Takes the log lines.
+        settings: settings of the run.
+        directory: workdir, whose run replaces values "auto".
+        say: takes the log lines.
 
     Raises:
-        UserError: A value "auto" or the image shape needs data that are missing.
+        UserError: a value "auto" or the image shape needs data that are missing.
     """
     saved = workdir.saved_config(directory)
     if saved is not None:

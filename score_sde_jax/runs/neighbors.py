@@ -30,11 +30,11 @@ def leave_neighbors(samples: SampleSet, dataset: Dataset, pixels: Pixels, num: i
     The archive has the `indices` of these images in the dataset and the Euclidean `distances`, with pixels from 0 to 1.
 
     Args:
-        samples: Set of images, of which one shard at a time is in memory.
-        dataset: Training images.
-        pixels: Map of their values.
-        num: Training images per sample.
-        say: Takes the log lines.
+        samples: set of images, of which one shard at a time is in memory.
+        dataset: training images.
+        pixels: map of their values.
+        num: training images per sample.
+        say: takes the log lines.
     """
     if not is_first():
         return

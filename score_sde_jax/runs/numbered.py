@@ -42,8 +42,8 @@ class DamagedSetError(UserError):
     """A set of samples with a file that cannot be read.
 
     Args:
-        path: The file; all shards count as damaged with the record, since it tells what they hold.
-        reason: What is wrong with it.
+        path: the file; all shards count as damaged with the record, since it tells what they hold.
+        reason: what is wrong with it.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -115,13 +115,13 @@ class SampleSet:
     neither memory nor the time of a save grows with the set. Images of a shard that is missing are drawn again.
 
     Args:
-        directory: Directory of the set.
-        description: What the images depend on, besides their number.
-        shape: Shape of an image or point.
+        directory: directory of the set.
+        description: what the images depend on, besides their number.
+        shape: shape of an image or point.
 
     Raises:
-        DamagedSetError: A file of the set cannot be read.
-        UserError: The directory holds samples of another description.
+        DamagedSetError: a file of the set cannot be read.
+        UserError: the directory holds samples of another description.
     """
 
     def __init__(self, directory: Path, description: dict[str, Any], shape: tuple[int, ...]) -> None:

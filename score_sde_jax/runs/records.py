@@ -22,8 +22,8 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """Write a file atomically: a reader sees the old content or the new, also after a kill.
 
     Raises:
-        UserError: The file may not be written.
-        RunError: The disk is full or fails.
+        UserError: the file may not be written.
+        RunError: the disk is full or fails.
     """
     content = data.encode() if isinstance(data, str) else data
     if not is_local(path):  # an object of a bucket appears whole
@@ -42,8 +42,8 @@ def append(path: Path, line: str) -> None:
     """Append a line to a file of this machine.
 
     Raises:
-        UserError: The file may not be written.
-        RunError: The disk is full or fails.
+        UserError: the file may not be written.
+        RunError: the disk is full or fails.
     """
     try:
         with path.open("a") as file:
@@ -56,11 +56,11 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Args:
-        path: The file.
-        what: What the file is, for the message.
+        path: the file.
+        what: what the file is, for the message.
 
     Raises:
-        UserError: The file cannot be read, or holds no JSON object.
+        UserError: the file cannot be read, or holds no JSON object.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -79,11 +79,11 @@ def read_rows(path: Path, is_row: Callable[[Any], bool]) -> tuple[list[dict[str,
     A last line without its end is not counted, since a kill may cut it short.
 
     Args:
-        path: The file, which may be missing.
-        is_row: Whether an object is a row of this file.
+        path: the file, which may be missing.
+        is_row: whether an object is a row of this file.
 
     Raises:
-        UserError: The file cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         content = path.read_bytes() if path.exists() else b""
@@ -108,8 +108,8 @@ def set_aside(path: Path, why: str) -> Path:
     """Rename a file or folder that cannot be read, with a warning; return its new path.
 
     Args:
-        path: What is renamed.
-        why: Reason, for the warning.
+        path: what is renamed.
+        why: reason, for the warning.
     """
     aside, number = path.with_name(path.name + DAMAGED), 1
     while aside.exists():

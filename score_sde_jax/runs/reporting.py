@@ -219,7 +219,7 @@ class Profile:
 
     Args:
         steps: "FIRST:LAST", the first and the last step, or "" for no trace.
-        workdir: Directory of the run.
+        workdir: directory of the run.
 
     Raises:
         UserError: `steps` has another form.

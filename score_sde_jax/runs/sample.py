@@ -31,12 +31,12 @@ class SampleRequest:
     """Options of the command line; None stands for the value of the settings.
 
     Attributes:
-        checkpoint: Step of the checkpoint, or "best"; None for the latest.
-        seed: Seed of the images.
-        output: Directory of the images.
-        files: Whether each image also becomes a PNG file.
-        neighbors: Number of nearest training images per image; None for no search.
-        command: Command that repeats the call, for the record.
+        checkpoint: step of the checkpoint, or "best"; None for the latest.
+        seed: seed of the images.
+        output: directory of the images.
+        files: whether each image also becomes a PNG file.
+        neighbors: number of nearest training images per image; None for no search.
+        command: command that repeats the call, for the record.
     """
 
     checkpoint: int | Literal["best"] | None = None
@@ -51,16 +51,16 @@ def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say
     """Complete a set of `sampler.num_images` images from a trained run.
 
     Args:
-        settings: Settings of the run.
-        directory: Workdir of the run.
-        request: Options of the command line.
-        say: Takes the log lines.
+        settings: settings of the run.
+        directory: workdir of the run.
+        request: options of the command line.
+        say: takes the log lines.
 
     Returns:
         Directory of the set.
 
     Raises:
-        UserError: The run, its checkpoint or the task does not fit the settings, or a sample is not finite.
+        UserError: the run, its checkpoint or the task does not fit the settings, or a sample is not finite.
     """
     section = settings.sampler
     if section is None:

@@ -28,10 +28,10 @@ class Window:
         """Return the stacked metrics of every step since the last report; None if there is none.
 
         Args:
-            max_skipped: Number of skipped updates that the run may have.
+            max_skipped: number of skipped updates that the run may have.
 
         Raises:
-            UserError: There are more; the first of those is named.
+            UserError: there are more; the first of those is named.
         """
         metrics = self._stacked()
         if metrics is None:
