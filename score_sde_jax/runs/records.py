@@ -1,4 +1,4 @@
-"""Files of a run: written whole, and read whatever an editor, a kill or a full disk made of them."""
+"""Atomic writes of the files of a run, and reads that detect corrupted files."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Any
 from score_sde_jax.errors import UserError, file_error
 
 DAMAGED = ".damaged"
-"""Suffix of the name of what is kept aside because it cannot be read."""
+"""Suffix of the name of a quarantined file."""
 
 
 def is_local(path: Path) -> bool:
@@ -26,7 +26,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         RunError: the disk is full or fails.
     """
     content = data.encode() if isinstance(data, str) else data
-    if not is_local(path):  # an object of a bucket appears whole
+    if not is_local(path):  # a bucket replaces an object atomically
         path.write_bytes(content)
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -57,7 +57,7 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        what: what the file is, for the message.
+        what: description of the file, for the message.
 
     Raises:
         UserError: the file cannot be read, or holds no JSON object.
@@ -66,7 +66,7 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise file_error(error, path) from error
-    except (ValueError, RecursionError) as error:  # of JSON, and of UTF-8
+    except (ValueError, RecursionError) as error:  # raised by JSON, and for bytes that are not UTF-8
         raise UserError(f"{path}: not {what} ({str(error)[:200]})") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: not {what} (no JSON object)")
@@ -74,9 +74,9 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_rows(path: Path, is_row: Callable[[Any], bool]) -> tuple[list[dict[str, Any]], int]:
-    """Return the objects in a file of one JSON object a line, and the number of lines that are none.
+    """Return the rows of a file with one JSON object a line, and the number of unreadable lines.
 
-    A last line without its end is not counted, since a kill may cut it short.
+    A last line without a line end is not counted, since a kill may cut it short.
 
     Args:
         path: the file, which may be missing.
@@ -104,11 +104,11 @@ def read_rows(path: Path, is_row: Callable[[Any], bool]) -> tuple[list[dict[str,
     return rows, unreadable
 
 
-def set_aside(path: Path, why: str) -> Path:
-    """Rename a file or folder that cannot be read, with a warning; return its new path.
+def quarantine(path: Path, why: str) -> Path:
+    """Rename a corrupted file or folder, log a warning, and return the new path.
 
     Args:
-        path: what is renamed.
+        path: path of the file or folder.
         why: reason, for the warning.
     """
     aside, number = path.with_name(path.name + DAMAGED), 1

@@ -1,4 +1,4 @@
-"""Metrics of the steps since the last report, which a checkpoint keeps so that a resumed run reports the same."""
+"""Metrics of the steps since the last report, which checkpoints store so that a resumed run reports the same."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Window:
             max_skipped: number of skipped updates that the run may have.
 
         Raises:
-            UserError: there are more; the first of those is named.
+            UserError: more updates were skipped; the message names the first of them.
         """
         metrics = self._stacked()
         if metrics is None:

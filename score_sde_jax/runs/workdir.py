@@ -49,7 +49,7 @@ def locate(name: str, key: str = "--workdir") -> Path:
         bucket.exists()
     except KeyError as error:
         raise UserError(f"{key}={name}: unsupported scheme; use a path, or gs://bucket/run") from error
-    except Exception as error:  # each file system raises its own
+    except Exception as error:  # each file system raises other types
         install = "; pip install gcsfs" if isinstance(error, ImportError) else ""
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{key}={name}: cannot be reached ({reason}){install}") from error
@@ -78,7 +78,7 @@ def saved_settings(workdir: Path, assignments: Sequence[str] = ()) -> Settings |
         return None
     try:
         from_saved(saved)
-    except UserError as error:  # names the key as a flag, but the file is what is wrong
+    except UserError as error:  # it names the key as a flag, but the file is wrong
         raise UserError(f"{workdir / CONFIG}: {str(error).removeprefix('--config.')}") from error
     return from_saved(saved, assignments)
 
@@ -146,7 +146,7 @@ def _untrained(workdir: Path) -> UserError:
 def refuse_claimed(workdir: Path) -> None:
     """Raise UserError if another run holds the workdir; writes nothing.
 
-    A run that another one deletes checkpoints under would take them for corrupted.
+    A run would treat checkpoints that another run deletes as corrupted.
     """
     if not is_local(workdir) or not (workdir / LOCK).exists():
         return

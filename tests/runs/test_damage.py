@@ -357,7 +357,7 @@ def test_a_folder_in_the_place_of_a_picture_is_named(run):
 def test_set_aside_never_replaces_what_was_set_aside_before(tmp_path):
     for i in range(3):
         (tmp_path / "a.json").write_text(str(i))
-        records.set_aside(tmp_path / "a.json", "why")
+        records.quarantine(tmp_path / "a.json", "why")
     names = ["a.json.damaged", "a.json.damaged2", "a.json.damaged3"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert [(tmp_path / name).read_text() for name in names] == ["0", "1", "2"]

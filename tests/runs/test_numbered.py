@@ -122,7 +122,7 @@ class Stub:
     def draw(self, params, key, first):
         images, extras = rows(first, 3)
         nfe = np.resize(self.COUNTS, first + 3)[first:]
-        return batch_sampler.Drawn(images, images[None], nfe, extras, np.ones(3, bool))
+        return batch_sampler.SampleBatch(images, images[None], nfe, extras, np.ones(3, bool))
 
 
 def draw(directory, total, inputs=None):
@@ -160,7 +160,7 @@ def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(shown, tmp_path, mon
     monkeypatch.setattr(Stub, "COUNTS", np.full(8, 4))  # the mean NFE is saved with one digit after the point
     monkeypatch.setattr(batch_sampler, "SAVE_SECONDS", 0.0)  # after every batch
     monkeypatch.setattr(batch_sampler, "SHOWN", shown)
-    monkeypatch.setattr(pictures, "drawn", lambda picture: pictures.grid(picture.images))
+    monkeypatch.setattr(pictures, "render", lambda picture: pictures.grid(picture.images))
     monkeypatch.setattr(pictures, "Rows", collections.namedtuple("Rows", "images"), raising=False)
 
     def drawn(directory, killed_at):

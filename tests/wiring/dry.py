@@ -154,7 +154,7 @@ def recorded(metrics=lambda step: {}, stop_at=None, seconds=(0.0, 0.0)):
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "_rendered", lambda figure: Image.new("RGB", (1, 1)))  # a third of a run's time
+        patch.setattr(pictures, "_to_image", lambda figure: Image.new("RGB", (1, 1)))  # a third of a run's time
         clock = types.SimpleNamespace(monotonic=lambda: seen.now)
         for module in (train, batch_sampler, reporting):
             patch.setattr(module, "time", clock)
