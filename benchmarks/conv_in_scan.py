@@ -26,8 +26,8 @@ def native(x: Array, weights: Array) -> Array:
     return lax.conv_general_dilated(x, weights, (1, 1), "SAME", dimension_numbers=NHWC)
 
 
-def ours(x: Array, weights: Array) -> Array:
-    """Return the same by `networks/convolution.py`."""
+def winograd(x: Array, weights: Array) -> Array:
+    """Return the same convolution by `networks/convolution.py`."""
     numbers = lax.conv_dimension_numbers(x.shape, weights.shape, NHWC)
     return convolve(x, weights, (1, 1), "SAME", dimension_numbers=numbers)
 
@@ -89,7 +89,7 @@ def main() -> None:
     weights = 0.04 * jax.random.normal(jax.random.key(1), (3, 3, channels, channels))
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, images {x.shape}")
     print("| convolution | operation | alone, ms | in a scan, ms | ratio |\n|---|---|---|---|---|")
-    for name, convolution in (("XLA", native), ("networks/convolution.py", ours)):
+    for name, convolution in (("XLA", native), ("networks/convolution.py", winograd)):
         for operation, (body, value) in bodies(convolution, x, weights).items():
             alone = milliseconds(body, value, arguments.repeats)
 

@@ -1,4 +1,4 @@
-"""What a run leaves in its directory, as values that two runs can be compared by."""
+"""Outputs of a run, as values by which two runs are compared."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def sample_sets(workdir: Path) -> dict[str, Any]:
 
 
 def outputs(workdir: Path) -> dict[str, Any]:
-    """Return all that a run leaves except times: state, metrics, sample sets, evaluations and pictures.
+    """Return all outputs of a run without times: state, metrics, sample sets, evaluations and pictures.
 
     Args:
         workdir: directory of the run.

@@ -132,7 +132,7 @@ _running: set[subprocess.Popen[str]] = set()
 
 
 def kill_all() -> None:
-    """Kill the processes that still run, so that none outlives the benchmark."""
+    """Kill all running processes, so that none outlives the benchmark."""
     for process in _running:
         process.send_signal(signal.SIGKILL)
         process.wait()
