@@ -1,4 +1,4 @@
-"""Files of a run that a kill, an editor or a full disk left: read or set aside with a line, and never wrong numbers."""
+"""Files of a run that a kill, an editor or a full disk corrupted: read, or quarantined with a warning."""
 
 import errno
 import json
@@ -328,7 +328,7 @@ def test_damaged_results_are_measured_again(run):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
 def test_a_file_that_cannot_be_written_is_named(run, monkeypatch, code):
-    """A full disk is a fault of the machine, a forbidden folder a user's to mend; no temporary file is left."""
+    """A full disk is a fault of the machine, a forbidden folder an error of the user; no temporary file remains."""
     before = contents(run)
     write = pathlib.Path.write_bytes
 

@@ -1,4 +1,4 @@
-"""Pictures: where every pixel of a grid lies, how values become gray levels, what a GIF holds."""
+"""Pictures: positions of the pixels of a grid, gray levels of values, and frames of a GIF."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Wrong options of tasks and classifiers: each is refused in one line."""
+"""Invalid options of tasks and classifiers: each is refused in one line."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The drivers without a compiler: what they trace and what they hand to it, recorded, with made-up results.
+"""The drivers without a compiler: records of the traced programs and their arguments, with made-up results.
 
 A driver runs as a user starts it, reads its data and writes its files; only the functions that it compiles are traced
 instead. So a run takes a second, and the effect of a setting on programs and their arguments is recorded.
