@@ -26,8 +26,8 @@ def native(x: Array, weights: Array) -> Array:
     return lax.conv_general_dilated(x, weights, (1, 1), "SAME", dimension_numbers=NHWC)
 
 
-def ours(x: Array, weights: Array) -> Array:
-    """Return the same by `networks/convolution.py`."""
+def winograd(x: Array, weights: Array) -> Array:
+    """Return the same convolution by `networks/convolution.py`."""
     numbers = lax.conv_dimension_numbers(x.shape, weights.shape, NHWC)
     return convolve(x, weights, (1, 1), "SAME", dimension_numbers=numbers)
 
@@ -36,9 +36,9 @@ def bodies(convolution: Convolution, x: Array, weights: Array) -> dict[str, tupl
     """Return functions from a value to one of the same shape, each with a first value, by their name.
 
     Args:
-        convolution: Function of images and weights.
-        x: Images.
-        weights: Weights of shape (3, 3, channels, channels).
+        convolution: function of images and weights.
+        x: images.
+        weights: weights of shape (3, 3, channels, channels).
     """
 
     def pulled_back(argument: int, cotangent: Array, values: tuple[Array, Array]) -> Array:
@@ -62,9 +62,9 @@ def milliseconds(function: Callable[[Array], Array], value: Array, repeats: int)
     """Return the least time of a call, after one that compiles.
 
     Args:
-        function: Function to compile.
-        value: Its argument.
-        repeats: Number of calls.
+        function: function to compile.
+        value: its argument.
+        repeats: number of calls.
     """
     compiled, times = jax.jit(function), []
     jax.block_until_ready(compiled(value))
@@ -89,7 +89,7 @@ def main() -> None:
     weights = 0.04 * jax.random.normal(jax.random.key(1), (3, 3, channels, channels))
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, images {x.shape}")
     print("| convolution | operation | alone, ms | in a scan, ms | ratio |\n|---|---|---|---|---|")
-    for name, convolution in (("XLA", native), ("networks/convolution.py", ours)):
+    for name, convolution in (("XLA", native), ("networks/convolution.py", winograd)):
         for operation, (body, value) in bodies(convolution, x, weights).items():
             alone = milliseconds(body, value, arguments.repeats)
 

@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def of_classes(judge: SVC, directory: Path) -> dict[str, float | int]:
-    """Share of samples whose class is the one asked for, over all and of the worst class."""
+    """Return the share of samples of the requested class, over all samples and for the worst class."""
     samples = sample_set(directory)
     labels = samples.column("labels")
     right = judge.predict(flat(samples.column("images"))) == labels
@@ -47,14 +47,14 @@ def of_classes(judge: SVC, directory: Path) -> dict[str, float | int]:
     ratio = rounded(np.mean(frechet_ratios(flat(samples.column("images")), real("all")[0])))
     return {
         "class-conditional samples": len(right),
-        "of the class asked for": rounded(right.mean()),
+        "of the requested class": rounded(right.mean()),
         "of the worst class": rounded(min(each)),
         "Fréchet distance to real digits, over that between two sets of them": ratio,
     }
 
 
 def of_inpainting(judge: SVC, directory: Path) -> dict[str, float | int]:
-    """Share of completed images whose class is that of the original."""
+    """Return the share of completed images whose class is that of the original."""
     samples = sample_set(directory)
     digits, labels = real("test")
     numbers = np.arange(len(samples)) // samples.description["task"]["samples_per_image"] % len(digits)
@@ -68,37 +68,37 @@ def of_inpainting(judge: SVC, directory: Path) -> dict[str, float | int]:
         "of the class of the original, completed by the model": share(judge, flat(samples.column("images")), classes),
         "by the hidden part of a random other digit": rounded(np.mean([share(judge, x, classes) for x in random])),
         "by the mean digit": share(judge, mean, classes),
-        "expected of a draw given the known part": rounded(expected(known, digits[numbers], classes)),
+        "expected of sampling given the known part": rounded(expected(known, digits[numbers], classes)),
         "the originals": share(judge, digits[numbers], classes),
     }
 
 
 def expected(known: np.ndarray, digits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean probability of an image's class given its known pixels, by a calibrated classifier of these pixels."""
+    """Return the mean probability of the class given the known pixels, by a calibrated classifier."""
     train, train_labels = real("train")
     half = CalibratedClassifierCV(SVC(), ensemble=False).fit(train[:, known], train_labels)
     return half.predict_proba(digits[:, known])[np.arange(len(labels)), labels].mean()
 
 
 def share(judge: SVC, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images that the classifier gives their label."""
+    """Return the share of images that are classified as their label."""
     return rounded((judge.predict(images) == labels).mean())
 
 
 def real(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Real digits of shape (num, 64) with values in [0, 1], and their labels."""
+    """Return real digits of shape (num, 64) with values in [0, 1], and their labels."""
     dataset = DATASETS["digits"](split=split)
     images, labels = dataset.gather(np.arange(len(dataset)))
     return images.reshape(len(images), -1) / 16.0, labels
 
 
 def flat(images: np.ndarray) -> np.ndarray:
-    """Stored images as (num, 64) with values in [0, 1]."""
+    """Return stored images as (num, 64) with values in [0, 1]."""
     return images.reshape(len(images), -1) / 255.0
 
 
 def rounded(value: float) -> float:
-    """Three digits after the point."""
+    """Round to three digits after the point."""
     return round(float(value), 3)
 
 

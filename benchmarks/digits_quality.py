@@ -4,8 +4,8 @@
 
 Prints the share of samples to which a support vector classifier, trained on half of the real digits, gives a
 class with a probability above 0.9, and the same for the other half; the share of each class; the Fréchet distance in
-pixel space of the samples to half of the real digits, as a multiple of that of the other half, for ten random ways to
-halve them; and the distances of samples and of held-out real digits to their nearest training image.
+pixel space of the samples to half of the real digits, as a multiple of that of the other half, for ten random
+halvings; and the distances of samples and of held-out real digits to their nearest training image.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def quality(samples: np.ndarray) -> dict[str, float | int | list[float]]:
-    """Figures for samples of shape (num, 64) with values in [0, 1]."""
+    """Return the figures of samples of shape (num, 64) with values in [0, 1]."""
     digits = load_digits()
     images, labels = digits.data / 16.0, digits.target
     half = np.random.default_rng(0).permutation(len(images))[: len(images) // 2]

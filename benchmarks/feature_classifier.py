@@ -27,7 +27,7 @@ BATCH, RATE = 128, 2e-3
 
 
 class Classifier(nn.Module):
-    """Three strided stages; (logits, features) of images in [0, 1]."""
+    """Classifier of three strided stages: images in [0, 1] to (logits, features)."""
 
     width: int = 32
     features: int = 64
@@ -35,11 +35,11 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Logits (batch, classes) and features (batch, features)."""
+        """Return logits (batch, classes) and features (batch, features)."""
         for factor in (1, 2, 4):
             x = nn.relu(nn.GroupNorm(8, use_fast_variance=False)(Conv(factor * self.width, (3, 3))(x)))
             x = nn.max_pool(x, (2, 2), (2, 2), padding="SAME")
-        # normed, or most of the features would be 0 for all images and a few would outweigh the others
+        # Without the norm, most features are 0 for all images, and a few dominate the distance.
         hidden = nn.LayerNorm()(nn.Dense(self.features)(x.reshape(len(x), -1)))
         return nn.Dense(self.classes)(nn.relu(hidden)), hidden
 
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
 def main() -> None:
     """Train, test and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/fashion_mnist.py", help="whose data set is classified")
+    parser.add_argument("--config", default="configs/fashion_mnist.py", help="config whose dataset is classified")
     parser.add_argument("--output", default="runs/features.npz")
     parser.add_argument("--epochs", type=int, default=2)
     arguments = parser.parse_args()
@@ -62,12 +62,12 @@ def main() -> None:
 
 
 def split_of(config: Settings, split: str) -> Dataset:
-    """A split of the data set of a config."""
+    """Return a split of the dataset of a config."""
     return build.dataset(with_values(config, {"data.split": split}))
 
 
 def fit(train: Dataset, pixels: Pixels, steps: int) -> Any:
-    """Parameters after Adam at a rate that falls to zero."""
+    """Return the parameters after training with Adam and a cosine learning rate."""
     network, optimizer = Classifier(), optax.adam(optax.cosine_decay_schedule(RATE, steps))
     params = network.init(jax.random.key(0), jnp.zeros((1, *train.image_shape)))
     moments = optimizer.init(params)
@@ -92,14 +92,14 @@ def fit(train: Dataset, pixels: Pixels, steps: int) -> Any:
 
 
 def features_of(path: str, images: np.ndarray) -> np.ndarray:
-    """Features (num, 64) of uint8 images, by the weights that `main` saved."""
+    """Return features (num, 64) of uint8 images, with the weights that `main` saved."""
     with np.load(path) as saved:
         params = unflatten_dict(dict(saved), sep="/")
     return applied(params, images)[1]
 
 
 def applied(params: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and features of uint8 images."""
+    """Return logits and features of uint8 images."""
     apply = jax.jit(Classifier().apply)
     parts = [apply(params, images[i : i + 500] / np.float32(255)) for i in range(0, len(images), 500)]
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))

@@ -4,7 +4,7 @@
 
 Run it from the root of the project. Every part is a process of its own with a time limit. A part appends one line of
 JSON to OUT/results.jsonl for each figure; a part that fails appends its last lines. The benchmark ends after --minutes.
-It prints all results. On a CPU, a small config shows errors before a GPU is used:
+It prints all results. A small config finds errors on a CPU before a GPU is used:
 
     JAX_PLATFORMS=cpu python benchmarks/first_look.py OUT --config=configs/digits_vp.py --batch=16 --small
 """
@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LEAST_SECONDS = 20
-"""A part starts only if at least so much time is left."""
+"""Least remaining time with which a part starts, in seconds."""
 GRAPHS = "--xla_gpu_enable_command_buffer=+CONVOLUTION"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def main() -> None:
-    """Run the parts that are asked for, or in a process of its own one of them."""
+    """Run the selected parts, or in a process of its own one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="directory of the results")
     parser.add_argument("--config", default="configs/ve/cifar10_ncsnpp_continuous.py")
@@ -101,7 +101,7 @@ def report(arguments: argparse.Namespace, part: str, **figures: Any) -> None:
 
 
 def median_seconds(function: Callable[..., Any], *values: Any, repeats: int = 5, calls: int = 1) -> float:
-    """Median time of a call over several repeats of `calls` calls, after one call to warm up."""
+    """Return the median time of a call over several repeats of `calls` calls, after one call to warm up."""
     import jax
 
     jax.block_until_ready(function(*values))
@@ -115,11 +115,11 @@ def median_seconds(function: Callable[..., Any], *values: Any, repeats: int = 5,
     return statistics.median(times)
 
 
-# ------------------------------------------------------------------------- what depends on names of the project
+# ------------------------------------------------------------------------- functions that import the project
 
 
 def experiment_of(config: str, dtype: str) -> Any:
-    """The experiment of a config, for images of the shape that its dataset declares."""
+    """Return the experiment of a config, for images of the shape that its dataset declares."""
     from score_sde_jax import settings
     from score_sde_jax.data import dataset_spec
     from score_sde_jax.runs import build
@@ -131,7 +131,7 @@ def experiment_of(config: str, dtype: str) -> Any:
 
 
 def training(config: str, dtype: str, batch: int) -> tuple[Callable[[], Any], float]:
-    """One call of the compiled training step on random images, and the seconds that it took to compile."""
+    """Return a function that runs the compiled training step on random images, and the compile time."""
     import jax
     from speed import random_batches
 
@@ -153,13 +153,13 @@ def training(config: str, dtype: str, batch: int) -> tuple[Callable[[], Any], fl
 
 
 def noise_prediction(config: str, dtype: str, batch: int) -> tuple[Callable[..., Any], Any, Any]:
-    """The noise prediction of (params, x), with random parameters and images that are the same on every machine."""
+    """Return the noise prediction of (params, x), and random parameters and images, equal on every machine."""
     import jax
     import jax.numpy as jnp
 
     experiment = experiment_of(config, dtype)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        # The last layers start near zero: without noise on every leaf, an error in the others would not show.
+        # The last layers start near zero, so without noise on every leaf, errors in the others would not be visible.
         leaves, tree = jax.tree.flatten(experiment.init_params(jax.random.key(0)))
         keys = jax.random.split(jax.random.key(1), len(leaves))
         noisy = [leaf + 0.05 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
@@ -291,12 +291,12 @@ def profile(arguments: argparse.Namespace) -> None:
                 for line in plane.lines:
                     for event in line.events:
                         totals[event.name] += event.duration_ns
-    dearest = {name[:90]: round(nanoseconds / 1e6, 3) for name, nanoseconds in totals.most_common(40)}
-    report(arguments, "profile", milliseconds_of_three_steps=dearest)
+    slowest = {name[:90]: round(nanoseconds / 1e6, 3) for name, nanoseconds in totals.most_common(40)}
+    report(arguments, "profile", milliseconds_of_three_steps=slowest)
 
 
 class Part(NamedTuple):
-    """What a part runs, its limit in seconds, and the flags of XLA that it needs."""
+    """A part: its function, its limit in seconds, and the XLA flags that it needs."""
 
     function: Callable[[argparse.Namespace], None]
     limit: float

@@ -4,8 +4,9 @@
     python benchmarks/flax_speed.py --repository=PEER --network=ncsnpp --batch_size=8
 
 Needs ml_collections. Times the repository's network in a jitted forward pass, and in a jitted training step with
-dropout, the published loss, gradient clipping, Adam and the moving average. The optimizer is optax's: that of 2021 no
-longer exists. Prints images per second and CPU seconds per image; other processes change the CPU time little.
+dropout, the published loss, gradient clipping, Adam and the moving average. The optimizer is that of optax, since
+Flax's of 2021 no longer exists. Prints images per second and CPU seconds per image; other processes change the CPU time
+little.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def original(name: str) -> tuple[Any, Any]:
-    """The repository's config and network; what only its samplers and checkpoints import is left out."""
+    """Return the repository's config and network; imports that only its samplers and checkpoints need are replaced."""
     stand_ins: dict[str, dict[str, Any]] = {
         "utils": {"batch_mul": lambda a, b: jax.vmap(lambda a, b: a * b)(a, b)},
         "sde_lib": {"VESDE": object, "VPSDE": object, "subVPSDE": object},
@@ -69,14 +70,14 @@ def original(name: str) -> tuple[Any, Any]:
     for module, members in stand_ins.items():
         sys.modules[module] = types.ModuleType(module)
         vars(sys.modules[module]).update(members)
-    vars(flax)["optim"] = types.SimpleNamespace(Optimizer=object)  # named in an annotation alone
+    vars(flax)["optim"] = types.SimpleNamespace(Optimizer=object)  # only an annotation names it
     config = importlib.import_module(f"configs.{CONFIGS[name]}").get_config()
     importlib.import_module(f"models.{config.model.name}")
     return config, importlib.import_module("models.utils").get_model(config.model.name)(config=config)
 
 
 def train(config: Any, network: Any, optimizer: Any, state: Any, x0: jax.Array, key: jax.Array) -> Any:
-    """One step of the published training."""
+    """Return the state after one step of the published training, and the loss."""
     params, average, opt_state = state
     key_t, key_eps, key_dropout = jax.random.split(key, 3)
     t = jax.random.uniform(key_t, (len(x0), 1, 1, 1), minval=1e-5, maxval=1.0)

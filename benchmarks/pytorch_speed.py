@@ -32,7 +32,7 @@ SCORE_SDE = {
 
 
 class Original(NamedTuple):
-    """A network, what perturbs and scores a batch, and what one step does after the gradient."""
+    """A network with its forward pass, its loss of a batch, and its update after the gradient."""
 
     network: torch.nn.Module
     forward: Callable[[torch.Tensor], torch.Tensor]
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def ncsn(name: str) -> Original:
-    """NCSN (arXiv 1907.05600) or NCSNv2 (arXiv 2006.09011)."""
+    """Return NCSN (arXiv 1907.05600) or NCSNv2 (arXiv 2006.09011)."""
     network, sigmas, learning_rate = {"ncsn": ncsn_network, "ncsnv2": ncsnv2_network}[name]()
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
 
@@ -89,7 +89,7 @@ def ncsn(name: str) -> Original:
 
 
 def ncsn_network() -> tuple[torch.nn.Module, torch.Tensor, float]:
-    """Network, noise levels and learning rate of NCSN."""
+    """Return network, noise levels and learning rate of NCSN."""
     module = importlib.import_module("models.cond_refinenet_dilated")
     model = types.SimpleNamespace(ngf=128, num_classes=10)
     config = types.SimpleNamespace(data=DATA, model=model, device="cpu")
@@ -97,7 +97,7 @@ def ncsn_network() -> tuple[torch.nn.Module, torch.Tensor, float]:
 
 
 def ncsnv2_network() -> tuple[torch.nn.Module, torch.Tensor, float]:
-    """Network, noise levels and learning rate of NCSNv2."""
+    """Return network, noise levels and learning rate of NCSNv2."""
     module = importlib.import_module("models.ncsnv2")
     model = types.SimpleNamespace(
         ngf=128,
@@ -114,8 +114,8 @@ def ncsnv2_network() -> tuple[torch.nn.Module, torch.Tensor, float]:
 
 
 def score_sde(name: str) -> Original:
-    """DDPM, DDPM++ or NCSN++ (arXiv 2011.13456) with the repository's own config, loss aside."""
-    cpp_extension.load = lambda *args, **keywords: None  # the repository has a function for CPUs beside its CUDA one
+    """Return DDPM, DDPM++ or NCSN++ (arXiv 2011.13456) with the repository's config; the loss is written here."""
+    cpp_extension.load = lambda *args, **keywords: None  # on CPUs the repository uses a function without CUDA
     config = importlib.import_module(f"configs.{SCORE_SDE[name]}").get_config()
     importlib.import_module(f"models.{config.model.name}")
     network = importlib.import_module("models.utils").get_model(config.model.name)(config)
@@ -149,7 +149,7 @@ def score_sde(name: str) -> Original:
 
 
 def images_per_second(function: Callable[[], None], images: int, repeats: int) -> tuple[float, float, float]:
-    """Best and median speed of a call and its least CPU time per image, after one call to warm up."""
+    """Return best and median speed of a call and its least CPU time per image, after one call to warm up."""
     function()
     seconds, cpu = [], []
     for _ in range(repeats):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from score_sde_jax.data import all_images
+from score_sde_jax.data.npz import shards
 from score_sde_jax.runs import build
 from score_sde_jax.runs.numbered import RECORD, SampleSet
 from score_sde_jax.settings import Settings, with_values
@@ -15,20 +16,21 @@ SPLITS = {"digits": "all", "mnist": "test", "fashion_mnist": "test", "cifar10": 
 
 
 def real_images(config: Settings) -> np.ndarray:
-    """uint8 images of the data set of a config, whatever its number of levels, of the split to compare with."""
+    """Return the real images to compare with, as uint8: those of the test split, or all digits."""
     if config.data.name in SPLITS:
         config = with_values(config, {"data.split": SPLITS[config.data.name]})
     return build.pixels(config).gray(all_images(build.dataset(config)))
 
 
 def sample_set(directory: Path) -> SampleSet:
-    """The images in a directory that a run has sampled into, with all shards."""
+    """Return the set of samples in a directory, with all shards."""
     record = json.loads((directory / RECORD).read_text())
-    return SampleSet(directory, record["description"], are_images=True)
+    with np.load(shards(directory, "images")[0]) as archive:
+        return SampleSet(directory, record["description"], archive["images"].shape[1:])
 
 
 def frechet_ratios(samples: np.ndarray, real: np.ndarray, times: int = 10) -> list[float]:
-    """Fréchet distance of samples (num, dim) to random real ones, over that of as many other real ones."""
+    """Return Fréchet distances of samples to random real images, divided by that of as many other real images."""
     number = min(len(samples), len(real) // 2)
     ratios = []
     for seed in range(times):

@@ -1,9 +1,9 @@
-"""Kill, stop, damage and resume runs, and compare what they leave with runs that nothing interrupted.
+"""Kill, stop, corrupt and resume runs, and compare their outputs with those of uninterrupted runs.
 
     python benchmarks/reliability.py > docs/reliability.md
 
-Prints the page docs/reliability.md: one row for each kind of interruption, and where in the run the kills fell. Exits
-with status 1 if a row differs from what it should be. Results accumulate in --folder: a second call skips the trials
+Prints the page docs/reliability.md: one row for each kind of interruption, and the distribution of the kills. Exits
+with status 1 if a row differs from the specification. Results accumulate in --folder: a second call skips the trials
 that are complete and continues the others, and `--only=kills` runs only the trials whose name contains "kills". Takes
 about an hour on 2 cores of an Intel Xeon that other programs use too.
 """
@@ -59,24 +59,24 @@ EVAL_FLAGS = [
 REFERENCES = {"train": TRAIN, "sample": SAMPLE_FLAGS, "inpainting": INPAINT_FLAGS, "eval": EVAL_FLAGS}
 """Flags of the uninterrupted runs."""
 STARTS = 10
-"""One kill of so many falls before the process has made progress."""
+"""One of this many kills falls before the process has made progress."""
 
 
 class Bench:
     """The folder of a benchmark: results so far, the uninterrupted runs, and the workdirs of the trials.
 
     Attributes:
-        folder: Directory of everything below.
-        seed: Seed of the moments of the interruptions.
-        references: Directory of the workdirs of the uninterrupted runs.
+        folder: directory of everything below.
+        seed: seed of the moments of the interruptions.
+        references: directory of the workdirs of the uninterrupted runs.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
         """Open the folder.
 
         Args:
-            folder: Directory, which is made if it does not exist.
-            seed: Seed of the moments of the interruptions.
+            folder: directory, which is made if it does not exist.
+            seed: seed of the moments of the interruptions.
         """
         self.folder, self.seed, self.references = folder, seed, folder / "references"
         (folder / "results").mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ class Bench:
         """Return the results of a trial so far.
 
         Args:
-            name: Name of the trial.
+            name: name of the trial.
         """
         path = self.folder / "results" / f"{name}.json"
         return json.loads(path.read_text()) if path.exists() else {"name": name}
@@ -94,7 +94,7 @@ class Bench:
         """Write the results of a trial so far, and the machine and the commit.
 
         Args:
-            entry: The results.
+            entry: the results.
         """
         versions = entry.setdefault("versions", [])
         if (version := _version()) not in versions:
@@ -107,9 +107,9 @@ class Bench:
         """Start a process of main.py.
 
         Args:
-            flags: Its flags without --workdir.
-            workdir: Its --workdir.
-            **options: Further arguments of `Run`.
+            flags: its flags without --workdir.
+            workdir: its --workdir.
+            **options: further arguments of `Run`.
         """
         return Run([*flags, f"--workdir={workdir}"], self.folder / "cache", **options)
 
@@ -130,7 +130,7 @@ class Bench:
         """Copy settings and checkpoints of the uninterrupted training run, unless an earlier call has done it.
 
         Args:
-            workdir: Directory to copy them into.
+            workdir: directory to copy them into.
         """
         if not workdir.exists():
             part = workdir.with_name("part")
@@ -143,8 +143,8 @@ class Bench:
         """Compare the outputs of a run with those of an uninterrupted one.
 
         Args:
-            workdir: Directory of the run.
-            name: Name of the uninterrupted run.
+            workdir: directory of the run.
+            name: name of the uninterrupted run.
 
         Returns:
             Whether all bits are the same, and a clause that says so.
@@ -161,17 +161,17 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Killing:
-    """What a trial of kills runs, and how it sees how far a run has come.
+    """The run of a trial of kills, and the measures of its progress.
 
     Attributes:
-        flags: Flags of main.py.
-        total: Number of units, such as steps, of the whole run.
-        first: Number of units before the first kill.
-        progress: Function of a process and its workdir: units that it has reached.
-        saved: Function of a workdir: units that are saved in it.
-        pause: Longest time in seconds from the moment when the target is reached to the kill.
-        unit: Noun for a unit, in the plural.
-        reference: Name of the uninterrupted run to compare with.
+        flags: flags of main.py.
+        total: number of units, such as steps, of the whole run.
+        first: number of units before the first kill.
+        progress: function of a process and its workdir: number of units that it has reached.
+        saved: function of a workdir: number of units that are saved in it.
+        pause: longest time in seconds from the moment when the target is reached to the kill.
+        unit: noun for a unit, in the plural.
+        reference: name of the uninterrupted run to compare with.
     """
 
     flags: list[str]
@@ -245,7 +245,7 @@ def _is_saving(workdir: Path) -> bool:
 
 
 def _newest(workdir: Path) -> int:
-    """Step of the newest complete checkpoint, or 0."""
+    """Return the step of the newest complete checkpoint, or 0."""
     return max(checkpoint_steps(workdir), default=0)
 
 
@@ -278,7 +278,7 @@ def kill_training(bench: Bench, entry: dict[str, Any], workdir: Path, times: int
 def kill_sampling(
     bench: Bench, entry: dict[str, Any], workdir: Path, times: int, *, reference: str = "sample"
 ) -> tuple[str, bool]:
-    """Kill --mode=sample while it draws plain samples, or while it completes images (reference "inpainting")."""
+    """Kill --mode=sample of unconditional samples, or of completed images (reference "inpainting")."""
     completes = reference == "inpainting"
     bench.copy_trained(workdir)
     killing = Killing(
@@ -312,7 +312,7 @@ def kill_evaluation(bench: Bench, entry: dict[str, Any], workdir: Path, times: i
     return kill(bench, entry, workdir, killing, times)
 
 
-# ------------------------------------------------------------------------- signals, damage, several processes
+# ------------------------------------------------------------------------- signals, corruption, several processes
 
 
 def send_signals(
@@ -362,14 +362,14 @@ def damage(bench: Bench, entry: dict[str, Any], workdir: Path, change: Callable[
 
 
 def _flipped(data: bytes) -> bytes:
-    """The bytes with one bit in the middle flipped."""
+    """Return the bytes with one bit in the middle flipped."""
     changed = bytearray(data)
     changed[len(changed) // 2] ^= 1
     return bytes(changed)
 
 
 def _cut(data: bytes) -> bytes:
-    """The first half of the bytes."""
+    """Return the first half of the bytes."""
     return data[: len(data) // 2]
 
 
@@ -426,7 +426,7 @@ def start_second_run(bench: Bench, entry: dict[str, Any], workdir: Path) -> tupl
 
 
 def _start_two(bench: Bench, workdir: Path) -> list[Run]:
-    """Two processes of one run, with two devices each."""
+    """Start two processes of one run, with two devices each."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         port = listener.getsockname()[1]
@@ -435,7 +435,7 @@ def _start_two(bench: Bench, workdir: Path) -> list[Run]:
 
 
 def _rounding(bench: Bench, workdir: Path) -> tuple[bool, str]:
-    """Compare losses with those on one device: the sums of a batch have another order, and a step adds to it."""
+    """Compare losses with those on one device, where the sums over a batch have another order."""
     rows, reference = metrics_without_times(workdir), metrics_without_times(bench.references / "train")
     steps = [row["step"] for row in rows] == [row["step"] for row in reference]
     apart = [abs(a["loss"] / b["loss"] - 1) for a, b in zip(rows, reference, strict=False)]
@@ -486,7 +486,7 @@ def trials(arguments: argparse.Namespace) -> dict[str, tuple[str, Callable[..., 
     """Return the title and the function of every trial, by its name.
 
     Args:
-        arguments: Flags of the benchmark.
+        arguments: flags of the benchmark.
     """
     kills, fewer = arguments.kills, arguments.other_kills
     return {
@@ -520,19 +520,19 @@ PROMISES = (
         "the table above; `tests/runs/test_faults.py`",
     ),
     (
-        "SIGTERM, SIGINT, SIGHUP and a reader that goes away save what is done",
+        "SIGTERM, SIGINT, SIGHUP and a closed pipe on standard output save the completed work",
         "the table above; `tests/runs/test_damage.py`, `tests/cli/test_streams.py`",
     ),
     (
-        "no command deletes or replaces a file that it cannot read: it is kept as `*.damaged`",
+        "no command deletes or replaces a corrupted file; it is renamed to `*.damaged`",
         "`tests/runs/test_damage.py`",
     ),
     (
-        "a line of `metrics.jsonl` that cannot be read costs that line alone, wherever a kill cuts the file",
+        "a corrupted line of `metrics.jsonl` loses that line alone, wherever a kill cuts the file",
         "`tests/runs/test_damage.py`, every byte",
     ),
     (
-        "two networks never stand in one set of samples or one evaluation",
+        "a set of samples and an evaluation never mix two networks",
         "`tests/runs/test_damage.py`",
     ),
     (
@@ -544,15 +544,15 @@ PROMISES = (
         "`tests/cli/test_careless.py`, `tests/settings/test_ranges.py`",
     ),
     (
-        "any text for any key is taken or refused by name",
+        "any text for any key is accepted, or refused in a line that names the key",
         "`tests/settings/test_arbitrary_values.py` (hypothesis)",
     ),
     (
-        "damaged images and archives leave the data, counted and named",
+        "corrupted images and archives are left out of the data, counted and named",
         "`tests/data/test_finding.py`, `tests/data/test_arbitrary_files.py` (hypothesis)",
     ),
     (
-        "a full disk is status 1 and one line with the file; the same command continues",
+        "a full disk gives status 1 and one line with the file; the same command continues",
         "the table above; `tests/runs/test_damage.py`",
     ),
 )
@@ -563,8 +563,8 @@ def page(bench: Bench, arguments: argparse.Namespace) -> str:
     """Return the page that describes the results so far in Markdown.
 
     Args:
-        bench: The benchmark.
-        arguments: Flags of the benchmark.
+        bench: the benchmark.
+        arguments: flags of the benchmark.
     """
     entries = [(title, bench.load(name)) for name, (title, _) in trials(arguments).items()]
     complete = [(title, entry) for title, entry in entries if "text" in entry]
@@ -592,10 +592,10 @@ checkpoint every {EVERY} steps, {NUM_SAMPLES:,} samples, {NUM_COMPLETIONS:,} com
 359 held-out digits. The run is interrupted as the row says. The same command is given again until it ends with status
 0.
 
-All outputs of the run are then compared bit by bit with those of a run that nothing interrupted: every array of the
+All outputs of the run are then compared bit by bit with those of an uninterrupted run: every array of the
 last checkpoint (parameters, their averages, the state of the optimizer), every row of `metrics.jsonl` without its
-times, every sample and what is stored with it, every row and summary of an evaluation, and every picture. Two
-processes are compared with one by their losses, since they add up a batch in another order.
+times, every sample and the arrays stored with it, every row and summary of an evaluation, and every picture. Two
+processes are compared with one by their losses, since they sum a batch in another order.
 
 `sample` saves every {SAVE_SECONDS} s here and every 30 s in `main.py`, so that a short run has several shards.
 
@@ -648,10 +648,10 @@ def run_trial(bench: Bench, name: str, title: str, trial: Callable[..., tuple[st
     """Run a trial unless it is complete.
 
     Args:
-        bench: The benchmark.
-        name: Name of the trial.
-        title: Its title.
-        trial: Function of the benchmark, the entry of the trial in the results, and a workdir.
+        bench: the benchmark.
+        name: name of the trial.
+        title: its title.
+        trial: function of the benchmark, the entry of the trial in the results, and a workdir.
     """
     entry, workdir = bench.load(name), bench.folder / name
     if "text" in entry:
@@ -667,7 +667,7 @@ def run_trial(bench: Bench, name: str, title: str, trial: Callable[..., tuple[st
 
 
 def _version() -> str:
-    """Hardware, software and commit of this process."""
+    """Return hardware, software and commit of this process."""
     described = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return (
         f"{os.cpu_count()} cores of {_processor()}, Python {platform.python_version()}, JAX {jax.__version__}, commit "

@@ -1,4 +1,4 @@
-"""What a run leaves in its directory, as values that two runs can be compared by."""
+"""Outputs of a run, as values by which two runs are compared."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def checkpoint_steps(workdir: Path) -> list[int]:
     """Return the steps of the complete checkpoints of a run, in increasing order.
 
     Args:
-        workdir: Directory of the run.
+        workdir: directory of the run.
     """
     directory = workdir / "checkpoints"
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit()) if directory.is_dir() else []
@@ -31,7 +31,7 @@ def checkpoint_arrays(workdir: Path) -> dict[str, np.ndarray]:
     """Return every array of the newest checkpoint of a run, by its path in the state.
 
     Args:
-        workdir: Directory of the run.
+        workdir: directory of the run.
     """
     path = workdir / "checkpoints" / str(checkpoint_steps(workdir)[-1]) / "state"
     with warnings.catch_warnings():  # orbax warns that the arrays get no sharding
@@ -45,7 +45,7 @@ def metrics_without_times(workdir: Path) -> list[dict[str, Any]]:
     """Return the rows of metrics.jsonl without the values that depend on the clock.
 
     Args:
-        workdir: Directory of the run.
+        workdir: directory of the run.
     """
     rows = read_metrics(workdir / "metrics.jsonl")
     return [{key: value for key, value in row.items() if not CLOCK.search(key)} for row in rows]
@@ -55,7 +55,7 @@ def sample_sets(workdir: Path) -> dict[str, Any]:
     """Return every array of every sample set, its shards joined, and its record without the command.
 
     Args:
-        workdir: Directory of the run.
+        workdir: directory of the run.
     """
     outputs: dict[str, Any] = {}
     for path in sorted(workdir.glob(f"samples/**/{RECORD}")):
@@ -72,10 +72,10 @@ def sample_sets(workdir: Path) -> dict[str, Any]:
 
 
 def outputs(workdir: Path) -> dict[str, Any]:
-    """Return all that a run leaves except times: state, metrics, sample sets, evaluations and pictures.
+    """Return all outputs of a run without times: state, metrics, sample sets, evaluations and pictures.
 
     Args:
-        workdir: Directory of the run.
+        workdir: directory of the run.
     """
     values: dict[str, Any] = {**checkpoint_arrays(workdir), "metrics.jsonl": metrics_without_times(workdir)}
     values |= sample_sets(workdir)
@@ -88,8 +88,8 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     """Return the sorted names of the outputs that only one of two runs has or that differ in any bit.
 
     Args:
-        first: Outputs of a run.
-        second: Outputs of another run.
+        first: outputs of a run.
+        second: outputs of another run.
     """
     return [name for name in sorted(first | second) if comparable(first.get(name)) != comparable(second.get(name))]
 
@@ -98,6 +98,6 @@ def comparable(value: Any) -> Any:
     """Return a value that is equal only for equal bits.
 
     Args:
-        value: An array, or anything that `==` compares.
+        value: an array, or anything that `==` compares.
     """
     return (value.dtype, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value

@@ -28,8 +28,8 @@ class Run:
     """A process of main.py.
 
     Attributes:
-        process: The process.
-        lines: Lines of its output and errors so far.
+        process: the process.
+        lines: lines of its output and errors so far.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Run:
         """Start the process.
 
         Args:
-            flags: Flags of main.py.
-            cache: Directory of the persistent compilation cache.
-            devices: Number of virtual CPU devices.
-            save_seconds: Seconds between two saves of --mode=sample; None is that of main.py.
+            flags: flags of main.py.
+            cache: directory of the persistent compilation cache.
+            devices: number of virtual CPU devices.
+            save_seconds: seconds between two saves of --mode=sample; None is that of main.py.
         """
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
@@ -73,7 +73,7 @@ class Run:
         """Return whether a line so far contains a text.
 
         Args:
-            part: The text.
+            part: the text.
         """
         return any(part in line for line in list(self.lines))
 
@@ -81,8 +81,8 @@ class Run:
         """Return whether a line with a text comes before the process or the time ends.
 
         Args:
-            part: The text.
-            seconds: The longest time to wait.
+            part: the text.
+            seconds: the longest time to wait.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None and not self.has_line(part):
@@ -93,7 +93,7 @@ class Run:
         """Return the number in the last line that matches a pattern, or 0.
 
         Args:
-            pattern: A pattern with one group, the number.
+            pattern: a pattern with one group, the number.
         """
         for line in reversed(list(self.lines)):
             if match := pattern.search(line):
@@ -104,8 +104,8 @@ class Run:
         """Wait for the end of the process, and return its exit status and how many seconds the wait took.
 
         Args:
-            number: Signal to send before; None sends none.
-            seconds: The longest time to wait.
+            number: signal to send before; None sends none.
+            seconds: the longest time to wait.
         """
         began = time.monotonic()
         if number is not None:
@@ -120,7 +120,7 @@ class Run:
         """Wait for a successful end.
 
         Raises:
-            SystemExit: The exit status of the process is not 0.
+            SystemExit: the exit status of the process is not 0.
         """
         status, _ = self.end(seconds=3600.0)
         if status:
@@ -132,7 +132,7 @@ _running: set[subprocess.Popen[str]] = set()
 
 
 def kill_all() -> None:
-    """Kill the processes that still run, so that none outlives the benchmark."""
+    """Kill all running processes, so that none outlives the benchmark."""
     for process in _running:
         process.send_signal(signal.SIGKILL)
         process.wait()

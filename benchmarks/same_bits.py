@@ -4,7 +4,7 @@
 
 Parameters, averages and the optimizer's state of the last checkpoint, samples, completions and the rows of an
 evaluation must have the same bytes. Prints the number of equal arrays of each config, and the arrays that differ. Exits
-with 1 if any differs. Both checkouts run on this machine, since another processor rounds otherwise.
+with 1 if any differs. Both checkouts run on this machine, since another processor may round otherwise.
 """
 
 import argparse
@@ -29,7 +29,7 @@ MODES = (
 
 
 def run(checkout: Path, config: str, workdir: Path) -> None:
-    """All modes of one config, each in a process of its own."""
+    """Run all modes of one config, each in a process of its own."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(checkout), "GLIBC_TUNABLES": ""}
     for mode in MODES:
         command = [sys.executable, "main.py", f"--config=configs/{config}", f"--workdir={workdir}", *mode]
@@ -39,7 +39,7 @@ def run(checkout: Path, config: str, workdir: Path) -> None:
 
 
 def arrays(workdir: Path) -> dict[str, np.ndarray]:
-    """Every array that a run has arrays_by_name, by its file, seed and task."""
+    """Return every array that a run has saved, by its file, seed and task."""
     arrays_by_name = checkpoint_arrays(workdir)
     for path in sorted(workdir.glob("samples/**/*.npz"), key=lambda path: (len(path.name), path.name)):
         record = json.loads(path.with_name("samples.json").read_text())["description"]

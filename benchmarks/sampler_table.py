@@ -4,11 +4,11 @@ r"""Every sampler with one trained network: the Fréchet distance to real images
     python benchmarks/sampler_table.py --config=configs/fashion_mnist_vp.py --num_images=1000 \
         --features=runs/features.npz
 
-Draws with `--mode=sample`'s driver from the run of the config into WORKDIR/sampler_table/, so that a second call draws
-nothing again, and prints a table in Markdown. The distance between samples and real images is taken in the space of the
-pixels, or in that of the features of a classifier (`feature_classifier.py`). It is divided by the distance between as
-many other real images and real images; the table has mean, least and largest of ten random choices of the real images.
-A ratio of 1 matches real images.
+Samples the run of the config with the driver of `--mode=sample` into WORKDIR/sampler_table/ and prints a table in
+Markdown; a second call reuses the samples. The Fréchet distance between samples and real images is taken in pixel
+space, or in the features of a classifier (`feature_classifier.py`). It is divided by the distance between two sets of
+as many real images. The table has mean, least and largest of ten random choices of the real images. A ratio of 1
+matches real images.
 """
 
 import argparse
@@ -28,18 +28,18 @@ GAUSSIAN, NO_CORRECTOR = ["sampler.prior=gaussian"], ["sampler.corrector.name=no
 
 
 def uniform(num_steps: int) -> list[str]:
-    """Evenly spaced times."""
+    """Return the overrides for evenly spaced times."""
     return ["sampler.times.name=uniform", f"sampler.times.num_steps={num_steps}"]
 
 
 def predictor(name: str, num_steps: int, *options: str) -> list[str]:
-    """A predictor alone."""
+    """Return the overrides for a predictor without a corrector."""
     assignments = [f"sampler.predictor.{option}" for option in (f"name={name}", *options)]
     return [*assignments, *uniform(num_steps), *NO_CORRECTOR, *GAUSSIAN]
 
 
 def annealed_langevin(num_levels: int, num_steps: int, step_size: float) -> list[str]:
-    """Annealed Langevin dynamics over noise levels in a geometric sequence."""
+    """Return the overrides for annealed Langevin dynamics at geometric noise levels."""
     return [
         "sampler.times.name=log_snr",
         f"sampler.times.num_steps={num_levels}",
@@ -52,7 +52,7 @@ def annealed_langevin(num_levels: int, num_steps: int, step_size: float) -> list
 
 
 def predictor_corrector(num_steps: int) -> list[str]:
-    """NCSN++'s sampler with a step of each for every time."""
+    """Return the overrides for the sampler of NCSN++, with one step of predictor and corrector at each time."""
     return [
         *predictor("reverse_diffusion", num_steps),
         "sampler.corrector.name=langevin",
@@ -75,7 +75,7 @@ ROWS = {
 
 
 def main() -> None:
-    """Draw what is missing and print the table."""
+    """Generate the missing samples and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", help="of the run (that of the config)")
@@ -89,13 +89,13 @@ def main() -> None:
     try:
         for name in arguments.rows:
             config = settings.from_config(settings.load(arguments.config), [*assignments, *ROWS[name]])
-            drawn, evaluations = draw(config, workdir, name, arguments.num_images)
+            samples, evaluations = sampled(config, workdir, name, arguments.num_images)
             if arguments.features:
                 ratios = frechet_ratios(
-                    features_of(arguments.features, drawn), features_of(arguments.features, real_images(config))
+                    features_of(arguments.features, samples), features_of(arguments.features, real_images(config))
                 )
             else:
-                ratios = frechet_ratios(pixels(drawn), pixels(real_images(config)))
+                ratios = frechet_ratios(pixels(samples), pixels(real_images(config)))
             print(
                 f"| {name} | {evaluations:g} | {np.mean(ratios):.2f} | {min(ratios):.2f}, {max(ratios):.2f} |",
                 flush=True,
@@ -104,8 +104,8 @@ def main() -> None:
         parser.error(str(error))
 
 
-def draw(config: Settings, workdir: Path, name: str, num_images: int) -> tuple[np.ndarray, float]:
-    """uint8 images of one sampler, and network evaluations of each."""
+def sampled(config: Settings, workdir: Path, name: str, num_images: int) -> tuple[np.ndarray, float]:
+    """Return uint8 images of one sampler, and their mean NFE."""
     batch_size = min(num_images, config.sampler.batch_size)
     config = with_values(config, {"sampler.num_images": num_images, "sampler.batch_size": batch_size})
     output = workdir / "sampler_table" / name.replace(" ", "_").replace(",", "")
@@ -114,7 +114,7 @@ def draw(config: Settings, workdir: Path, name: str, num_images: int) -> tuple[n
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
-    """Values from 0 to 1 of every image in a row."""
+    """Return images as (num, dim) with values from 0 to 1."""
     return images.reshape(len(images), -1) / 255.0
 
 

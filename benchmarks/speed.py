@@ -52,11 +52,11 @@ def main() -> None:
 
 
 def measure(config: Any, batch_size: int, repeats: int, with_products: bool = False) -> dict[str, float]:
-    """Figures of one config; the matrix product is timed before and after, and its best counts."""
+    """Return the figures of one config; the matrix-product rate is the better of one before and one after."""
     section = config.data
     shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
     if shape is None:
-        raise UserError(f"config.data.name={section.name}: give config.data.image_size and channels")
+        raise UserError(f"--config.data.name={section.name}: needs --config.data.image_size and --config.data.channels")
     experiment, parallel = build.experiment(config, shape), Jit()
     parallel.check_batch("--batch_size", batch_size)
     key, x0 = jax.random.key(0), jax.random.uniform(jax.random.key(1), (batch_size, *shape))
@@ -72,8 +72,8 @@ def measure(config: Any, batch_size: int, repeats: int, with_products: bool = Fa
         return jax.lax.scan(lambda x, _: (x - 0.01 * forward(params, x), None), x, length=PASSES)[0]
 
     rates = [matrix_rate(repeats)]
-    drawn = (state.params, np.arange(batch_size), key, np.asarray(x0))
-    looped_seconds = least_seconds(parallel.per_example(passes), drawn, repeats)
+    inputs = (state.params, np.arange(batch_size), key, np.asarray(x0))
+    looped_seconds = least_seconds(parallel.per_example(passes), inputs, repeats)
     forward_seconds = least_seconds(jax.jit(forward), (state.params, x0), repeats)
     step, holder = parallel.compiled(experiment.steps, state, batches, key), [state]
 
@@ -102,7 +102,7 @@ def measure(config: Any, batch_size: int, repeats: int, with_products: bool = Fa
 
 
 def random_batches(experiment: Experiment, batch_size: int) -> dict[str, np.ndarray]:
-    """One training batch of random examples as stored, with an axis for the steps of a call."""
+    """Return one training batch of random examples as stored, with an axis for the steps of a call."""
     rng, (shapes, _) = np.random.default_rng(0), experiment.batch_shapes(batch_size)
     shape, levels = (1, *shapes["image"].shape), experiment.pixels.levels
     random = rng.standard_normal(shape) if levels is None else rng.integers(0, levels, shape)
@@ -113,7 +113,7 @@ def random_batches(experiment: Experiment, batch_size: int) -> dict[str, np.ndar
 
 
 def seconds_in(products: list[Product], repeats: int) -> float:
-    """CPU seconds of all these products, each kind timed once, alone."""
+    """Return the CPU seconds of all products, each kind timed once, alone."""
     known: dict[str, float] = {}
     total = 0.0
     for equation, times in products:
@@ -125,25 +125,25 @@ def seconds_in(products: list[Product], repeats: int) -> float:
 
 
 def alone(equation: Any, repeats: int) -> float:
-    """CPU seconds of one product of random operands."""
+    """Return the CPU seconds of one product of random operands."""
     keys = jax.random.split(jax.random.key(0), len(equation.invars))
     operands = [
         jax.random.normal(k, v.aval.shape, v.aval.dtype) if v.aval.shape else jnp.zeros((), v.aval.dtype)
         for k, v in zip(keys, equation.invars, strict=True)
-    ]  # a scalar says which branch
+    ]  # a scalar selects a branch
     function = jax.jit(lambda *operands: equation.primitive.bind(*operands, **equation.params))
     return least_seconds(function, tuple(operands), repeats).cpu
 
 
 class Seconds(NamedTuple):
-    """Least of several calls: by the clock, and of all cores together."""
+    """Least times of several calls: wall-clock time, and CPU time of all cores together."""
 
     wall: float
     cpu: float
 
 
 def least_seconds(function: Callable[..., Any], arguments: tuple[Any, ...], repeats: int) -> Seconds:
-    """Shortest times of a call, after one that compiles."""
+    """Return the least times of a call, after one that compiles."""
     jax.block_until_ready(function(*arguments))
     wall, cpu = [], []
     for _ in range(repeats):
@@ -155,7 +155,7 @@ def least_seconds(function: Callable[..., Any], arguments: tuple[Any, ...], repe
 
 
 def matrix_rate(repeats: int) -> float:
-    """GFLOP/s of a float32 product of square matrices."""
+    """Return the GFLOP/s of a float32 product of square matrices."""
     a = jax.random.normal(jax.random.key(0), (MATRIX, MATRIX))
     return 2 * MATRIX**3 / least_seconds(jax.jit(jnp.matmul), (a, a), repeats).wall / 1e9
 

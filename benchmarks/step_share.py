@@ -50,17 +50,17 @@ def seconds_in_run(config: Any) -> float:
 
     with tempfile.TemporaryDirectory() as directory:
         train(config, Path(directory), say)
-    return (times["drawing"] - times["compiled"]) / config.train.steps
+    return (times["sampling"] - times["compiled"]) / config.train.steps
 
 
 def seconds_alone(config: Any, calls: int) -> float:
-    """Mean seconds of a call of the compiled step."""
+    """Return the mean seconds of a call of the compiled step."""
     data, parallel, key = build.dataset(config), config.parallel(), prng.root(config.seed, "train")
     config, _ = settings.resolve(config, data)
     experiment = build.experiment(config, data.image_shape)
     batches = training_batches(data, batch_size=config.train.batch_size, seed=0)
     batch = parallel.shard(jax.tree.map(lambda rows: rows[None], dict(next(batches))))
-    del batches  # and its threads
+    del batches  # ends its threads
     state = parallel.init(experiment.init, key)
     step, flags = parallel.compiled(experiment.steps, state, batch, key), parallel.flags(False)
     state, *_ = jax.block_until_ready(step(state, batch, key, flags))

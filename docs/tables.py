@@ -36,7 +36,7 @@ def write(directory: Path) -> None:
 
 
 def public_names() -> str:
-    """The names that the package exports: entries of registries, first sentences of the others."""
+    """Return the table of exported names, with the entries of registries and the first sentences of the others."""
     rows = []
     for name in score_sde_jax.__all__:
         value = getattr(score_sde_jax, name)
@@ -51,7 +51,7 @@ def public_names() -> str:
 
 
 def flags() -> str:
-    """The flags of the command line, with the modes that use them."""
+    """Return the table of the flags of the command line, with the modes that use them."""
     rows = []
     for name, modes in cli.FLAG_MODES.items():
         shown = "all" if len(modes) == len(cli.MODES) else ", ".join(modes)
@@ -60,7 +60,7 @@ def flags() -> str:
 
 
 def settings() -> str:
-    """Every section with its keys, and below it the entries of its registry with theirs."""
+    """Return the tables of every section's keys, and of the keys of each entry of its registry."""
     return "\n\n".join(_section(entry) if entry.name is None else _entry(entry) for entry in entries())
 
 
@@ -84,7 +84,7 @@ def _default(key: Key) -> str:
 
 
 def published_configs() -> str:
-    """The configs of published models, as far as their docstrings state figures."""
+    """Return the table of the configs of published models, with the figures that their docstrings state."""
     rows = []
     for path in sorted(CONFIGS.rglob("*.py")):
         text = " ".join((re.match(r'"""(.*?)"""', path.read_text(), re.S) or [""])[0].split()).strip('"')
@@ -107,17 +107,17 @@ def published_configs() -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown."""
+    """Return a table in Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
 
 
 def _sentence(text: str) -> str:
-    """A meaning as Markdown, with a capital letter, also if it continues `name:` in a docstring."""
+    """Return a meaning as Markdown with a capital first letter."""
     return _text(text[:1].upper() + text[1:])
 
 
 def _text(text: str) -> str:
-    """Plain text with code between backticks as Markdown: nothing else in it is markup."""
+    """Return plain text with code between backticks as Markdown, with all other markup escaped."""
     parts = text.split("`")
     parts[::2] = [re.sub(r"([\\*_<>\[\]|$])", r"\\\1", part) for part in parts[::2]]
     parts[1::2] = [part.replace("|", r"\|") for part in parts[1::2]]

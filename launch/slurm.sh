@@ -55,14 +55,14 @@ if [[ $DRY_RUN != 0 ]]; then
 fi
 
 # `scancel JOBID` sends SIGTERM here and to the tasks; a canceled job is not requeued.
-limit=0 signalled=0
-trap 'limit=1 signalled=1; "${forward[@]}" || true' USR1
-trap 'signalled=1' TERM
+limit=0 signaled=0
+trap 'limit=1 signaled=1; "${forward[@]}" || true' USR1
+trap 'signaled=1' TERM
 "${command[@]}" &
 while
-  signalled=0
+  signaled=0
   wait "$!" && status=0 || status=$?
-  ((signalled)) # a trapped signal ends the wait before srun ends
+  ((signaled)) # a trapped signal ends the wait before srun ends
 do :; done
 if ((limit && status == 143)); then "${requeue[@]}"; fi
 exit "$status"

@@ -33,7 +33,7 @@ FLAG_MODES: dict[str, tuple[str, ...]] = {}
 
 
 def _define(define: Callable[..., object], name: str, default: object, text: str, modes: Sequence[str] = MODES) -> None:
-    """Define a flag that these modes use; its help names them unless all do."""
+    """Define a flag for these modes; its help names them unless all modes use it."""
     FLAG_MODES[name] = tuple(modes)
     define(name, default, text if len(modes) == len(MODES) else f"{', '.join(modes)}: {text}")
 
@@ -143,7 +143,7 @@ def _check_modes() -> None:
 
 
 def _settings_with_flags(assignments: list[str]) -> tuple["Settings", Path]:
-    """Settings with the overrides and the flags that set a key, and the workdir; an error names the flag as typed."""
+    """Return the settings with overrides and flags applied, and the workdir; an error names the flag as typed."""
     keys = {}
     if FLAGS.num_images is not None:
         keys[f"{'eval' if FLAGS.mode == 'eval' else 'sampler'}.num_images"] = "num_images"
@@ -159,7 +159,7 @@ def _settings_with_flags(assignments: list[str]) -> tuple["Settings", Path]:
 
 
 def _settings(assignments: list[str]) -> tuple["Settings", Path]:
-    """Settings of the config file, or of the run in the workdir if no file is named; and that directory."""
+    """Return the settings of the config, by default those of the run in the workdir, and the workdir."""
     from score_sde_jax import settings
     from score_sde_jax.runs import workdir
 
@@ -179,7 +179,7 @@ def _settings(assignments: list[str]) -> tuple["Settings", Path]:
 
 
 def _checkpoint(text: str | None) -> int | Literal["best"] | None:
-    """Step of a checkpoint, "best", or None for the latest."""
+    """Return the step of a checkpoint, "best", or None for the latest."""
     if text is None:
         return None
     if text == "best":
@@ -192,7 +192,7 @@ def _checkpoint(text: str | None) -> int | Literal["best"] | None:
 
 
 def _say(line: str) -> None:
-    """Print a line; if nobody reads any more, end as after SIGTERM: a run saves its state first."""
+    """Print a line; if the reader of standard output is gone, stop as after SIGTERM, so that a run saves its state."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
@@ -208,13 +208,13 @@ def _discard(line: str) -> None:
 
 
 def _program() -> list[str]:
-    """The words that start this program: score-sde-jax, or python main.py."""
+    """Return the words that start this program: score-sde-jax, or python main.py."""
     name = sys.argv[0]
     return ["python", name] if name.endswith(".py") else [Path(name).name]
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """Parse our flags and leave --config.section.key=value to `_assignments`; UserError for a wrong flag."""
+    """Parse the flags and leave --config.section.key=value to `_assignments`; UserError for a wrong flag."""
     if {"--help", "-help", "-h"} & set(argv[1:]):
         print(f"{__doc__}\n{FLAGS.module_help(__name__)}")
         sys.exit(0)
@@ -231,7 +231,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _assignments(arguments: list[str]) -> list[str]:
-    """`section.key=value` of every override; UserError for anything else that is left over."""
+    """Return `section.key=value` of every override; UserError for any other argument."""
     assignments, rest = [], iter(arguments)
     for argument in rest:
         path = argument.lstrip("-").removeprefix("config.")
@@ -254,7 +254,7 @@ def run() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a path may have letters that the terminal lacks
+            stream.reconfigure(errors="backslashreplace")  # a path may have characters that the terminal lacks
     status = 0
     try:
         with stopping():
@@ -294,13 +294,13 @@ def _one_line(text: str) -> str:
 
 
 def _print_traceback() -> None:
-    """Print the traceback of the error that is handled, if --debug asks for it."""
+    """Print the traceback of the current error, if --debug is set."""
     if "--debug" in sys.argv or "--debug=true" in [argument.lower() for argument in sys.argv]:
         _tell(traceback.format_exc().rstrip())
 
 
 def _report() -> str:
-    """Write the traceback of the error that is handled to a temporary file, and return where it is."""
+    """Write the traceback of the current error to a temporary file, and return a clause with its path."""
     try:
         number, path = tempfile.mkstemp(prefix="score-sde-jax-", suffix=".txt")
         with open(number, "w", errors="backslashreplace") as file:
@@ -311,7 +311,7 @@ def _report() -> str:
 
 
 def _open_missing_streams() -> None:
-    """Open the standard streams that the caller closed, so that no file of the run gets their numbers."""
+    """Open the standard streams that the caller closed, so that no file of the run gets their descriptors."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -322,8 +322,8 @@ def _open_missing_streams() -> None:
 def start() -> None:
     """Start the process again with large memory pages, then run the command: the entry point of every installation.
 
-    XLA on a CPU allocates its workspace anew at every call, and the kernel clears it page by page. With pages of 2 MB
-    a large network is a tenth faster. Only a new process can ask glibc for them (docs/design.md).
+    XLA on a CPU allocates its workspace anew at every call, and the kernel clears it page by page. Pages of 2 MB
+    are faster (docs/benchmarks.md, "Huge pages"). glibc reads the variable only when a process starts (docs/design.md).
     """
     _open_missing_streams()
     # `run` unblocks them: in between, an interrupt would break an import and end in a traceback.

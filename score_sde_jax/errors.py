@@ -20,7 +20,7 @@ class RunError(Exception):
 
 
 FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE}
-"""Errors of files that are faults of the machine; all others are a user's to mend."""
+"""Error numbers of faults of the machine; a user can mend the cause of all others."""
 
 
 def file_error(error: OSError, name: object) -> UserError | RunError:

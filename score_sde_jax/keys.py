@@ -16,7 +16,7 @@ Purpose = Literal["init", "train", "sample", "evaluate"]
 class Stream(IntEnum):
     """Numbers that are folded into an image's key to obtain independent random streams.
 
-    `jax.random.split` folds in 0, 1, ..., so the numbers lie above any number of parts.
+    `jax.random.split` folds in 0, 1, ..., so these numbers are larger than any number of parts.
     """
 
     DROPOUT = 2**31 - 1
@@ -81,7 +81,7 @@ def split(keys: Key[Array, " batch"], num: int) -> tuple[Key[Array, " batch"], .
 
 
 def normal(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """Draw standard normal noise; row i depends on keys[i] alone.
+    """Sample standard normal noise; row i depends on keys[i] alone.
 
     Args:
         keys: one key per image.
@@ -91,7 +91,7 @@ def normal(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Fl
 
 
 def uniform(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """Draw uniform noise on [0, 1); row i depends on keys[i] alone.
+    """Sample uniform noise on [0, 1); row i depends on keys[i] alone.
 
     Args:
         keys: one key per image.
@@ -101,7 +101,7 @@ def uniform(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> F
 
 
 def signs(keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-    """Draw Rademacher noise, -1 or 1 with probability 1/2 each; row i depends on keys[i] alone.
+    """Sample Rademacher noise, -1 or 1 with probability 1/2 each; row i depends on keys[i] alone.
 
     Args:
         keys: one key per image.

@@ -1,4 +1,4 @@
-"""Paths that a user gives, looked at before they are opened."""
+"""Checks of the paths that a user types, before they are opened."""
 
 import os
 import stat
@@ -35,7 +35,7 @@ def expanded(text: str, key: str) -> Path:
 
 
 def kind(path: Path, key: str, text: str | None = None) -> Kind:
-    """Return what lies at a path, links followed; a pipe or device is not opened.
+    """Return the kind of a path, after following links; nothing is opened.
 
     Args:
         path: path of this machine.
@@ -43,7 +43,7 @@ def kind(path: Path, key: str, text: str | None = None) -> Kind:
         text: the path as typed, if it differs.
 
     Raises:
-        UserError: the path is too long, a circle of links, or in a folder that may not be read.
+        UserError: the path is too long, a cycle of links, or in a folder that may not be read.
     """
     try:
         mode = path.stat().st_mode

@@ -1,4 +1,4 @@
-"""An object store in this process that speaks the JSON API of Google Cloud Storage, as far as its clients use it."""
+"""An object store in this process with the JSON API of Google Cloud Storage, for the requests of its clients."""
 
 import contextlib
 import http.server
@@ -169,13 +169,13 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client need not read all of an answer
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client may stop reading an answer
             super().handle_error(request, client_address)
 
 
 @contextlib.contextmanager
 def served():
-    """An empty store behind an address of this machine: (store, environment in which the clients find it)."""
+    """Yield an empty store at an address of this machine, and the environment variables that name it."""
     store = Store()
     server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"store": store}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)

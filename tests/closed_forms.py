@@ -13,20 +13,20 @@ from score_sde_jax.diffusion.sdes import DDPM, EDM, SDE, VE, VP, SubVP
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Images of independent pixels, every pixel drawn from one mixture of Gaussians."""
+    """Images of independent pixels, each sampled from one mixture of Gaussians."""
 
     weights: tuple[float, ...]
     means: tuple[float, ...]
     stds: tuple[float, ...]
 
     def at(self, sde: SDE, t: float) -> "Mixture":
-        """Distribution of x_t = alpha x_0 + sigma eps, which is a mixture again."""
+        """Return the distribution of x_t = alpha x_0 + sigma eps, which is a mixture too."""
         alpha, sigma = (float(f(jnp.asarray(t, jnp.float32))) for f in (sde.alpha, sde.sigma))
         stds = tuple(float(np.hypot(alpha * std, sigma)) for std in self.stds)
         return Mixture(self.weights, tuple(alpha * mean for mean in self.means), stds)
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Independent draws."""
+        """Sample independent images."""
         key_component, key_noise = jax.random.split(key)
         component = jax.random.categorical(key_component, jnp.log(jnp.asarray(self.weights)), shape=shape)
         noise = jax.random.normal(key_noise, shape)

@@ -1,4 +1,4 @@
-"""What every test shares: JAX on the CPU, no silent rank promotion, annotations checked as the code runs.
+"""Settings of all tests: JAX on the CPU, no implicit rank promotion, annotations checked at run time.
 
 Options: --slow-part=K/N selects part K of N of the slow tests; --slow-seconds=S skips those that would start later.
 """
@@ -41,21 +41,21 @@ STARTED = time.monotonic()
 
 
 def pytest_runtest_setup(item):
-    """Skip a slow test for which the time that is left does not suffice."""
+    """Skip a slow test if no time is left for it."""
     limit = item.config.getoption("--slow-seconds")
     if limit is not None and time.monotonic() - STARTED > limit:
         pytest.skip(f"{limit:.0f} seconds are over")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Put the dearest files first, and keep one part of the slow tests if --slow-part asks for one."""
+    """Put the slowest files first, and keep one part of the slow tests with --slow-part."""
     tests = pathlib.Path(__file__).parent
     ranks = {tests / name: rank for rank, name in enumerate(DEAREST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
     if part := config.getoption("--slow-part"):
         number, parts = map(int, part.split("/"))
         groups = list(dict.fromkeys(group(item) for item in items if "slow" in item.keywords))[number::parts]
-        # Every time that a part returns, it starts a third further on: those that --slow-seconds skips come first then.
+        # Each time that a part runs, it starts a third further on, so tests that --slow-seconds skipped come first.
         first = int(time.time() // 86_400 // (parts + 1)) % 3 * len(groups) // 3
         order = {each: place for place, each in enumerate(groups[first:] + groups[:first])}
         config.hook.pytest_deselected(items=[item for item in items if group(item) not in order])
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def group(item):
-    """File and parameters: tests that share them share fixtures, and run in one part."""
+    """Return file and parameters; tests with the same ones share fixtures and run in one part."""
     return item.path, item.name.partition("[")[2] or item.name
 
 
@@ -76,7 +76,7 @@ def x64():
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """Less optimization, for runs that are short and whose compilation takes the time."""
+    """Compile with less optimization, for short runs whose compilation takes most of the time."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -92,7 +92,7 @@ WRITERS = {
 
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory):
-    """Directory of archives and what is in them, by the name of the data set."""
+    """Directory of the archives and their content, by the name of the dataset."""
     root = tmp_path_factory.mktemp("archives")
     made = {}
     for name, write in WRITERS.items():

@@ -1,4 +1,4 @@
-"""Samplers for tasks to draw with, and the bias of each."""
+"""Samplers for the tests of tasks, and the bias of each."""
 
 import functools
 

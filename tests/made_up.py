@@ -1,4 +1,4 @@
-"""Small archives in the formats that the real data sets are published in, with random content."""
+"""Small archives in the formats of the published datasets, with random content."""
 
 import gzip
 import io

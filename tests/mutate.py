@@ -1,4 +1,4 @@
-"""Show that the tests notice small faults: plant one after the other in a copy of the project, and run tests on it.
+"""Check that the tests notice small faults: plant each in a copy of the project, and run tests on it.
 
 python tests/mutate.py tests/mutants.toml [--only ID ...] [--whole] [--jobs N] [--unchecked]
 

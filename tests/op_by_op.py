@@ -79,7 +79,7 @@ def evaluate(jaxpr, consts, *args):
     for i, equation in enumerate(jaxpr.eqns):
         results = operation(equation, [read(atom) for atom in equation.invars])
         values.update(zip(equation.outvars, results, strict=True))
-        for atom in equation.invars:  # so that the memory is that of what is still needed
+        for atom in equation.invars:  # frees values that are not needed any more
             if type(atom) is not Literal and last[atom] == i and atom not in kept:
                 values.pop(atom, None)
     return [read(atom) for atom in jaxpr.outvars]

@@ -1,9 +1,9 @@
-"""Time limits of tests on a machine of any load."""
+"""Time limits of tests, long enough for a loaded machine."""
 
 import os
 
 FACTOR = float(os.environ.get("TEST_PATIENCE", "20"))
-"""Multiplies every limit, which only a process that hangs reaches."""
+"""Factor of every limit; only a process that hangs reaches it."""
 
 
 def time_limit(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""What tests ask of a run: its files, its lines, its images and its state."""
+"""Files, log lines, images and state of a run, for tests."""
 
 import json
 
@@ -37,7 +37,7 @@ def arrays(directory):
 
 
 def images(directory):
-    """The samples of a set, with nothing beside them."""
+    """Return the samples of a set without further arrays."""
     (samples,) = arrays(directory).values()
     return samples
 

@@ -1,4 +1,4 @@
-"""The wings: who may import whom, and who may ask JAX about the machine; docs/design.md explains them."""
+"""Import rules of the folders of the package, and the folder that may query the machine (docs/design.md)."""
 
 import ast
 import pathlib
@@ -8,8 +8,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "score_sde_jax"
 
-# From the ground up. A wing imports from those below it; wings of one set do not know each other.
-WINGS = (
+# From the bottom up. A folder imports from the sets before its own; folders of one set do not import each other.
+FOLDERS = (
     {"errors", "keys", "condition", "version", "ranges"},
     {"paths"},
     {"devices"},
@@ -21,7 +21,7 @@ WINGS = (
     {"cli"},
 )
 
-# Inside a wing a file imports from the sets before its own; files that no set names come last, and then __init__.
+# Inside a folder a file imports from the sets before its own; other files come last, and then __init__.
 INSIDE = {
     "diffusion": (
         {"sdes", "ode", "ladder"},
@@ -106,40 +106,40 @@ def rank(name: str, layers: tuple[set[str], ...]) -> int | None:
 
 
 @for_every_file
-def test_module_stands_in_a_wing(path):
+def test_module_has_a_folder(path):
     name = module_name(path)
-    assert not name or rank(name[0], WINGS) is not None, f"put {name[0]} into WINGS"
+    assert not name or rank(name[0], FOLDERS) is not None, f"put {name[0]} into FOLDERS"
 
 
 @for_every_file
-def test_wing_imports_from_lower_wings_alone(path):
+def test_folder_imports_from_lower_folders_alone(path):
     name = module_name(path)
     if not name:
-        return  # the public surface shows all wings
+        return  # the public interface imports all folders
     wrong = [".".join(to) for to in imports(path) if to[:1] != name[:1] and not below(to, name)]
     assert not wrong, f"{'.'.join(name)} must not import {wrong}"
 
 
 def below(lower: tuple[str, ...], upper: tuple[str, ...]) -> bool:
-    ranks = [rank(module[0], WINGS) for module in (lower, upper) if module]
+    ranks = [rank(module[0], FOLDERS) for module in (lower, upper) if module]
     return len(ranks) == 2 and None not in ranks and ranks[0] < ranks[1]
 
 
 @pytest.mark.parametrize("path", [f for f in FILES if len(module_name(f)) == 2], ids=lambda f: "/".join(module_name(f)))
-def test_file_of_a_wing_imports_from_the_files_before_it_alone(path):
-    wing, name = module_name(path)
-    order = INSIDE.get(wing, ())
+def test_file_of_a_folder_imports_from_the_files_before_it_alone(path):
+    folder, name = module_name(path)
+    order = INSIDE.get(folder, ())
     own = rank(name, order)
     for to in imports(path):
-        if to[0] == wing:
-            assert len(to) == 2, f"{wing}/{name} imports its own wing"
+        if to[0] == folder:
+            assert len(to) == 2, f"{folder}/{name} imports its own folder"
             place = rank(to[1], order)
             assert place is not None and (own is None or place < own), f"{name} must not import {to[1]}"
 
 
 @for_every_file
-def test_one_wing_asks_about_the_machine(path):
-    """Devices, processes and backends are asked for in devices/ alone."""
+def test_only_devices_queries_the_machine(path):
+    """Only devices/ queries devices, processes and backends."""
     if module_name(path)[:1] == ("devices",):
         return
     for node in syntax(path):

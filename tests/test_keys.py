@@ -1,4 +1,4 @@
-"""Keys: one per image, and nothing that depends on the batch."""
+"""Keys: one per image, independent of the batch."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""The published methods, one entry each; configs, tests and a table of the documentation are made of them.
+"""The published methods, one entry each, which configs, tests and a table of the documentation use.
 
     python -m configs.families.methods
 
@@ -77,7 +77,7 @@ LOW, HIGH = ("sigma_min", "beta_min", "t_min"), ("sigma_max", "beta_max", "t_max
 
 
 def _copied(section: dict[str, Any]) -> dict[str, Any]:
-    """Return a deep copy, since a ConfigDict would make one section of a dict that is used twice."""
+    """Return a deep copy, since a ConfigDict shares one section for a dict that is used twice."""
     return {key: _copied(value) if isinstance(value, dict) else value for key, value in section.items()}
 
 

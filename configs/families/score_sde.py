@@ -165,7 +165,17 @@ def refinenet(
     num_steps: int,
     ema_decay: float,
 ) -> ConfigDict:
-    """NCSN ("ncsn") or NCSNv2 as score-SDE trains them; num_steps Langevin steps at each of num_levels levels."""
+    """Return NCSN or NCSNv2 with the training of score-SDE.
+
+    Args:
+        data: section `data`.
+        model: name of the network; "ncsn" for NCSN, another one for NCSNv2.
+        sigma_max: largest noise level.
+        num_levels: number of noise levels.
+        snr: signal-to-noise ratio of annealed Langevin dynamics.
+        num_steps: Langevin steps per noise level.
+        ema_decay: decay of the EMA.
+    """
     method = METHODS["NCSN" if model == "ncsn" else "NCSNv2"]
     config = _common(method, data, dict(name=model, width=128), value_range=(0.0, 1.0), ema_decay=ema_decay)
     config.sde.sigma_max = sigma_max

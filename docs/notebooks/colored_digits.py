@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent.parent / "_build" / "colored_digits"
 
 
 def colored_digits(split: str, copies: int, seed: int) -> tuple[UInt8[np.ndarray, "num 8 8 3"], np.ndarray]:
-    """Images and labels: every digit of a split in `copies` random hues on black."""
+    """Return images and labels: every digit of a split in `copies` random hues on black."""
     digits = DATASETS["digits"](split=split)
     gray, labels = digits.gather(np.tile(np.arange(len(digits)), copies))
     hues = np.random.default_rng(seed).random(len(gray))
@@ -27,7 +27,7 @@ def colored_digits(split: str, copies: int, seed: int) -> tuple[UInt8[np.ndarray
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """EDM's noise and preconditioning with the small U-Net, conditioned on the class."""
+    """Return a config of EDM's noise and preconditioning with the small U-Net, conditioned on the class."""
     del variant
     return ConfigDict(
         dict(
@@ -61,7 +61,7 @@ def trained_run() -> TrainedRun:
 
 
 def show(rows: Mapping[str, Float[np.ndarray, "num height width channels"]]) -> None:
-    """Draw one row of images in [0, 1] for each title."""
+    """Plot one row of images in [0, 1] for each title."""
     columns = max(map(len, rows.values()))
     figure, axes = plt.subplots(len(rows), 1, figsize=(0.55 * columns + 2, 0.62 * len(rows)), squeeze=False)
     for axis, (title, images) in zip(axes[:, 0], rows.items(), strict=True):

@@ -94,8 +94,8 @@ class Dataset:
         levels: quantization levels: values are 0 to levels - 1. None for continuous values.
         class_names: names of the classes in order; empty if they have none.
         about_classes: names of the classes with their numbers of images, for messages; empty if they are not known.
-        left_out: what was found and is not in the dataset, for messages; empty for nothing.
-        notes: what a user may not expect of the images, in lines to print.
+        left_out: files that are not in the dataset, for messages; empty if there are none.
+        notes: lines to print about unexpected properties of the images.
     """
 
     def __init__(self, name: str, image_shape: tuple[int, ...], num_classes: int, levels: int | None) -> None:
@@ -109,7 +109,7 @@ class Dataset:
         self.notes: list[str] = []
 
     def lines(self) -> list[str]:
-        """Return the lines to print at the start of a run: what was found, what was left out, and notes."""
+        """Return the lines to print at the start of a run: the examples, the files that are left out, and notes."""
         examples = "1 example" if len(self) == 1 else f"{len(self):,} examples"
         what = f"data: {self.name}, {examples} of shape {self.image_shape}"
         if self.num_classes:

@@ -20,9 +20,9 @@ MAX_PIXELS = 2**29
 LARGE = 2**26
 """Number of pixels beyond which an image is decoded at a smaller scale, if its format can do so."""
 ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9", "GIF": b"\0;"}
-"""Bytes near the end of whole files."""
+"""Bytes near the end of every complete file of a format."""
 MAX_SAMPLE_VALUE, BITS_PER_SAMPLE = 281, 258
-"""Tags of TIFF files."""
+"""Numbers of two tags of TIFF files."""
 
 # Above this number Pillow warns, and above twice this number it refuses.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -121,7 +121,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image, white: float | None) -> Image.Image:
-    """Scale integers of 16 or 32 bits and floating-point numbers to 8 bits; Pillow's `convert` would clip them."""
+    """Scale integers of 16 or 32 bits and floating-point numbers to 8 bits, since Pillow's `convert` clips them."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image).astype(np.float64)

@@ -13,12 +13,12 @@ from score_sde_jax.data.dataset import ArrayDataset, Channels, Dataset, Size, ch
 from score_sde_jax.errors import UserError
 
 IMAGES, LABELS = ("images", "arr_0"), ("labels", "arr_1")
-"""Keys of images and labels; np.savez gives the second ones to arrays without names."""
+"""Keys of images and labels, each with the name that np.savez gives to an array without a name."""
 KEY = "--config.data.dir"
 HEADER_BYTES = 2**16
-"""More bytes than the header of an npy file has."""
+"""Upper bound on the length of the header of an npy file."""
 MAX_CLASSES = 2**16
-"""Number of classes that a network can have."""
+"""Largest number of classes of a network."""
 
 
 @with_spec()
@@ -26,7 +26,7 @@ def npz(*, dir: str | None = None, image_size: Size | None = None, channels: Cha
     """Open the images of an npz file, or of a directory of samples: images.npz and its further shards.
 
     Key `images` has uint8 (num, height, width[, channels]); the optional key `labels` has integers >= 0, (num,). Arrays
-    that np.savez was given without names, `arr_0` and `arr_1`, are taken for them.
+    without names, which np.savez calls `arr_0` and `arr_1`, stand for the two in this order.
 
     Args:
         dir: path of the file or directory; by default the working directory.
@@ -76,7 +76,7 @@ def _read(path: Path, dir: str | None) -> dict[str, np.ndarray]:
         raise UserError(f"{KEY}={dir}: no file {path}") from error
     except UserError:
         raise
-    except Exception as error:  # numpy, zipfile and zlib raise many types for damaged files
+    except Exception as error:  # numpy, zipfile and zlib raise many types for corrupted files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{path}: not a readable npz file ({reason})") from error
     arrays = {}

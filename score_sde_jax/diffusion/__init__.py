@@ -1,1 +1,1 @@
-"""What noise does to data, and what a network says about it: SDEs, losses, likelihood, guidance."""
+"""Diffusion as pure functions: SDEs, preconditioning, losses, likelihood and guidance."""

@@ -61,7 +61,7 @@ class LinearObservation:
     """Noise-free linear observation y = P x_0 of clean images.
 
     A sampler that uses `noise_fn` in place of the network's noise prediction ends at images whose observed part is y
-    up to the last noise. The paper instead overwrites the observed part of x_t after every step.
+    up to the noise at the last time. The paper instead overwrites the observed part of x_t after every step.
 
     Attributes:
         sde: diffusion.
@@ -79,7 +79,7 @@ class LinearObservation:
         """Return the noise prediction of `noise_fn` with the exact prediction in the range of P.
 
         Args:
-            noise_fn: Unconditional noise prediction (x, t) -> eps_hat.
+            noise_fn: unconditional noise prediction (x, t) -> eps_hat.
 
         Reference: theory.md eq. (32).
         """
@@ -92,12 +92,12 @@ class LinearObservation:
         return conditional
 
     def initialize(self, keys: Keys, x: Images, t: Time) -> Images:
-        """Return x with its observed part drawn from that of the noisy images at time t.
+        """Return x with its observed part replaced by that of noisy images y at time t.
 
         Args:
-            keys: One PRNG key per image.
-            x: Images at time t, such as a draw from the prior.
-            t: First time of the sampler.
+            keys: one PRNG key per image.
+            x: images at time t, such as a sample of the prior.
+            t: first time of the sampler.
 
         Reference: theory.md eq. (2).
         """
@@ -130,7 +130,7 @@ def classifier_guidance(
     def conditional(x: Float[Array, "batch *shape"], t: Time) -> Float[Array, "batch *shape"]:
         def log_probability(x: Float[Array, "batch *shape"]) -> Float[Array, ""]:
             log_probs = log_probabilities(x, t)
-            # No term depends on two images, so the gradient of the sum over the batch is that of each image.
+            # Each term depends on one image, so the gradient of the sum has the gradients of all images.
             return jnp.sum(jax.nn.one_hot(labels, log_probs.shape[1], dtype=log_probs.dtype) * log_probs)
 
         return noise_fn(x, t) - scale * sde.sigma(t) * jax.grad(log_probability)(x)

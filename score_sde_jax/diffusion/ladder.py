@@ -18,7 +18,7 @@ MAX_IMAGES = 10_000
 OVERLAP = 0.567
 """Overlap of neighboring noise levels.
 
-The paper asks for about 0.5; all of its configurations (232, 500, 788, 1086 and 2311 levels) have 0.567.
+The paper states about 0.5; all of its configurations (232, 500, 788, 1086 and 2311 levels) have 0.567.
 """
 
 MIN_DIMENSION = 6

@@ -26,9 +26,9 @@ class Likelihood(NamedTuple):
     """Log-likelihood of each image and its diagnostics.
 
     Attributes:
-        log_likelihood: log density in nats; not a number for an image that did not converge.
+        log_likelihood: log density in nats; NaN for an image that did not converge.
         standard_error: standard error of the divergence estimate in nats, from the spread over probes: 0 for an exact
-            divergence, not a number for a single probe. It excludes the error of the solver and the spread over images.
+            divergence, NaN for a single probe. It excludes the error of the solver and the spread over images.
         latent: solution of the ODE at t_max.
         nfe: number of function evaluations; each includes one JVP per probe.
         converged: whether the solver reached t_max.
@@ -112,7 +112,7 @@ def _check_options(sde: SDE, divergence: str, num_probes: int, start: float) -> 
 
 
 def _standard_error(changes: Float[Array, "batch probes"]) -> Numbers:
-    """Return the standard error of the mean over probes; not a number for a single probe."""
+    """Return the standard error of the mean over probes; NaN for a single probe."""
     num_probes = changes.shape[1]
     if num_probes == 1:
         return jnp.full_like(changes[:, 0], jnp.nan)
@@ -209,7 +209,7 @@ def _estimated_trace(keys: Keys, x0: Images, divergence: Divergence, num_probes:
         probe_keys = prng.fold_in(keys, number)
         return prng.normal(probe_keys, x0) if divergence == "gaussian" else prng.signs(probe_keys, x0)
 
-    # The probes are drawn again at every evaluation: that costs less than the network and needs no memory.
+    # The probes are sampled again at every evaluation, which costs less than the network and needs no memory.
     forms = _in_passes(num_probes, jax.vmap(probe))
 
     def trace(function: Callable[[Images], Images], x: Images) -> tuple[Images, Array]:

@@ -8,7 +8,7 @@ is computed in noise space: with s = -eps_hat / sigma it equals 1/2 E w(t) || ep
 sigma^2, eq. (7). Other forms lose digits to cancellation in float32 (docs/design.md). Sliced score matching, eq. (31),
 has the same minimizer and needs no target.
 
-A loss draws time and noise from two halves of each image's key. All other random numbers of training come from the
+A loss samples time and noise with two halves of each image's key. All other random numbers of training come from the
 named streams of the same key (`keys.Stream`).
 """
 
@@ -40,12 +40,12 @@ NUM_BINS = 10
 
 
 def _unit(keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
-    """Draw one number per image, uniform on [0, 1)."""
+    """Sample one number per image, uniform on [0, 1)."""
     return prng.uniform(keys, jnp.zeros(len(keys)))
 
 
 def ladder(sde: SDE, keys: Key[Array, " batch"], *, num_levels: Levels = 10) -> Float[Array, " batch"]:
-    """Draw training times uniformly from num_levels evenly spaced times, NCSN's discrete noise levels.
+    """Sample training times uniformly from num_levels evenly spaced times, NCSN's discrete noise levels.
 
     Args:
         sde: diffusion.
@@ -64,7 +64,7 @@ def ladder(sde: SDE, keys: Key[Array, " batch"], *, num_levels: Levels = 10) -> 
 
 
 def uniform(sde: SDE, keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
-    """Draw training times uniformly from [t_min, t_max).
+    """Sample training times uniformly from [t_min, t_max).
 
     Args:
         sde: diffusion.
@@ -78,7 +78,7 @@ def uniform(sde: SDE, keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
 def log_normal(
     sde: SDE, keys: Key[Array, " batch"], *, mean: LogTime = -1.2, std: LogTimeStd = 1.2
 ) -> Float[Array, " batch"]:
-    """Draw training times from a log-normal distribution, for SDEs whose time is sigma.
+    """Sample training times from a log-normal distribution, for SDEs whose time is sigma.
 
     Args:
         sde: diffusion; times outside [t_min, t_max] are clipped to it.
@@ -93,7 +93,7 @@ def log_normal(
 
 
 def importance(sde: SDE, keys: Key[Array, " batch"]) -> Float[Array, " batch"]:
-    """Draw training times with density proportional to g^2 / sigma^2, which is uniform in the log SNR.
+    """Sample training times with density proportional to g^2 / sigma^2, which is uniform in the log SNR.
 
     Args:
         sde: diffusion.
@@ -302,7 +302,7 @@ def correctly_classified(
 
 
 def normalized_log_nsr(sde: SDE, keys: Key[Array, " batch"], *, times: TrainingTimes) -> Float[Array, " batch"]:
-    """Return the normalized log noise-to-signal ratio at the time that a loss draws for each image.
+    """Return the normalized log noise-to-signal ratio at the time that a loss samples for each image.
 
     Args:
         sde: diffusion.
@@ -320,7 +320,7 @@ def _keys(keys: Key[Array, " batch"]) -> tuple[Key[Array, " batch"], ...]:
 def _perturbed(
     sde: SDE, keys: Key[Array, " batch"], x0: Float[Array, "batch *shape"], times: TrainingTimes
 ) -> tuple[Time, Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
-    """Draw the time, the noisy image and the noise in it, as every loss does."""
+    """Sample the time, the noisy image and the noise in it, as every loss does."""
     key_t, key_eps = _keys(keys)
     t = prng.bcast(times(sde, key_t), x0)
     return t, *sde.perturb(key_eps, x0, t)

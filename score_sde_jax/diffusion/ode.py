@@ -116,7 +116,7 @@ def dormand_prince(
 def _adaptive_step(
     velocity: Velocity, solver: _SolverState, end: Numbers, active: Flags, norm: Callable[..., Numbers]
 ) -> _SolverState:
-    """Try one step of the active images, and choose the size of the next one."""
+    """Try one step of the active images, and set the size of the next one."""
     smallest = 10 * jnp.finfo(solver.t.dtype).eps * jnp.abs(solver.t)
     remaining, size = jnp.abs(end - solver.t), jnp.maximum(solver.size, smallest)
     is_last = size >= remaining
@@ -124,7 +124,7 @@ def _adaptive_step(
     signed_size = jnp.sign(end - solver.t) * size
     new_state, slope, error = dormand_prince_step(velocity, solver.state, solver.slope, solver.t, signed_size)
     error = norm(error, solver.state, new_state)
-    passed = error < 1  # False if the error is not a number.
+    passed = error < 1  # False if the error is NaN.
     factor = 0.9 * jnp.maximum(error, 1e-10) ** -0.2
     growth = jnp.minimum(factor, jnp.where(solver.rejected, 1, 10))
     reduction = jnp.where(jnp.isfinite(error), jnp.maximum(factor, 0.2), 0.2)

@@ -68,7 +68,7 @@ class SDE(abc.ABC):
     def perturb(
         self, keys: Key[Array, " batch"], x0: Float[Array, "batch *shape"], t: Time
     ) -> tuple[Float[Array, "batch *shape"], Float[Array, "batch *shape"]]:
-        """Draw noisy images x_t of the clean images x_0.
+        """Sample noisy images x_t of the clean images x_0.
 
         Args:
             keys: one PRNG key per image.
@@ -130,7 +130,7 @@ class SDE(abc.ABC):
         return at_t_min, at_t_max
 
     def prior(self, keys: Key[Array, " batch"], like: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-        """Draw initial noise from N(0, sigma(t_max)^2 I), which approximates p_t at t_max.
+        """Sample initial noise from N(0, sigma(t_max)^2 I), which approximates p_t at t_max.
 
         Args:
             keys: one PRNG key per image.

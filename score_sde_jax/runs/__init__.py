@@ -1,1 +1,1 @@
-"""Drivers of the four modes: objects from settings, the training step, files of a run, logs and pictures."""
+"""Drivers of the four modes: construction from settings, the training step, files of a run, logs and pictures."""

@@ -1,4 +1,4 @@
-"""Numbered samples in batches: each call continues a set of samples and draws its pictures."""
+"""Generation of numbered samples in batches; each call continues a set of samples and saves its pictures."""
 
 import contextlib
 import hashlib
@@ -25,8 +25,8 @@ from score_sde_jax.devices.signals import Stop, stopping
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import pictures, workdir
 from score_sde_jax.runs.experiment import Experiment
-from score_sde_jax.runs.numbered import NFE, RECORD, SHOWN, DamagedSetError, SampleSet, agrees, batches, described
-from score_sde_jax.runs.records import set_aside
+from score_sde_jax.runs.numbered import NFE, RECORD, SHOWN, DamagedSetError, SampleSet, agrees, batches, read_record
+from score_sde_jax.runs.records import quarantine
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings
 from score_sde_jax.tasks import TaskInputs
@@ -44,16 +44,16 @@ def open_set(
 ) -> Iterator[SampleSet]:
     """Lock the directory of a set of samples, and open the set.
 
-    Files of a set that cannot be read are set aside, unless the user gave the directory.
+    Corrupted files of a set are quarantined, unless the user gave the directory.
 
     Args:
-        base: Directory of the samples of a checkpoint. The first set without a task is in it, others in folders of it.
-        output: Directory that the user gave instead.
-        description: What the samples depend on.
-        shape: Shape of an image or point.
+        base: directory of the samples of a checkpoint: the first set without a task is in it, others in folders of it.
+        output: directory that the user gave instead.
+        description: what the samples depend on.
+        shape: shape of an image or point.
 
     Raises:
-        UserError: Another process writes to the directory, it cannot be written, or it holds other samples.
+        UserError: another process writes to the directory, it cannot be written, or it holds other samples.
     """
     while True:
         damage = None
@@ -67,7 +67,7 @@ def open_set(
             break
         if output is not None:
             raise UserError(f"--output={output}: {damage}; choose another") from damage
-        _set_aside(damage)
+        _quarantine(damage)
     given = f"--output={output}" if output else str(directory)
     with workdir.claimed(directory, given) if is_first() else contextlib.nullcontext():
         samples = SampleSet(directory, dict(description), shape)
@@ -79,33 +79,33 @@ def open_set(
 
 def _directory(base: Path, description: Mapping[str, Any]) -> Path:
     """Return the directory of samples: `base` for the first description without a task, a folder in it for others."""
-    task, there = description.get("task"), described(base)
+    task, there = description.get("task"), read_record(base)
     if not task and (there is None or agrees(there["description"], description)):
         return base
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
     return base / (f"{task['name']}-{digest}" if task else f"seed{description['seed']}-{digest}")
 
 
-def _set_aside(error: DamagedSetError) -> None:
-    """Rename a damaged file of a set; with its record, which tells what the shards hold, also these."""
+def _quarantine(error: DamagedSetError) -> None:
+    """Rename a corrupted file of a set. Without the record the shards have no description, so they are renamed too."""
     if is_first():
         if error.path.name == RECORD:
             for path in (path for key in ("images", "points") for path in shards(error.path.parent, key)):
-                set_aside(path, f"nothing tells what it holds, since {RECORD} {error.reason}")
+                quarantine(path, f"has no description, since {RECORD} {error.reason}")
         if error.path.exists():
-            set_aside(error.path, error.reason)
-    wait_for_all("set damaged samples aside")
+            quarantine(error.path, error.reason)
+    wait_for_all("quarantine corrupted samples")
 
 
-class Drawn(NamedTuple):
-    """A batch as it is stored.
+class SampleBatch(NamedTuple):
+    """A batch of samples as they are stored.
 
     Attributes:
-        images: Samples.
-        frames: Intermediate samples.
+        images: samples.
+        frames: intermediate samples.
         evaluations: NFE of each sample.
-        extras: Further arrays of the task, with a row for each sample.
-        finite: Whether each sample is finite.
+        extras: further arrays of the task, with a row for each sample.
+        finite: whether each sample is finite.
     """
 
     images: np.ndarray
@@ -116,13 +116,13 @@ class Drawn(NamedTuple):
 
 
 class BatchSampler:
-    """Draws sample number i of a seed, with one compiled sampler.
+    """Generator of sample number i of a seed, with one compiled sampler.
 
     Args:
-        settings: Settings of the run.
-        experiment: Objects of the run and its task.
-        parallel: Devices of the sampler.
-        inputs: Inputs of the task for each image; None for unconditional samples.
+        settings: settings of the run.
+        experiment: objects of the run and its task.
+        parallel: devices of the sampler.
+        inputs: inputs of the task for each image; None for unconditional samples.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class BatchSampler:
         )
         self._sample = parallel.per_example(experiment.sample)
 
-    def draw(self, params: PyTree, key: Array, first: int) -> Drawn:
+    def draw(self, params: PyTree, key: Array, first: int) -> SampleBatch:
         """Return samples number first to first + batch_size - 1."""
         indices = np.arange(first, first + self.batch_size)
         # With several processes, JAX refuses numpy arrays for arguments that are split over their devices.
@@ -151,7 +151,7 @@ class BatchSampler:
         extras = self.inputs.extras(indices, images, key) if self.inputs else {}
         finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
         images, frames = (self.stored(np.nan_to_num(values)) for values in (images, frames))
-        return Drawn(images, frames, evaluations, extras, finite)
+        return SampleBatch(images, frames, evaluations, extras, finite)
 
     def stored(self, samples: np.ndarray) -> np.ndarray:
         """Return images as uint8, points unchanged."""
@@ -171,20 +171,20 @@ def draw_set(
     metadata: Mapping[str, Any],
     say: Say,
 ) -> None:
-    """Draw the samples that a set lacks, and save shards, pictures and a GIF.
+    """Generate the missing samples of a set, and save shards, pictures and a GIF.
 
     Args:
-        samples: The set.
-        sampler: Sampler of the run.
-        params: Parameters that it samples with.
-        seed: Seed of the images.
-        num_images: Number of images of the complete set.
-        metadata: JSON values for the record of the set; the mean NFE per image is added.
-        say: Takes the log lines.
+        samples: the set.
+        sampler: sampler of the run.
+        params: parameters of the network.
+        seed: seed of the images.
+        num_images: number of images of the complete set.
+        metadata: JSON values for the record of the set, to which the mean NFE per image is added.
+        say: takes the log lines.
 
     Raises:
-        UserError: A sample is not finite.
-        StoppedError: A signal stopped the process after the samples were saved.
+        UserError: a sample is not finite.
+        StoppedError: a signal stopped the process after the samples were saved.
     """
     with stopping("saving the samples") as stop:
         stop.patient = count() == 1  # several processes would have to agree on the batch
@@ -201,7 +201,7 @@ def _draw_missing(
     say: Say,
     stop: Stop,
 ) -> None:
-    """Draw the samples that a set lacks, until it is complete or a signal stops the process."""
+    """Generate the missing samples of a set, until it is complete or a signal stops the process."""
     num_saved, key = len(samples), prng.root(seed, "sample")
     gap = samples.gap(num_images)
     last_save, counted = time.monotonic(), samples.record["num_images"] if NFE in samples.record else 0
@@ -209,16 +209,16 @@ def _draw_missing(
     if gap and (gap[0] < SHOWN or not sampler.are_images) and is_first():
         (samples.directory / GRID).unlink(missing_ok=True)  # new samples change the pictures
     for first, length in batches(samples, num_images, sampler.batch_size, say, "sample"):
-        drawn = sampler.draw(params, key, first)
-        _require_finite(drawn.finite[:length], first)
-        samples.append(drawn.images[:length], {name: rows[:length] for name, rows in drawn.extras.items()})
-        evaluations += float(drawn.evaluations[:length].sum())
-        counted += length  # without images of a shard that was saved just before a kill
+        batch = sampler.draw(params, key, first)
+        _require_finite(batch.finite[:length], first)
+        samples.append(batch.images[:length], {name: rows[:length] for name, rows in batch.extras.items()})
+        evaluations += float(batch.evaluations[:length].sum())
+        counted += length  # a shard that was saved just before a kill is not counted
         metadata = {**metadata, NFE: round(evaluations / counted, 1)}
         if first == 0 and is_first():
             samples.directory.mkdir(parents=True, exist_ok=True)
-            frames = [sampler.picture(frame[:length]) for frame in drawn.frames]
-            pictures.save_gif(samples.directory / "annealing.gif", [*frames, sampler.picture(drawn.images[:length])])
+            frames = [sampler.picture(frame[:length]) for frame in batch.frames]
+            pictures.save_gif(samples.directory / "annealing.gif", [*frames, sampler.picture(batch.images[:length])])
         if not is_first():
             samples.forget()
         elif time.monotonic() - last_save > SAVE_SECONDS:
@@ -229,15 +229,15 @@ def _draw_missing(
             raise stop.error(f"sample {len(samples) - 1:,}")
     if len(samples) > num_saved:
         say(f"NFE per image: {metadata[NFE]:,}")
-    _leave_pictures(samples, sampler, params, metadata, num_saved)
+    _save_pictures(samples, sampler, params, metadata, num_saved)
 
 
-def _leave_pictures(
+def _save_pictures(
     samples: SampleSet, sampler: BatchSampler, params: PyTree, metadata: Mapping[str, Any], num_saved: int
 ) -> None:
-    """Save the set, then the pictures that it lacks or that new samples change.
+    """Save the set, then the pictures that are missing or that new samples change.
 
-    The grid is written last, so a call that is killed before the end leaves none, and the next one draws all pictures.
+    The grid is written last. So after a kill it is missing, and the next call saves all pictures.
     """
     grid = samples.directory / GRID
     if len(samples) == num_saved and (not num_saved or (grid.exists() and samples.record["num_images"] == num_saved)):
@@ -253,14 +253,14 @@ def _leave_pictures(
     if sampler.inputs and sampler.are_images:
         extras = {name: rows for name, rows in head.items() if name != samples.key}
         for name, picture in sampler.inputs.pictures(head[samples.key], extras).items():
-            pictures.save_png(samples.directory / name, pictures.drawn(picture))
+            pictures.save_png(samples.directory / name, pictures.render(picture))
     if not grid.exists():
         shown = head[samples.key] if sampler.are_images else samples.head(SHOWN_POINTS)[samples.key]
         pictures.save_png(grid, sampler.picture(shown))
 
 
 def _require_finite(finite: np.ndarray, first: int) -> None:
-    """Raise UserError for samples that are not finite; a solver that fails leaves such ones."""
+    """Raise UserError for samples that are not finite, as a failed solver leaves them."""
     if not finite.all():
         raise UserError(
             f"sample {first + int(np.argmin(finite))} is not finite: check the network, or raise max_evaluations, rtol "
@@ -269,7 +269,7 @@ def _require_finite(finite: np.ndarray, first: int) -> None:
 
 
 def _score(sampler: BatchSampler, params: PyTree) -> tuple[np.ndarray, np.ndarray, float]:
-    """Points on a grid, the score there, and its noise level: the smallest that still reaches across clusters."""
+    """Return the points of a grid, the score at them, and its noise level, that of the middle time."""
     sde = sampler.experiment.sde
     t = jnp.asarray(0.5 * (sde.t_min + sde.t_max))
     axis = np.linspace(-2.8, 2.8, 24)

@@ -1,4 +1,4 @@
-"""From settings to objects."""
+"""Construction of the objects of a run from its settings."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,10 +35,10 @@ def dataset(settings: Settings) -> Dataset:
 
 
 def check_classes(settings: Settings, data: Dataset) -> None:
-    """Compare the classes of the data with those of the network, with notes on what a user may not expect.
+    """Compare the classes of the data with those of the network, and add notes to the data where they differ.
 
     Raises:
-        UserError: The network has classes and the data have none, or more.
+        UserError: the network has classes, and the data have none or more classes.
     """
     num_classes = settings.model.get("num_classes", 0)
     if not num_classes and settings.data.get("labels"):
@@ -89,11 +89,11 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
     """Return the objects of a run, for settings without "auto" values.
 
     Args:
-        settings: Settings of the run.
-        image_shape: Shape of an image or point.
+        settings: settings of the run.
+        image_shape: shape of an image or point.
 
     Raises:
-        UserError: Settings do not fit each other.
+        UserError: settings contradict each other.
     """
     sde, network, train = settings.sde(), settings.model(), settings.train
     _check_noise(settings, sde)
@@ -157,7 +157,7 @@ def _check_noise(settings: Settings, sde: SDE) -> None:
 def _losses(
     settings: Settings, sde: SDE, network: nn.Module, parameterization: Parameterization
 ) -> tuple[LossFn, Callable[..., Array]]:
-    """Return the loss in training and that of held-out images, see `Experiment`."""
+    """Return the loss in training and the loss of held-out images, see `Experiment`."""
     classifies, num_classes, scale = settings.loss.name == "classification", known_classes(settings), pixels(settings)
     times, has_dropout = settings.loss.times.bind(), bool(settings.model.get("dropout"))
     objective = partial(
@@ -198,7 +198,7 @@ def _sampler(settings: Settings, sde: SDE) -> Sampler:
     def step(sde: SDE, noise_fn: NoiseFn) -> samplers.Step:
         return samplers.chain(*(part(sde, noise_fn) for part in parts))
 
-    step(sde, lambda x, t: x)  # a step that refuses its keys does so here, before any work
+    step(sde, lambda x, t: x)  # an invalid option of a step fails here, before any work
     return Sampler(
         sde=sde,
         prior=PRIORS[section.prior],

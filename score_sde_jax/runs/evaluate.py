@@ -1,4 +1,4 @@
-"""The evaluation driver: measures of held-out images under a checkpoint, which later calls continue."""
+"""The evaluation driver: measurements of held-out images with a checkpoint, which later calls continue."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ from score_sde_jax.runs import build, pictures, workdir
 from score_sde_jax.runs.checkpoint import fingerprint
 from score_sde_jax.runs.experiment import Experiment, abstract_average, average_of
 from score_sde_jax.runs.numbered import Rows, agrees, batches
-from score_sde_jax.runs.records import read_object, set_aside, write_atomically
+from score_sde_jax.runs.records import quarantine, read_object, write_atomically
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings, identity, plain, with_values
 from score_sde_jax.tasks import MEASURES, Measure, MeasureSetup
@@ -37,20 +37,20 @@ def evaluate(
     seed: int | None = None,
     say: Say = print,
 ) -> Path:
-    """Measure held-out images as section `eval` says.
+    """Measure held-out images with the options of section `eval`.
 
     Args:
-        settings: Settings of the run.
-        directory: Workdir of the run.
-        checkpoint: Step of the checkpoint, or "best"; None for the latest.
-        seed: Seed of the noise; None for that of the settings.
-        say: Takes the log lines.
+        settings: settings of the run.
+        directory: workdir of the run.
+        checkpoint: step of the checkpoint, or "best"; None for the latest.
+        seed: seed of the noise; None for that of the settings.
+        say: takes the log lines.
 
     Returns:
         Directory of the results.
 
     Raises:
-        UserError: The run, its checkpoint or the images do not fit the settings.
+        UserError: the run, its checkpoint or the images do not fit the settings.
     """
     options = settings.eval
     if not any(getattr(options, name) for name in MEASURES):
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def _measures(settings: Settings, experiment: Experiment, data: Dataset) -> list[Measure]:
-    """The measures that section `eval` asks for, with the keys of it that each takes."""
+    """Return the measures that section `eval` enables, each with its options from that section."""
     measured = MeasureSetup(
         sde=experiment.sde,
         pixels=experiment.pixels,
@@ -127,25 +127,25 @@ class _Evaluation:
         say: Say,
     ) -> None:
         self.per_example, self.params, self.key, self.output, self.say = per_example, params, key, output, say
-        self.batch_size = -(-batch_size // num_devices()) * num_devices()  # the devices share it equally
+        self.batch_size = -(-batch_size // num_devices()) * num_devices()  # equal parts for all devices
         self.changed = False
         metrics = output / "metrics.json"
         self.metrics: dict[str, Any] = {}
         try:
             self.metrics = read_object(metrics, "the results of an evaluation") if metrics.exists() else {}
-        except UserError as error:  # all of it is computed again from the rows
+        except UserError as error:  # the rows of the evaluation replace it
             if is_first():
-                set_aside(metrics, str(error))
+                quarantine(metrics, str(error))
 
     def record(self, description: Mapping[str, Any]) -> None:
-        """Save what the results depend on, before there are any."""
+        """Save the settings that the results depend on, before the first result."""
         self.metrics["checkpoint_step"] = description["checkpoint_step"]
         settings = self.output / "settings.json"
         if is_first() and not settings.exists():
             write_atomically(settings, json.dumps(description, indent=2) + "\n")
 
     def measure(self, measure: Measure, data: Dataset, training: Dataset | None, num_images: int) -> None:
-        """Rows of the held-out images, and of as many training images if the measure wants them; their summary."""
+        """Measure and summarize the held-out images, and as many training images if `measure.training` is set."""
         for note in measure.notes:
             self.say(note)
         compiled = self.per_example(measure.rows)
@@ -166,20 +166,20 @@ class _Evaluation:
             self._save(name, summaries[name])
         for file, picture in measure.pictures(summaries, columns).items():
             if is_first() and (self.changed or not (self.output / file).exists()):
-                pictures.save_png(self.output / file, pictures.drawn(picture))
+                pictures.save_png(self.output / file, pictures.render(picture))
 
     def _complete(
         self, rows: Rows, name: str, measure: Measure, data: Dataset, num_images: int, compiled: Callable[..., PyTree]
     ) -> None:
-        """Measure what is missing; row n is of image n mod num_images, for the n // num_images-th time."""
+        """Measure the missing rows; row n is repeat n // num_images of image n mod num_images."""
         total, key = num_images * measure.repeats, jax.random.fold_in(self.key, measure.purpose)
         self.changed |= len(rows) < total
         for first, length in batches(rows, total, self.batch_size, self.say, name.replace("_", " ")):
-            numbers = np.minimum(first + np.arange(self.batch_size), total - 1)  # the last batch is filled up, then cut
+            numbers = np.minimum(first + np.arange(self.batch_size), total - 1)  # the last batch is padded, then cut
             repeats, indices = np.divmod(numbers, num_images)
             images, labels = data.gather(indices)
             given = {"image": images, "label": labels, "repeat": repeats.astype(np.int32)}
-            # As arrays of JAX: with several processes it refuses those of numpy.
+            # With several processes, JAX refuses numpy arrays for arguments that are split over their devices.
             given = jax.tree.map(jnp.asarray, given)
             result = compiled(self.params, jnp.asarray(indices.astype(np.int32)), key, given)
             rows.append({column: np.asarray(values)[:length] for column, values in result.items()})
@@ -193,11 +193,11 @@ class _Evaluation:
             write_atomically(self.output / "metrics.json", json.dumps(self.metrics, indent=2) + "\n")
 
 
-# ------------------------------------------------------------------------- which images
+# ------------------------------------------------------------------------- images to evaluate
 
 
 def _held_out_settings(settings: Settings) -> Settings:
-    """Settings whose data are the images to evaluate: split "test", another directory, or points of the next seed."""
+    """Return settings whose data are the images to evaluate: a split, a directory, or points of the next seed."""
     section, options = settings.data, settings.eval
     keys = {key: section.get(key) for key in ("dir", "split", "seed") if hasattr(section, key)}
     values: dict[str, Any] = {}
@@ -216,10 +216,10 @@ def _held_out_settings(settings: Settings) -> Settings:
 
 
 def _held_out(settings: Settings, image_shape: tuple[int, ...]) -> Dataset:
-    """The images to evaluate; UserError in the terms of section `eval`."""
+    """Return the images to evaluate; a UserError names the keys of section `eval`."""
     try:
         data = build.dataset(settings)
-    except UserError as error:  # the dataset knows the keys of its own section alone
+    except UserError as error:  # the dataset names the keys of section `data`
         message = str(error)
         for key in ("split", "dir"):
             if getattr(settings.eval, key) is not None or key == "split":
@@ -257,11 +257,11 @@ def _name(settings: Settings) -> str:
     return f"{section.name} {where}".rstrip()
 
 
-# ------------------------------------------------------------------------- where the results lie
+# ------------------------------------------------------------------------- directory of the results
 
 
 def _output(base: Path, description: dict[str, Any]) -> Path:
-    """eval/<step> for the first settings, a directory inside for any others."""
+    """Return eval/<step> for the first settings of a checkpoint, a directory inside it for others."""
     record = base / "settings.json"
     if not record.exists() or agrees(read_object(record, "the settings of an evaluation"), description):
         return base
@@ -270,6 +270,6 @@ def _output(base: Path, description: dict[str, Any]) -> Path:
 
 @contextlib.contextmanager
 def _claimed(output: Path) -> Iterator[None]:
-    """Hold the directory while process 0 writes to it."""
+    """Lock the directory while process 0 writes to it."""
     with workdir.claimed(output, str(output)) if is_first() else contextlib.nullcontext():
         yield

@@ -69,7 +69,7 @@ class Experiment:
     classifier: "Experiment | None" = None
 
     def notes(self) -> list[str]:
-        """Return lines on what a user may not expect of the network."""
+        """Return lines to print about unexpected properties of the network."""
         notes = getattr(self.network, "notes", None)
         return notes(self.image_shape) if notes else []
 
@@ -104,10 +104,16 @@ class Experiment:
         return lambda x, condition: self.network.apply(params, x, condition, train=False)
 
     def sample(self, params: PyTree, indices: Array, key: Array, given: Mapping[str, Array]) -> Samples:
-        """Images number `indices` of the seed in `key`, frames of their way, and their NFE; a pure function.
+        """Generate images by their indices; a pure function.
 
-        `params` are the network's, or with a classifier (those of the network, those of the classifier). `given` holds
-        what the task is given for each of the images; latents to start from may be among it.
+        Args:
+            params: parameters of the network; with a classifier, the pair of those of the network and the classifier.
+            indices: index of each image.
+            key: root key of the samples.
+            given: input arrays of the task, one row per image.
+
+        Returns:
+            The images, intermediate samples, and the NFE of each image.
         """
         assert self.sampler is not None, "nothing to sample with"
         like = jnp.zeros((len(indices), *self.image_shape))
@@ -126,12 +132,12 @@ class Experiment:
 
 
 def training_cost(experiment: Experiment, params: PyTree, batch_size: int) -> GradientCost:
-    """Return the cost of the mean loss of a batch and its gradient; nothing is computed.
+    """Return the cost of the mean loss of a batch and its gradient, from shapes alone.
 
     Args:
-        experiment: The experiment, whose loss may recompute activations.
-        params: Shapes of the parameters.
-        batch_size: Images of the batch.
+        experiment: the experiment, whose loss may recompute activations.
+        params: shapes of the parameters.
+        batch_size: images of the batch.
     """
     batch, keys = experiment.batch_shapes(batch_size)
     with native_convolutions():

@@ -27,12 +27,12 @@ def info(settings: Settings, directory: Path, say: Say = print) -> None:
     """Print parameters, FLOPs, memory, noise levels, step sizes, NFE and the length of the run.
 
     Args:
-        settings: Settings of the run.
-        directory: Workdir, whose run replaces values "auto".
-        say: Takes the log lines.
+        settings: settings of the run.
+        directory: workdir, whose run replaces values "auto".
+        say: takes the log lines.
 
     Raises:
-        UserError: A value "auto" or the image shape needs data that are missing.
+        UserError: a value "auto" or the image shape needs data that are missing.
     """
     saved = workdir.saved_config(directory)
     if saved is not None:
@@ -58,10 +58,10 @@ def info(settings: Settings, directory: Path, say: Say = print) -> None:
 def _look_at_data(
     settings: Settings, trained_on: tuple[int, ...] | None, say: Say
 ) -> tuple[Settings, tuple[int, ...], int | None]:
-    """Settings without "auto", shape and number of the images.
+    """Return settings without "auto", and the shape and number of the images.
 
-    Missing data are needed only for a value "auto". Without them the number of images is the published one, and the
-    shape is that of the options, or of the run in the workdir (`trained_on`).
+    If the data are missing and no value is "auto", the number of images is the published one. Their shape is then that
+    of the options, or that of the run in the workdir (`trained_on`).
     """
     section = settings.data
     shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels")) or trained_on

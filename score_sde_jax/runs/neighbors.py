@@ -15,7 +15,7 @@ from score_sde_jax.runs.reporting import Say
 from score_sde_jax.tasks.neighbors import nearest_neighbors
 
 BLOCK = 1000
-"""Number of training images, and of samples, that are compared at once."""
+"""Number of training images, and number of samples, that are compared at once."""
 
 
 def check_number(num: int, dataset: Dataset) -> None:
@@ -24,17 +24,18 @@ def check_number(num: int, dataset: Dataset) -> None:
         raise UserError(f"--neighbors={num}: must be >= 1 and <= {len(dataset):,}, the number of training images")
 
 
-def leave_neighbors(samples: SampleSet, dataset: Dataset, pixels: Pixels, num: int, say: Say) -> None:
-    """Save neighbors.png, the first samples before their nearest training images, and neighbors.npz.
+def save_neighbors(samples: SampleSet, dataset: Dataset, pixels: Pixels, num: int, say: Say) -> None:
+    """Save neighbors.png, the first samples with their nearest training images, and neighbors.npz.
 
-    The archive has the `indices` of these images in the dataset and the Euclidean `distances`, with pixels from 0 to 1.
+    The archive has the `indices` of the nearest images in the dataset and their Euclidean `distances`, for pixels from
+    0 to 1.
 
     Args:
-        samples: Set of images, of which one shard at a time is in memory.
-        dataset: Training images.
-        pixels: Map of their values.
-        num: Training images per sample.
-        say: Takes the log lines.
+        samples: set of images, of which one shard at a time is in memory.
+        dataset: training images.
+        pixels: map of their values.
+        num: training images per sample.
+        say: takes the log lines.
     """
     if not is_first():
         return

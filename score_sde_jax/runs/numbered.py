@@ -1,4 +1,4 @@
-"""Rows numbered from 0 in files, which a later call continues: measurements, and sets of samples in shards."""
+"""Numbered rows in files, which a later call continues: measurements, and sets of samples in shards."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from score_sde_jax.data.npz import read_header, shards
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import pictures
-from score_sde_jax.runs.records import append, is_local, read_object, set_aside, write_atomically
+from score_sde_jax.runs.records import append, is_local, quarantine, read_object, write_atomically
 from score_sde_jax.runs.reporting import Progress, Say
 
 SHOWN = 64
@@ -29,7 +29,7 @@ PARAMETERS = "parameters"
 
 
 def batches(rows: "Rows | SampleSet", total: int, batch_size: int, say: Say, what: str) -> Iterator[tuple[int, int]]:
-    """Yield first number and length of each missing batch up to `total`, which the caller appends; log the progress."""
+    """Yield first number and length of each missing batch, which the caller appends; log the progress."""
     progress = Progress(len(rows), max(total, len(rows)))
     while (gap := rows.gap(total)) is not None:
         first, stop = gap
@@ -39,11 +39,11 @@ def batches(rows: "Rows | SampleSet", total: int, batch_size: int, say: Say, wha
 
 
 class DamagedSetError(UserError):
-    """A set of samples with a file that cannot be read.
+    """A set of samples with a corrupted file.
 
     Args:
-        path: The file; all shards count as damaged with the record, since it tells what they hold.
-        reason: What is wrong with it.
+        path: the file. If it is the record, all shards are corrupted, since they have no other description.
+        reason: what is wrong with it.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -52,10 +52,10 @@ class DamagedSetError(UserError):
 
 
 class Rows:
-    """Columns of numbers in a file of one JSON object a line for every batch.
+    """Columns of numbers in a file with one JSON object per batch, one a line.
 
-    What follows the first line that cannot be read is measured again. Real numbers keep all digits of float32; one that
-    is not finite is None.
+    Rows from the first unreadable line on are measured again. Real numbers keep all digits of float32; a number that is
+    not finite is None.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,8 +74,8 @@ class Rows:
             self._lines.append(line.decode() + "\n")
         text = "".join(self._lines)
         if is_first() and content != text.encode():
-            if content.count(b"\n") > len(self._lines):  # more than the last line, which a kill may cut short
-                set_aside(path, f"line {len(self._lines) + 1} cannot be read, and what follows is measured again")
+            if content.count(b"\n") > len(self._lines):  # more lines follow; a kill cuts only the last one short
+                quarantine(path, f"line {len(self._lines) + 1} cannot be read; the rows from it on are measured again")
             write_atomically(path, text)
 
     def __len__(self) -> int:
@@ -112,16 +112,16 @@ class SampleSet:
     """The samples of one seed and one sampler in a directory, in shards: images.npz, images-000000100.npz, ...
 
     The number in the name of a shard is that of its first image; images.npz begins with 0. A shard is written once, so
-    neither memory nor the time of a save grows with the set. Images of a shard that is missing are drawn again.
+    neither memory nor the time of a save grows with the set. Images of a missing shard are generated again.
 
     Args:
-        directory: Directory of the set.
-        description: What the images depend on, besides their number.
-        shape: Shape of an image or point.
+        directory: directory of the set.
+        description: settings and values that the images depend on.
+        shape: shape of an image or point.
 
     Raises:
-        DamagedSetError: A file of the set cannot be read.
-        UserError: The directory holds samples of another description.
+        DamagedSetError: a file of the set cannot be read.
+        UserError: the directory holds samples of another description.
     """
 
     def __init__(self, directory: Path, description: dict[str, Any], shape: tuple[int, ...]) -> None:
@@ -129,7 +129,7 @@ class SampleSet:
         self.key = "images" if len(shape) == 3 else "points"
         self._pending: list[dict[str, np.ndarray]] = []
         self._first_pending = 0
-        self.record: dict[str, Any] = described(directory) or {}
+        self.record: dict[str, Any] = read_record(directory) or {}
         if self.record and not agrees(self.record["description"], description):
             raise UserError(
                 f"{directory} holds samples of another seed, sampler or checkpoint; choose another --output"
@@ -148,7 +148,7 @@ class SampleSet:
         return max((first + length for first, length in ranges), default=0)
 
     def _ranges(self) -> list[tuple[int, int]]:
-        """First number and length of every shard, and of the new samples."""
+        """Return first number and length of every shard, and of the new samples."""
         new = [(self._first_pending, self._num_pending())] if self._pending else []
         return sorted(self._saved + new)
 
@@ -160,19 +160,19 @@ class SampleSet:
 
     def gaps(self, total: int) -> list[tuple[int, int]]:
         """Return the intervals of the missing images up to `total`."""
-        found, start = [], 0
+        gaps, start = [], 0
         for first, length in [*self._ranges(), (total, 0)]:
             if start < min(first, total):
-                found.append((start, min(first, total)))
+                gaps.append((start, min(first, total)))
             start = max(start, first + length)
-        return found
+        return gaps
 
     def gap(self, total: int) -> tuple[int, int] | None:
         """Return the first interval of missing images up to `total`; None if there are none."""
         return next(iter(self.gaps(total)), None)
 
     def shards(self) -> list[Path]:
-        """Files of the set in the order of their images."""
+        """Return the files of the set in the order of their images."""
         return shards(self.directory, self.key)
 
     def append(self, samples: Num[np.ndarray, "num ..."], extras: Mapping[str, np.ndarray]) -> None:
@@ -205,7 +205,7 @@ class SampleSet:
         if is_first():
             self.directory.mkdir(parents=True, exist_ok=True)
             packed = io.BytesIO()
-            np.savez_compressed(packed, **_joined(self._pending))  # type: ignore[arg-type]
+            np.savez_compressed(packed, **_join(self._pending))  # type: ignore[arg-type]
             write_atomically(path, packed.getvalue())
         self.forget()
 
@@ -214,11 +214,11 @@ class SampleSet:
         write_atomically(self.directory / RECORD, json.dumps(self.record, indent=2) + "\n")
 
     def forget(self) -> None:
-        """Count the new samples and drop them: they are written, or this process writes nothing."""
+        """Count the new samples and drop them, since they are written, or since this process writes no files."""
         self._saved, self._pending = self._ranges(), []
 
     def blocks(self) -> Iterator[dict[str, np.ndarray]]:
-        """All arrays of the set, shard by shard."""
+        """Yield all arrays of the set, shard by shard."""
         for path in self.shards():
             with path.open("rb") as file, np.load(file) as archive:
                 yield dict(archive)
@@ -231,10 +231,10 @@ class SampleSet:
             taken.append(block)
             if sum(len(rows[self.key]) for rows in taken) >= num:
                 break
-        return {name: rows[:num] for name, rows in _joined(taken).items()}
+        return {name: rows[:num] for name, rows in _join(taken).items()}
 
     def column(self, name: str) -> np.ndarray:
-        """One array of all samples."""
+        """Return one array of all samples."""
         return np.concatenate([block[name] for block in self.blocks()])
 
     def save_files(self) -> None:
@@ -248,11 +248,11 @@ class SampleSet:
                     pictures.save_png(path, Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
 
 
-def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _join(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([block[name] for block in blocks]) for name in (blocks[0] if blocks else ())}
 
 
-def described(directory: Path) -> dict[str, Any] | None:
+def read_record(directory: Path) -> dict[str, Any] | None:
     """Return the record of a set of samples; None if there is none; DamagedSetError if it cannot be read."""
     path = directory / RECORD
     if not path.exists():
@@ -268,7 +268,7 @@ def described(directory: Path) -> dict[str, Any] | None:
 
 
 def agrees(saved: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
-    """Return whether a saved description is this one; one of an earlier version does not name the parameters."""
+    """Return whether a saved description is this one; descriptions of older versions have no parameters."""
     wanted = json.loads(json.dumps(description))
     return saved == (wanted if PARAMETERS in saved else {key: wanted[key] for key in wanted if key != PARAMETERS})
 
@@ -279,13 +279,13 @@ def _first(path: Path) -> int:
 
 
 def _length(path: Path, key: str, shape: tuple[int, ...]) -> int:
-    """Rows of an array in an npz file, from its header alone; DamagedSetError if it is not of these images."""
+    """Return the number of rows of an array in an npz file, from its header; DamagedSetError for another shape."""
     try:
         with path.open("rb") as opened, zipfile.ZipFile(opened) as archive, archive.open(f"{key}.npy") as file:
-            length, *found = read_header(file)[0]
-    except Exception as error:  # zipfile and numpy raise many types for damaged files
+            length, *saved_shape = read_header(file)[0]
+    except Exception as error:  # zipfile and numpy raise many types for corrupted files
         reason = str(error) or type(error).__name__
         raise DamagedSetError(path, f"not readable samples ({reason})") from error
-    if tuple(found) != tuple(shape):
-        raise DamagedSetError(path, f"samples of shape {tuple(found)}, those of the run have {tuple(shape)}")
+    if tuple(saved_shape) != tuple(shape):
+        raise DamagedSetError(path, f"samples of shape {tuple(saved_shape)}, those of the run have {tuple(shape)}")
     return length

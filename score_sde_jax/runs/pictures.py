@@ -17,32 +17,32 @@ MIN_TILE = 32
 """Smallest side of a tile, in pixels; smaller images are enlarged by a whole factor."""
 
 
-def drawn(picture: Picture) -> Image.Image:
-    """The image of a picture that a task or a measure describes."""
-    return _DRAWN[type(picture)](*picture)
+def render(picture: Picture) -> Image.Image:
+    """Return the image of a picture that a task or a measure describes."""
+    return _RENDERERS[type(picture)](*picture)
 
 
 def grid(images: UInt8[np.ndarray, "num height width channels"], columns: int | None = None) -> Image.Image:
-    """All images in rows, nearly square unless the number of columns is given, one pixel apart on white."""
-    return _picture(_laid(_zoomed(images), columns or math.ceil(math.sqrt(len(images))), gap=1))
+    """Return all images in rows, one pixel apart on white; by default the grid is nearly square."""
+    return _picture(_tile(_zoom(images), columns or math.ceil(math.sqrt(len(images))), gap=1))
 
 
 def strips(images: UInt8[np.ndarray, "num length height width channels"], columns: int | None = None) -> Image.Image:
-    """Strips of images that belong together, side by side, nearly square unless the number of columns is given."""
+    """Return strips of images side by side; by default the grid of strips is nearly square."""
     num, length = images.shape[:2]
-    laid = np.stack([_laid(_zoomed(strip), length, gap=1) for strip in images])
-    return _picture(_laid(laid, columns or math.ceil(math.sqrt(num / length)), gap=3))
+    tiles = np.stack([_tile(_zoom(strip), length, gap=1) for strip in images])
+    return _picture(_tile(tiles, columns or math.ceil(math.sqrt(num / length)), gap=3))
 
 
-def _zoomed(images: UInt8[np.ndarray, "num height width channels"]) -> UInt8[np.ndarray, "num rows columns channels"]:
+def _zoom(images: UInt8[np.ndarray, "num height width channels"]) -> UInt8[np.ndarray, "num rows columns channels"]:
     zoom = max(1, -(-MIN_TILE // max(images.shape[1:3])))
     return images.repeat(zoom, 1).repeat(zoom, 2)
 
 
-def _laid(
+def _tile(
     tiles: UInt8[np.ndarray, "num height width channels"], columns: int, gap: int
 ) -> UInt8[np.ndarray, "rows columns channels"]:
-    """Tiles in rows on white, with a gap between them and around all."""
+    """Return tiles in rows on white, with a gap around each."""
     num, height, width, channels = tiles.shape
     rows = math.ceil(num / columns)
     canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
@@ -64,7 +64,7 @@ def save_png(path: Path, image: Image.Image) -> None:
 
 
 def save_gif(path: Path, frames: Sequence[Image.Image], seconds: float = 4.0) -> None:
-    """Write a GIF that takes `seconds`, then rests on its last frame."""
+    """Write a GIF that lasts `seconds`, then shows its last frame for two more seconds."""
     data = io.BytesIO()
     each = max(20, int(1000 * seconds / len(frames)))
     durations = [each] * (len(frames) - 1) + [2000]
@@ -78,7 +78,7 @@ def loss_curve(rows: Sequence[dict[str, Any]]) -> Image.Image:
     axes[0].set(xlabel="step", ylabel="loss")
     axes[1].set(xlabel="step", ylabel="loss per noise level")
     if not rows:  # a first checkpoint before the first logged step
-        return _rendered(figure)
+        return _to_image(figure)
     steps, loss = [row["step"] for row in rows], np.array([row["loss"] for row in rows], dtype=float)
     axes[0].plot(steps, loss, color="tab:blue", alpha=0.3, label="as logged")
     if len(loss) > 10:
@@ -96,7 +96,7 @@ def loss_curve(rows: Sequence[dict[str, Any]]) -> Image.Image:
         axes[1].plot(steps, level, color=colormaps["viridis"](i / max(last, 1)), label=label, linewidth=1)
     axes[1].legend()
     _log_scale(axes[1], levels)
-    return _rendered(figure)
+    return _to_image(figure)
 
 
 def _log_scale(axes: Any, values: np.ndarray) -> None:
@@ -106,11 +106,11 @@ def _log_scale(axes: Any, values: np.ndarray) -> None:
 
 
 def points(samples: Num[np.ndarray, "num 2"], title: str = "") -> Image.Image:
-    """Points in the plane."""
+    """Return a scatter plot of points in the plane."""
     figure, axes = _figure(5.0, 5.0)
     axes.scatter(samples[:, 0], samples[:, 1], s=2, alpha=0.5, color="tab:blue", linewidths=0)
     axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title=title)
-    return _rendered(figure)
+    return _to_image(figure)
 
 
 def score_field(
@@ -119,12 +119,12 @@ def score_field(
     score: Float[np.ndarray, "cells 2"],
     sigma: float,
 ) -> Image.Image:
-    """Samples and, on a grid of places, the score with which Langevin dynamics moves them."""
+    """Return a plot of samples and of the score at the points of a grid."""
     figure, axes = _figure(6.0, 6.0)
     axes.scatter(samples[:, 0], samples[:, 1], s=2, alpha=0.3, color="tab:blue", linewidths=0)
     axes.quiver(at[:, 0], at[:, 1], score[:, 0], score[:, 1], color="tab:red", width=0.003)
     axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", title=f"samples and the score at sigma = {sigma:.3g}")
-    return _rendered(figure)
+    return _to_image(figure)
 
 
 def _figure(width: float, height: float, columns: int = 1):
@@ -135,7 +135,7 @@ def _figure(width: float, height: float, columns: int = 1):
     return figure, figure.subplots(1, columns, gridspec_kw={**margins, "wspace": 0.28})
 
 
-def _rendered(figure) -> Image.Image:
+def _to_image(figure) -> Image.Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -144,17 +144,17 @@ def _rendered(figure) -> Image.Image:
 
 
 def histogram(values: Float[np.ndarray, " num"], label: str) -> Image.Image:
-    """How often a number has which value, with its mean."""
+    """Return a histogram of values, with their mean."""
     figure, axes = _figure(6.0, 4.0)
     axes.hist(values, bins=min(50, max(5, math.isqrt(len(values)))), color="tab:blue", alpha=0.7)
     axes.axvline(values.mean(), color="tab:red", label=f"mean {values.mean():.4g}")
     axes.set(xlabel=label, ylabel="images")
     axes.legend()
-    return _rendered(figure)
+    return _to_image(figure)
 
 
 def level_curves(curves: Mapping[str, Sequence[float | None]], label: str) -> Image.Image:
-    """A number for each bin of noise levels, from the smallest to the largest noise; None is left out."""
+    """Return a plot of values per bin of noise levels, from the smallest to the largest noise, without None."""
     figure, axes = _figure(6.0, 4.0)
     for name, values in curves.items():
         curve = np.array(values, dtype=float)
@@ -163,7 +163,7 @@ def level_curves(curves: Mapping[str, Sequence[float | None]], label: str) -> Im
     axes.set(xlabel="noise level, from the smallest to the largest in log sigma / alpha", ylabel=label)
     _log_scale(axes, np.concatenate([np.array(values, dtype=float) for values in curves.values()]))
     axes.legend()
-    return _rendered(figure)
+    return _to_image(figure)
 
 
-_DRAWN: dict[type, Any] = {Grid: grid, Strips: strips, Histogram: histogram, LevelCurves: level_curves}
+_RENDERERS: dict[type, Any] = {Grid: grid, Strips: strips, Histogram: histogram, LevelCurves: level_curves}

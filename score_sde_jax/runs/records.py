@@ -1,4 +1,4 @@
-"""Files of a run: written whole, and read whatever an editor, a kill or a full disk made of them."""
+"""Atomic writes of the files of a run, and reads that detect corrupted files."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Any
 from score_sde_jax.errors import UserError, file_error
 
 DAMAGED = ".damaged"
-"""Suffix of the name of what is kept aside because it cannot be read."""
+"""Suffix of the name of a quarantined file."""
 
 
 def is_local(path: Path) -> bool:
@@ -22,11 +22,11 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """Write a file atomically: a reader sees the old content or the new, also after a kill.
 
     Raises:
-        UserError: The file may not be written.
-        RunError: The disk is full or fails.
+        UserError: the file may not be written.
+        RunError: the disk is full or fails.
     """
     content = data.encode() if isinstance(data, str) else data
-    if not is_local(path):  # an object of a bucket appears whole
+    if not is_local(path):  # a bucket replaces an object atomically
         path.write_bytes(content)
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -42,8 +42,8 @@ def append(path: Path, line: str) -> None:
     """Append a line to a file of this machine.
 
     Raises:
-        UserError: The file may not be written.
-        RunError: The disk is full or fails.
+        UserError: the file may not be written.
+        RunError: the disk is full or fails.
     """
     try:
         with path.open("a") as file:
@@ -56,17 +56,17 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Args:
-        path: The file.
-        what: What the file is, for the message.
+        path: the file.
+        what: description of the file, for the message.
 
     Raises:
-        UserError: The file cannot be read, or holds no JSON object.
+        UserError: the file cannot be read, or holds no JSON object.
     """
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise file_error(error, path) from error
-    except (ValueError, RecursionError) as error:  # of JSON, and of UTF-8
+    except (ValueError, RecursionError) as error:  # raised by JSON, and for bytes that are not UTF-8
         raise UserError(f"{path}: not {what} ({str(error)[:200]})") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: not {what} (no JSON object)")
@@ -74,16 +74,16 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_rows(path: Path, is_row: Callable[[Any], bool]) -> tuple[list[dict[str, Any]], int]:
-    """Return the objects in a file of one JSON object a line, and the number of lines that are none.
+    """Return the rows of a file with one JSON object a line, and the number of unreadable lines.
 
-    A last line without its end is not counted, since a kill may cut it short.
+    A last line without a line end is not counted, since a kill may cut it short.
 
     Args:
-        path: The file, which may be missing.
-        is_row: Whether an object is a row of this file.
+        path: the file, which may be missing.
+        is_row: whether an object is a row of this file.
 
     Raises:
-        UserError: The file cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         content = path.read_bytes() if path.exists() else b""
@@ -104,12 +104,12 @@ def read_rows(path: Path, is_row: Callable[[Any], bool]) -> tuple[list[dict[str,
     return rows, unreadable
 
 
-def set_aside(path: Path, why: str) -> Path:
-    """Rename a file or folder that cannot be read, with a warning; return its new path.
+def quarantine(path: Path, why: str) -> Path:
+    """Rename a corrupted file or folder, log a warning, and return the new path.
 
     Args:
-        path: What is renamed.
-        why: Reason, for the warning.
+        path: path of the file or folder.
+        why: reason, for the warning.
     """
     aside, number = path.with_name(path.name + DAMAGED), 1
     while aside.exists():

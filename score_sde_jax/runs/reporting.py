@@ -18,7 +18,7 @@ from PIL import Image
 
 from score_sde_jax import paths
 from score_sde_jax.errors import UserError
-from score_sde_jax.runs.records import append, is_local, read_rows, set_aside, write_atomically
+from score_sde_jax.runs.records import append, is_local, quarantine, read_rows, write_atomically
 
 Say = Callable[[str], None]
 """Function that takes the log lines of a driver."""
@@ -37,18 +37,18 @@ class Progress:
         self.first = self.last = done
         self.total = total
         self.start = self.since = time.monotonic()
-        self.elsewhere = 0.0
+        self.excluded = 0.0
 
     def exclude(self, seconds: float) -> None:
-        """Exclude time, in seconds, from the next speed, such as that of a preview."""
-        self.elsewhere += seconds
+        """Exclude seconds, such as those of a preview, from the next reported speed."""
+        self.excluded += seconds
 
     def report(self, done: int) -> tuple[float, str]:
         """Return units per second since the last report, and the time left as h:mm:ss."""
         now = time.monotonic()
-        speed = (done - self.last) / max(now - self.since - self.elsewhere, 1e-9)
+        speed = (done - self.last) / max(now - self.since - self.excluded, 1e-9)
         average = (done - self.first) / max(now - self.start, 1e-9)
-        self.last, self.since, self.elsewhere = done, now, 0.0
+        self.last, self.since, self.excluded = done, now, 0.0
         return speed, duration((self.total - done) / max(average, 1e-9))
 
 
@@ -72,10 +72,10 @@ class Stopwatch:
 
 
 class MetricsLog:
-    """metrics.jsonl, with one JSON object a line for every logged step, and the other loggers of a run.
+    """metrics.jsonl, with one JSON object per logged step, and the other loggers of a run.
 
-    A resumed run drops the lines that it is about to write again. A bucket has no files to append to, so the whole file
-    is written each time.
+    A resumed run drops the lines after its first step. Objects in a bucket cannot be appended to, so the whole file is
+    written each time.
     """
 
     def __init__(self, workdir: Path, resumed_step: int, loggers: Sequence["Logger"] = ()) -> None:
@@ -83,12 +83,12 @@ class MetricsLog:
         self.loggers = loggers
         rows, unreadable = read_rows(self.path, _is_metrics)
         if unreadable:
-            set_aside(self.path, f"{unreadable} of {unreadable + len(rows)} lines cannot be read and are left out")
+            quarantine(self.path, f"{unreadable} of {unreadable + len(rows)} lines cannot be read and are left out")
         self._lines = [json.dumps(row) + "\n" for row in rows if row["step"] <= resumed_step]
         write_atomically(self.path, "".join(self._lines))
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append the values of one step; one that is not finite is null, since JSON has no word for it."""
+        """Append the values of one step; a value that is not finite becomes null, since JSON cannot express it."""
         values = {key: _finite(value) for key, value in values.items()}
         line = json.dumps({"step": step, **values}) + "\n"
         if is_local(self.path):
@@ -100,7 +100,7 @@ class MetricsLog:
             logger.write(step, values)
 
     def write_image(self, step: int, name: str, image: Image.Image) -> None:
-        """Hand an image of one step to the other loggers; metrics.jsonl has numbers only."""
+        """Write an image of one step to the other loggers; metrics.jsonl has numbers only."""
         for logger in self.loggers:
             logger.write_image(step, name, image)
 
@@ -219,7 +219,7 @@ class Profile:
 
     Args:
         steps: "FIRST:LAST", the first and the last step, or "" for no trace.
-        workdir: Directory of the run.
+        workdir: directory of the run.
 
     Raises:
         UserError: `steps` has another form.

@@ -1,4 +1,4 @@
-"""The sampling driver: a numbered set of images from a checkpoint, which later calls continue."""
+"""The sampling driver: a numbered set of images generated from a checkpoint, which later calls continue."""
 
 import dataclasses
 import time
@@ -15,15 +15,15 @@ from score_sde_jax.runs import batch_sampler, build, workdir
 from score_sde_jax.runs.batch_sampler import BatchSampler
 from score_sde_jax.runs.checkpoint import fingerprint
 from score_sde_jax.runs.experiment import Experiment, abstract_average, average_of
-from score_sde_jax.runs.neighbors import check_number, leave_neighbors
+from score_sde_jax.runs.neighbors import check_number, save_neighbors
 from score_sde_jax.runs.numbered import SampleSet
 from score_sde_jax.runs.reporting import Say
 from score_sde_jax.settings import Settings, flatten, from_saved, identity, plain, with_values
 from score_sde_jax.settings.sections import EMA
 from score_sde_jax.tasks import TaskInputs, TaskSetup
 
-LEFT = (".png", ".gif", ".npz")
-"""Suffixes of the files that the last line names."""
+PICTURES_AND_ARCHIVES = (".png", ".gif", ".npz")
+"""Suffixes of the files that the last log line lists."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,12 +31,12 @@ class SampleRequest:
     """Options of the command line; None stands for the value of the settings.
 
     Attributes:
-        checkpoint: Step of the checkpoint, or "best"; None for the latest.
-        seed: Seed of the images.
-        output: Directory of the images.
-        files: Whether each image also becomes a PNG file.
-        neighbors: Number of nearest training images per image; None for no search.
-        command: Command that repeats the call, for the record.
+        checkpoint: step of the checkpoint, or "best"; None for the latest.
+        seed: seed of the images.
+        output: directory of the images.
+        files: whether each image also becomes a PNG file.
+        neighbors: number of nearest training images per image; None for no search.
+        command: command that repeats the call, for the record.
     """
 
     checkpoint: int | Literal["best"] | None = None
@@ -48,23 +48,23 @@ class SampleRequest:
 
 
 def sample(settings: Settings, directory: Path, request: SampleRequest, say: Say = print) -> Path:
-    """Complete a set of `sampler.num_images` images from a trained run.
+    """Generate `sampler.num_images` images with a trained run, or the missing ones of an existing set.
 
     Args:
-        settings: Settings of the run.
-        directory: Workdir of the run.
-        request: Options of the command line.
-        say: Takes the log lines.
+        settings: settings of the run.
+        directory: workdir of the run.
+        request: options of the command line.
+        say: takes the log lines.
 
     Returns:
         Directory of the set.
 
     Raises:
-        UserError: The run, its checkpoint or the task does not fit the settings, or a sample is not finite.
+        UserError: the run, its checkpoint or the task does not fit the settings, or a sample is not finite.
     """
     section = settings.sampler
     if section is None:
-        raise UserError("--config.sampler is missing: --mode=sample draws with it, and a classifier draws nothing")
+        raise UserError("--config.sampler is missing: --mode=sample needs it; a classifier generates no images")
     settings, image_shape = workdir.adopt_run(directory, settings)
     training = None if request.neighbors is None else _training_images(settings, request.neighbors, image_shape)
     parallel = settings.parallel()
@@ -111,8 +111,8 @@ def _report_files(
         say(line)
     if training is not None:
         assert request.neighbors is not None
-        leave_neighbors(samples, training, experiment.pixels, request.neighbors, say)
-    named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in LEFT))
+        save_neighbors(samples, training, experiment.pixels, request.neighbors, say)
+    named = ", ".join(sorted(path.name for path in samples.directory.iterdir() if path.suffix in PICTURES_AND_ARCHIVES))
     say(f"Saved samples: {samples.directory} ({named})\nrepeat: {request.command}")
 
 
@@ -128,7 +128,7 @@ def _training_images(settings: Settings, num_neighbors: int, image_shape: tuple[
 def _with_task(
     settings: Settings, experiment: Experiment, parallel: Parallel
 ) -> tuple[Experiment, TaskInputs, list[PyTree]]:
-    """The experiment for section `task`, what is given to its images, and the parameters that it has in addition."""
+    """Return the experiment for section `task`, the inputs of the task, and the parameters of a classifier."""
     task = build.task(settings, experiment.image_shape)
     classifier, params, more, num_classes = None, [], dict[str, Any](), experiment.num_classes
     if folder := settings.task.get("classifier"):
@@ -149,33 +149,34 @@ def _with_task(
 
 
 def _held_out(settings: Settings) -> Settings:
-    """Settings of the test split of the run's data if there is one, or of the data themselves."""
+    """Return settings of the test split of the run's data, or of the data if they have no splits."""
     return settings if settings.data.get("split") is None else with_values(settings, {"data.split": "test"})
 
 
 def _classifier(
     settings: Settings, directory: Path, experiment: Experiment, parallel: Parallel
 ) -> tuple[Experiment, PyTree, int, int]:
-    """The latest classifier of the run in `directory`: experiment, parameters, step and number of classes.
+    """Return experiment, parameters, step and number of classes of the classifier that was trained in `directory`.
 
-    Raises UserError if it does not fit the run of these settings.
+    Raises:
+        UserError: the classifier does not fit the run of these settings.
     """
     key = f"--config.task.classifier={directory}"
     saved = workdir.saved_config(directory)
     if saved is None:
         raise UserError(f"{key}: no run there; train one, such as --config=configs/digits_classifier.py")
-    theirs = from_saved(saved)
-    if theirs.loss.name != "classification":
-        raise UserError(f"{key}: not a classifier, but a run of loss.name={theirs.loss.name}")
+    trained = from_saved(saved)
+    if trained.loss.name != "classification":
+        raise UserError(f"{key}: not a classifier, but a run of loss.name={trained.loss.name}")
     shape = tuple(saved[workdir.IMAGE_SHAPE])
     if shape != experiment.image_shape:
         raise UserError(f"{key}: for images of shape {shape}, not {experiment.image_shape}")
-    other = build.experiment(theirs, shape)
-    if other.pixels.ends != experiment.pixels.ends:
-        raise UserError(f"{key}: for images of data.value_range={other.pixels.ends}, not {experiment.pixels.ends}")
-    noise, ours = (flatten(plain(each)["sde"], "sde") for each in (theirs, settings))
-    for path in [*ours, *noise]:
-        if noise.get(path) != ours.get(path):
-            raise UserError(f"{key}: trained on other noise, with {path}={noise.get(path)}, not {ours.get(path)}")
-    step, state = workdir.restore(directory, None, abstract_average(other, parallel, EMA))
-    return other, average_of(state, EMA), step, theirs.model.num_classes
+    classifier = build.experiment(trained, shape)
+    if classifier.pixels.ends != experiment.pixels.ends:
+        raise UserError(f"{key}: for images of data.value_range={classifier.pixels.ends}, not {experiment.pixels.ends}")
+    sde, run_sde = (flatten(plain(each)["sde"], "sde") for each in (trained, settings))
+    for path in [*run_sde, *sde]:
+        if sde.get(path) != run_sde.get(path):
+            raise UserError(f"{key}: trained on other noise, with {path}={sde.get(path)}, not {run_sde.get(path)}")
+    step, state = workdir.restore(directory, None, abstract_average(classifier, parallel, EMA))
+    return classifier, average_of(state, EMA), step, trained.model.num_classes

@@ -1,4 +1,4 @@
-"""Metrics of the steps since the last report, which a checkpoint keeps so that a resumed run reports the same."""
+"""Metrics of the steps since the last report, which checkpoints store so that a resumed run reports the same."""
 
 import math
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ class Window:
         """Return the stacked metrics of every step since the last report; None if there is none.
 
         Args:
-            max_skipped: Number of skipped updates that the run may have.
+            max_skipped: number of skipped updates that the run may have.
 
         Raises:
-            UserError: There are more; the first of those is named.
+            UserError: more updates were skipped; the message names the first of them.
         """
         metrics = self._stacked()
         if metrics is None:

@@ -33,11 +33,11 @@ def locate(name: str, key: str = "--workdir") -> Path:
     """Return the path of a directory on this machine or in a bucket.
 
     Args:
-        name: Path or gs:// address.
-        key: Flag that gives it, for messages.
+        name: path or gs:// address.
+        key: flag that gives it, for messages.
 
     Raises:
-        UserError: The scheme is unsupported, or the bucket cannot be reached.
+        UserError: the scheme is unsupported, or the bucket cannot be reached.
     """
     if "://" not in name:
         path = paths.expanded(name, key)
@@ -49,7 +49,7 @@ def locate(name: str, key: str = "--workdir") -> Path:
         bucket.exists()
     except KeyError as error:
         raise UserError(f"{key}={name}: unsupported scheme; use a path, or gs://bucket/run") from error
-    except Exception as error:  # each file system raises its own
+    except Exception as error:  # each file system raises other types
         install = "; pip install gcsfs" if isinstance(error, ImportError) else ""
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{key}={name}: cannot be reached ({reason}){install}") from error
@@ -78,7 +78,7 @@ def saved_settings(workdir: Path, assignments: Sequence[str] = ()) -> Settings |
         return None
     try:
         from_saved(saved)
-    except UserError as error:  # names the key as a flag, but the file is what is wrong
+    except UserError as error:  # it names the key as a flag, but the file is wrong
         raise UserError(f"{workdir / CONFIG}: {str(error).removeprefix('--config.')}") from error
     return from_saved(saved, assignments)
 
@@ -87,7 +87,7 @@ def adopt_run(workdir: Path, settings: Settings) -> tuple[Settings, tuple[int, .
     """Return the settings with the run's values for "auto", and the shape of its images.
 
     Raises:
-        UserError: There is no run, or one with another model or data.
+        UserError: there is no run, or one with another model or data.
     """
     saved = saved_config(workdir)
     if saved is None:
@@ -116,12 +116,12 @@ def restore(workdir: Path, checkpoint: int | Literal["best"] | None, abstract: P
     """Return step and some entries of the state of a checkpoint.
 
     Args:
-        workdir: Directory of the run.
-        checkpoint: Its step, or "best"; None for the latest readable one.
-        abstract: Shapes and placement of the entries, by name.
+        workdir: directory of the run.
+        checkpoint: its step, or "best"; None for the latest readable one.
+        abstract: shapes and placement of the entries, by name.
 
     Raises:
-        UserError: There is no such checkpoint.
+        UserError: there is no such checkpoint.
     """
     folder = workdir / ("best" if checkpoint == "best" else "checkpoints")
     if not folder.is_dir():
@@ -146,7 +146,7 @@ def _untrained(workdir: Path) -> UserError:
 def refuse_claimed(workdir: Path) -> None:
     """Raise UserError if another run holds the workdir; writes nothing.
 
-    A run that another one deletes checkpoints under would take them for corrupted.
+    A run would treat checkpoints that another run deletes as corrupted.
     """
     if not is_local(workdir) or not (workdir / LOCK).exists():
         return
@@ -167,12 +167,12 @@ def claimed(directory: Path, given: str | None = None) -> Iterator[None]:
     none.
 
     Args:
-        directory: The directory, which is made.
-        given: Flag and value that give it, for messages.
+        directory: the directory, which is made.
+        given: flag and value that give it, for messages.
 
     Raises:
-        UserError: Another process holds the lock, or the directory cannot be written.
-        RunError: The disk is full or fails.
+        UserError: another process holds the lock, or the directory cannot be written.
+        RunError: the disk is full or fails.
     """
     if not is_local(directory):
         yield

@@ -65,7 +65,7 @@ def reverse_diffusion(sde: SDE, noise_fn: NoiseFn, *, probability_flow: bool = F
 
 
 def ancestral(sde: SDE, noise_fn: NoiseFn, *, variance: Literal["posterior", "transition"] = "posterior") -> Step:
-    """Return the ancestral sampling step, a draw from q(x_s | x_t, x_0) at the denoised image x_0.
+    """Return the ancestral sampling step, a sample of q(x_s | x_t, x_0) at the denoised image x_0.
 
     score-SDE uses the posterior variance for VE and the transition variance for VP.
 
@@ -195,7 +195,7 @@ def dormand_prince(
     """Return a step that solves the probability flow ODE adaptively, independently per image.
 
     On a grid of one step it is the published sampler; a finer grid adds times for intermediate samples. An image whose
-    solver does not reach time s becomes not a number.
+    solver does not reach time s becomes NaN.
 
     Args:
         sde: diffusion.
@@ -214,7 +214,7 @@ def dormand_prince(
     def move(keys: Keys, x: Images, t: Scalar, s: Scalar) -> tuple[Images, Counts]:
         del keys
         solution = solve(sde, noise_fn, x, t, s, rtol=rtol, atol=atol, max_evaluations=max_evaluations)
-        # The last accepted state of a failed solver is not a sample at time s, so it must not pass for one.
+        # The last accepted state of a failed solver is not a sample at time s, so it is replaced by NaN.
         return jnp.where(prng.bcast(solution.converged, x), solution.state, jnp.nan), solution.nfe
 
     return Step(move, nfe=None)

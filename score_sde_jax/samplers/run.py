@@ -69,12 +69,12 @@ def denoise(sde: SDE, noise_fn: NoiseFn, x: Images, t: Float[Array, ""]) -> Imag
 
 
 def _gaussian(sde: SDE, keys: Keys, like: Images) -> Images:
-    """Draw from N(0, sigma(t_max)^2 I), the prior of the SDE."""
+    """Sample from N(0, sigma(t_max)^2 I), the prior of the SDE."""
     return sde.prior(keys, like)
 
 
 def _uniform(sde: SDE, keys: Keys, like: Images) -> Images:
-    """Draw uniformly from [0, 1), as NCSN and NCSNv2 do."""
+    """Sample uniformly from [0, 1), as NCSN and NCSNv2 do."""
     del sde
     return prng.uniform(keys, like)
 
@@ -107,13 +107,13 @@ class Sampler:
     temperature: float = 1.0
 
     def __call__(self, noise_fn: NoiseFn, keys: Keys, like: Images, initial_noise: Images | None = None) -> Samples:
-        """Draw one image per key.
+        """Generate one image per key.
 
         Args:
             noise_fn: noise prediction (x, t) -> eps_hat.
             keys: one PRNG key per image.
             like: array of the shape and dtype of the images.
-            initial_noise: x at the first time, such as latents; None draws it from the prior.
+            initial_noise: x at the first time, such as latents; None samples it from the prior.
         """
         key_prior, key_run = prng.split(keys, 2)
         x = self.temperature * self.prior(self.sde, key_prior, like) if initial_noise is None else initial_noise

@@ -32,7 +32,7 @@ def adopt(settings: Settings, saved: Mapping[str, Any]) -> Settings:
 
 
 def _spread(data: Dataset) -> np.ndarray:
-    """Return the images between which distances are computed, so that a large dataset is not read whole."""
+    """Return the images whose distances are computed: a subset of a large dataset, so that the rest is not read."""
     return data.gather(ladder.subset(len(data)))[0]
 
 

@@ -55,8 +55,8 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class From:
-    """Mark of a section that picks an entry of a registry.
+class OneOf:
+    """Annotation of a section that picks one entry of a registry.
 
     Attributes:
         registry: entries by name.

@@ -18,7 +18,7 @@ def parse(text: str, annotation: Any) -> Any:
     Args:
         text: a word of a `Literal`; true, false or none in any case; a Python literal; any other text is a string.
         annotation: type of the key. An integer is converted for a float, and a whole number such as 1e5 for an
-            integer; a string may look like a number, as a folder called 2024.
+            integer. A string may look like a number, such as a folder 2024.
     """
     kinds = list(alternatives(annotation))
     if any(typing.get_origin(kind) is typing.Literal and text in typing.get_args(kind) for kind in kinds):
@@ -84,7 +84,7 @@ def matches(value: Any, annotation: Any) -> bool:
 
 
 def excludes(annotation: Any, value: Any) -> Range | NotEmpty | None:
-    """Return the range of an annotation that does not contain a value of its type; None if all do."""
+    """Return the range of an annotation that does not contain a value of its type; None if there is none."""
     if typing.get_origin(annotation) is Annotated:
         kind, *marks = typing.get_args(annotation)
         bounds = (mark for mark in marks if isinstance(mark, Range | NotEmpty))

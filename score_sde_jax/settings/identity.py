@@ -9,14 +9,14 @@ from score_sde_jax.settings.sections import EMA, Settings
 RUN = ("data", "model", "sde", "parameterization")
 """Sections that identify a run: a workdir with other values holds another run."""
 SEED = "seed"
-"""Key of the seed: another value identifies another training run, but samples and measurements may have it."""
+"""Key of the seed: another value identifies another training run; samples and measurements may use any seed."""
 CHANGEABLE = ("data.dir", "data.cache_bytes", "data.max_unreadable", "data.flip")
 """Keys of these sections that may change when a run resumes."""
 TRAINING = ("loss", "optimizer", "train", "parallel", "checkpoint", *CHANGEABLE)
 """Sections and keys that only training depends on. They may change when a run resumes, which prints the changes."""
-IMAGES_FREE = ("sampler.num_images", "sampler.batch_size", "sampler.num_frames")
+NOT_OF_IMAGES = ("sampler.num_images", "sampler.batch_size", "sampler.num_frames")
 """Keys of section `sampler` that no image depends on."""
-MEASUREMENT_FREE = ("loss", "bits_per_dim", "batch_size", "repeats", "split", "dir", "num_images")
+NOT_OF_MEASUREMENTS = ("loss", "bits_per_dim", "batch_size", "repeats", "split", "dir", "num_images")
 """Keys of section `eval` that no row of a measurement depends on, or that the identity of the images contains."""
 
 
@@ -47,7 +47,7 @@ def changed_training(settings: Settings, saved: Settings) -> list[Difference]:
 
 
 def images(settings: Settings, step: int, parameters: str, seed: int, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that image i depends on, besides i.
+    """Return the settings and values that image i depends on, other than i.
 
     Args:
         settings: settings of the run.
@@ -59,7 +59,7 @@ def images(settings: Settings, step: int, parameters: str, seed: int, task: Mapp
     sampler = {
         key: value
         for key, value in plain(settings)["sampler"].items()
-        if f"sampler.{key}" not in IMAGES_FREE and _identifies(key, value)
+        if f"sampler.{key}" not in NOT_OF_IMAGES and _identifies(key, value)
     }
     about = {"checkpoint_step": step, "parameters": parameters, "seed": seed, "sampler": sampler}
     return about | ({"task": dict(task)} if task else {})
@@ -68,7 +68,7 @@ def images(settings: Settings, step: int, parameters: str, seed: int, task: Mapp
 def measurement(
     settings: Settings, data: Mapping[str, Any], step: int, parameters: str, seed: int, num_images: int
 ) -> dict[str, Any]:
-    """Return all that a measurement depends on.
+    """Return the settings and values that a measurement depends on.
 
     Args:
         settings: settings of the run.
@@ -89,7 +89,7 @@ def measurement(
         "eval": {
             key: value
             for key, value in sections["eval"].items()
-            if key not in MEASUREMENT_FREE and _identifies(key, value)
+            if key not in NOT_OF_MEASUREMENTS and _identifies(key, value)
         },
     }
 

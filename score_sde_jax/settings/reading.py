@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from score_sde_jax import paths
 from score_sde_jax.errors import UserError
-from score_sde_jax.settings.choices import AUTO, Choice, From
+from score_sde_jax.settings.choices import AUTO, Choice, OneOf
 from score_sde_jax.settings.fields import describe, excludes, matches, parse, shown
 from score_sde_jax.settings.rules import check
 from score_sde_jax.settings.sections import Settings
@@ -84,7 +84,7 @@ def run_name(argument: str) -> str:
 
 
 def _existing(name: str) -> Path | None:
-    """Return the path of a file as typed; None if nothing lies there; UserError if it is something else."""
+    """Return the path of a file as typed; None if it does not exist; UserError if it is no file."""
     file = paths.expanded(name, "--config")
     found = paths.kind(file, "--config", name)
     if (found == "folder" and name.endswith(".py")) or found == "pipe or device":
@@ -93,7 +93,7 @@ def _existing(name: str) -> Path | None:
 
 
 def _config_file(name: str) -> Path:
-    """Return the file of a path or of a packaged config; UserError if there is neither."""
+    """Return the file of a path or of a packaged config; UserError if neither exists."""
     packaged = PACKAGED / CONFIGS
     names = [file.relative_to(packaged).with_suffix("").as_posix() for file in packaged.rglob("*.py")]
     names = sorted(other for other in names if not other.startswith("families/"))
@@ -136,7 +136,7 @@ def from_config(config: ConfigDict, assignments: Sequence[str] = ()) -> Settings
 
 
 def _as_typed(message: str, config: ConfigDict, texts: Mapping[str, str]) -> str:
-    """Return a message with the text of an override in the place of its value."""
+    """Return a message with the value of an override replaced by the text that the user typed."""
     for path, text in texts.items():
         parsed = f"--config.{path}={shown(_tuples(_at(config, path)))}:"
         if message.startswith(parsed):
@@ -145,7 +145,7 @@ def _as_typed(message: str, config: ConfigDict, texts: Mapping[str, str]) -> str
 
 
 def _refuse_contradictions(config: ConfigDict, texts: Mapping[str, str]) -> None:
-    """Raise UserError if an override of one number, which several sections share, changed that of another one."""
+    """Raise UserError if two overrides set a number that several sections share to different values."""
     for path, text in texts.items():
         final, key = str(_at(config, path)), path.rpartition(".")[2]
         for other, other_text in texts.items():
@@ -155,7 +155,7 @@ def _refuse_contradictions(config: ConfigDict, texts: Mapping[str, str]) -> None
 
 
 def _at(config: ConfigDict, path: str) -> Any:
-    """Return the section or value at a dotted path of a config; None if there is none."""
+    """Return the section or value at a dotted path of a config; None if it does not exist."""
     value: Any = config
     for part in path.split("."):
         value = value.get(part) if isinstance(value, Mapping | ConfigDict) else None
@@ -245,8 +245,8 @@ def flatten(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def section_types(kind: type = Settings, path: str = "") -> Iterator[tuple[str, type, From | None]]:
-    """Yield path, class and registry of every section, independent of the entries that a config picks."""
+def section_types(kind: type = Settings, path: str = "") -> Iterator[tuple[str, type, OneOf | None]]:
+    """Yield path, class and choice of entries of every section, independent of the entries that a config picks."""
     yield path, kind, None
     for key, hint in _hints(kind).items():
         mark = _mark(hint)
@@ -281,8 +281,8 @@ def _parts(hint: Any) -> list[Any]:
     return list(typing.get_args(hint)) if typing.get_origin(hint) is Annotated else [hint]
 
 
-def _mark(hint: Any) -> From | None:
-    return next((mark for mark in _parts(hint)[1:] if isinstance(mark, From)), None)
+def _mark(hint: Any) -> OneOf | None:
+    return next((mark for mark in _parts(hint)[1:] if isinstance(mark, OneOf)), None)
 
 
 def _section_class(hint: Any) -> Any:

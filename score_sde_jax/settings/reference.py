@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
-from score_sde_jax.settings.choices import AUTO, From
+from score_sde_jax.settings.choices import AUTO, OneOf
 from score_sde_jax.settings.fields import describe, ranges
 from score_sde_jax.settings.reading import section_types, value_hints
 
@@ -51,13 +51,13 @@ class Entry(NamedTuple):
 def entries() -> Iterator[Entry]:
     """Yield every section in the order of `Settings`, each followed by the entries of its registry."""
     texts = dict[str, dict[str, str]]()
-    for path, section, registry in section_types():
+    for path, section, one_of in section_types():
         parent, _, key = path.rpartition(".")
         texts[path] = meanings(section)
         keys = tuple(_keys(section, section, None))
         yield Entry(path, None, False, summary(section) if not path else texts[parent].get(key, ""), keys)
-        if registry is not None:
-            yield from (_entry(path, section, registry, name) for name in registry.registry)
+        if one_of is not None:
+            yield from (_entry(path, section, one_of, name) for name in one_of.registry)
 
 
 def summary(documented: Any) -> str:
@@ -83,10 +83,10 @@ def meanings(documented: Any) -> dict[str, str]:
     return texts
 
 
-def _entry(path: str, section: Any, registry: From, name: str) -> Entry:
-    picked = registry.pick(section, name, path)
+def _entry(path: str, section: Any, one_of: OneOf, name: str) -> Entry:
+    picked = one_of.pick(section, name, path)
     keys = tuple(_keys(picked, picked.entry, picked.own))
-    return Entry(path, name, name == registry.default, summary(picked.entry), keys)
+    return Entry(path, name, name == one_of.default, summary(picked.entry), keys)
 
 
 def _keys(section: Any, documented: Any, names: tuple[str, ...] | None) -> Iterator[Key]:

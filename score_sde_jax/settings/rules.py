@@ -39,7 +39,7 @@ def at(settings: Settings, path: str) -> Any:
 
 
 def _check_points(settings: Settings) -> None:
-    """Check that points have a network that takes them."""
+    """Raise UserError if the data are points and the network is for images."""
     shape, model = dataset_spec(settings.data.name).point_shape, settings.model
     if shape is not None and not getattr(model.entry, "takes_points", False):
         raise UserError(

@@ -17,7 +17,7 @@ from score_sde_jax.networks import MODELS
 from score_sde_jax.networks.optimizer import OPTIMIZERS
 from score_sde_jax.ranges import BatchSize, Count, Finite, Natural, NonNegative, Positive, Range, Seed, Share
 from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS
-from score_sde_jax.settings.choices import Choice, From
+from score_sde_jax.settings.choices import Choice, OneOf
 from score_sde_jax.tasks import TASKS
 
 EMA = "ema"
@@ -53,7 +53,7 @@ class Parameterization(Choice):
         input_scale: factor of the centered input.
     """
 
-    condition: Annotated[Choice, From(CONDITIONS, auto=("num_levels",))]
+    condition: Annotated[Choice, OneOf(CONDITIONS, auto=("num_levels",))]
     center: Finite = 0.0
     input_scale: Positive = 1.0
 
@@ -68,8 +68,8 @@ class Loss(Choice):
         reduction: reduction of the squared errors of an image: their mean, or half of their sum.
     """
 
-    times: Annotated[Choice, From(TIMES, auto=("num_levels",))]
-    weight: Annotated[Choice, From(WEIGHTS)]
+    times: Annotated[Choice, OneOf(TIMES, auto=("num_levels",))]
+    weight: Annotated[Choice, OneOf(WEIGHTS)]
     reduction: Literal["mean", "half_sum"] = "mean"
 
 
@@ -158,9 +158,9 @@ class Sampler:
         num_frames: frames of the animated GIF.
     """
 
-    times: Annotated[Choice, From(GRIDS, auto=("num_levels",))]
-    predictor: Annotated[Choice, From(PREDICTORS)]
-    corrector: Annotated[Choice, From(CORRECTORS, auto=("step_size",))]
+    times: Annotated[Choice, OneOf(GRIDS, auto=("num_levels",))]
+    predictor: Annotated[Choice, OneOf(PREDICTORS)]
+    corrector: Annotated[Choice, OneOf(CORRECTORS, auto=("step_size",))]
     prior: Literal["gaussian", "uniform"] = "gaussian"
     temperature: Positive = 1.0
     denoise: bool = True
@@ -231,15 +231,15 @@ class Settings:
     """
 
     seed: Seed = 0
-    data: Annotated[Data, From(DATASETS)]
-    model: Annotated[Choice, From(MODELS, auto=("num_levels",))]
-    sde: Annotated[Choice, From(SDES, auto=("sigma_max",))]
-    parameterization: Annotated[Parameterization, From(PARAMETERIZATIONS)]
-    loss: Annotated[Loss, From(LOSSES, "denoising")]
-    optimizer: Annotated[Optimizer, From(OPTIMIZERS)]
+    data: Annotated[Data, OneOf(DATASETS)]
+    model: Annotated[Choice, OneOf(MODELS, auto=("num_levels",))]
+    sde: Annotated[Choice, OneOf(SDES, auto=("sigma_max",))]
+    parameterization: Annotated[Parameterization, OneOf(PARAMETERIZATIONS)]
+    loss: Annotated[Loss, OneOf(LOSSES, "denoising")]
+    optimizer: Annotated[Optimizer, OneOf(OPTIMIZERS)]
     train: Train
-    parallel: Annotated[Choice, From(PARALLEL, "jit")]
+    parallel: Annotated[Choice, OneOf(PARALLEL, "jit")]
     checkpoint: Checkpoint
     sampler: Sampler | None = None
-    task: Annotated[Choice, From(TASKS, "none")]
+    task: Annotated[Choice, OneOf(TASKS, "none")]
     eval: Evaluation

@@ -1,4 +1,4 @@
-"""Tasks draw images from a trained network; measures evaluate held-out images. Each has a file of its own."""
+"""Tasks generate images with a trained network; measures evaluate held-out images. Each has a file of its own."""
 
 from collections.abc import Callable
 

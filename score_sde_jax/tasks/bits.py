@@ -39,7 +39,7 @@ def bits_per_dim(
     Args:
         setup: the run.
         divergence: "rademacher" or "gaussian" Hutchinson probes, or "exact".
-        num_probes: hutchinson probes per image, >= 1.
+        num_probes: number of Hutchinson probes per image, >= 1.
         rtol: relative tolerance of the adaptive solver, > 0.
         atol: absolute tolerance of the adaptive solver, > 0.
         t_min: time at which the ODE ends at the data; None for t_min of the SDE.

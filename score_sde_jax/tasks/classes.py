@@ -43,7 +43,7 @@ class ClassConditional(Task):
         return LabelInputs(self, setup)
 
     def sample(self, sampler: Sampler, networks: Networks, keys: Keys, like: Points, inputs: InputArrays) -> Samples:
-        """Draw images of the classes inputs["label"]; a pure function, see `Task.sample`."""
+        """Generate images of the classes inputs["label"]; a pure function, see `Task.sample`."""
         noise_fn, calls = self._guided(networks, sampler.sde, inputs["label"])
         samples = sampler(noise_fn, keys, like)
         return samples._replace(nfe=calls * samples.nfe)

@@ -55,7 +55,7 @@ class Completion(Task):
         raise NotImplementedError
 
     def sample(self, sampler: Sampler, networks: Networks, keys: Keys, like: Images, inputs: InputArrays) -> Samples:
-        """Draw images with the observed part of inputs["observed"]; a pure function, see `Task.sample`."""
+        """Generate images with the observed part of inputs["observed"]; a pure function, see `Task.sample`."""
         key_start, key_run = prng.split(keys, 2)
         observation = self.observation(sampler.sde, keys, like, inputs)
 

@@ -27,7 +27,7 @@ def held_out_loss(setup: MeasureSetup, *, draws: int) -> Measure:
 
     Args:
         setup: the run.
-        draws: training times, and noise levels, per image, >= 1.
+        draws: number of training times, and of noise levels, per image, >= 1.
     """
     accuracy = setup.log_probabilities is not None
 

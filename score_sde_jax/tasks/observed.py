@@ -37,7 +37,7 @@ class ObservedInputs(TaskInputs):
         self.source, self.description["source"] = open_source(source, setup)
 
     def about(self) -> list[str]:
-        """Return what was found and left out of the observed images."""
+        """Return the lines of the dataset of observed images."""
         return [line.replace("data: ", "observed: ", 1) for line in self.source.lines()]
 
     def source_indices(self, indices: Indices) -> Int[np.ndarray, "batch observations"]:
@@ -136,7 +136,7 @@ def open_mask(path: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, str]
 
     Args:
         path: an image, hidden where it is brighter than half of its largest value, or an npy array, hidden where
-            nonzero. Neither is rotated or made smaller.
+            nonzero. Neither is rotated or resized.
         image_shape: shape of an image.
 
     Returns:
@@ -163,7 +163,7 @@ def open_mask(path: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, str]
 
 
 def _bright(place: Path) -> np.ndarray:
-    """Return where an image is brighter than half of its largest value, since masks are saved as 0 and 1 too."""
+    """Return where an image is brighter than half of its largest value; masks may be saved as 0 and 1, or 0 and 255."""
     with Image.open(place) as source:
         deep = source.mode.startswith(("I", "F"))
         gray = np.asarray(source if deep or source.mode == "1" else source.convert("L")).astype(np.float64)

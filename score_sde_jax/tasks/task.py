@@ -1,4 +1,4 @@
-"""Interfaces of tasks, which draw images, and of measures, which evaluate images.
+"""Interfaces of tasks, which generate images, and of measures, which evaluate images.
 
 Both are a pure function (params, indices, key, inputs) -> rows, with one row per index. `Parallel.per_example` runs it
 on all devices, and `runs/numbered.py` resumes it. The file of a task or measure has its options, input arrays,
@@ -137,7 +137,7 @@ class TaskInputs:
         return {}
 
     def about(self) -> list[str]:
-        """Return lines to print about the images that are observed, before any image is drawn."""
+        """Return lines to print about the images that are observed, before any image is generated."""
         return []
 
     def extras(self, indices: Indices, images: Num[np.ndarray, "batch ..."], key: Array) -> dict[str, np.ndarray]:
@@ -192,12 +192,12 @@ class Task:
             setup: the run.
 
         Raises:
-            UserError: An input file is missing or does not fit the run.
+            UserError: an input file is missing or does not fit the run.
         """
         return TaskInputs(setup)
 
     def sample(self, sampler: Sampler, networks: Networks, keys: Keys, like: Points, inputs: InputArrays) -> Samples:
-        """Draw images; a pure function.
+        """Generate images; a pure function.
 
         Args:
             sampler: sampler of the run.

@@ -9,7 +9,7 @@ from typed import ROOT
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    """cli.run() in this process and an empty directory: its exit status, standard error and output."""
+    """Return a function that runs cli.run() in an empty directory: exit status, standard error and output."""
     from absl import flags
 
     from score_sde_jax import cli as entry

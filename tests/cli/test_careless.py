@@ -1,4 +1,4 @@
-"""Careless and hostile command lines: each ends in one line that names what was typed, before anything is written."""
+"""Wrong and hostile command lines: each is refused in one line with the typed text, before any file is written."""
 
 import os
 import pathlib

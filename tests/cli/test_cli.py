@@ -1,4 +1,4 @@
-"""main.py as a user types it: the mode, the flags, and one line for every mistake."""
+"""Commands of main.py: the mode, the flags, and one line for every error."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def test_train_sample_eval_and_info(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="a tunable of the GNU C library")
 @pytest.mark.parametrize("given", ["", "glibc.malloc.arena_max=4"])
 def test_memory_comes_in_large_pages_unless_the_user_has_other_wishes(tmp_path, monkeypatch, given):
-    """In the environment that the process began with, which is the one that the C library reads."""
+    """The C library reads the environment with which the process started."""
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     environ = tmp_path / "environ"
     (tmp_path / "tells.py").write_text(f"import shutil\nshutil.copy('/proc/self/environ', {str(environ)!r})\n")
@@ -201,7 +201,7 @@ def test_a_batch_that_the_devices_cannot_share(tmp_path):
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
 def test_a_signal_saves_and_the_run_goes_on_from_there(tmp_path, number, status):
-    """The process that a user or a scheduler stops; what it leaves is compared in benchmarks/reliability.py."""
+    """benchmarks/reliability.py compares the files of stopped runs with those of uninterrupted ones."""
     workdir = tmp_path / "run"
     command = [sys.executable, "main.py", DIGITS, f"--workdir={workdir}", "--config.train.steps=100000"]
     command += ["--config.train.log_every=50", "--config.train.preview_every=0", "--config.checkpoint.every=100000"]

@@ -1,4 +1,4 @@
-"""Every flag of main.py and every override in the call of the driver that it is for."""
+"""Effect of every flag of main.py and of overrides on the call of the driver."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ DRIVERS = {"train": "train.train", "sample": "sample.sample", "eval": "evaluate.
 
 @pytest.fixture
 def called(run, monkeypatch):
-    """Function from a command line to what the driver of its mode is called with, without the config and its lines."""
+    """Return a function from a command line to the arguments of its driver, without settings and log function."""
     calls = []
 
     def driver(mode):
@@ -53,7 +53,7 @@ def test_overrides_may_be_written_with_an_equals_sign_or_a_space(called):
 
 @pytest.mark.parametrize("mode", DRIVERS)
 def test_a_run_knows_its_settings(called, mode, tmp_path):
-    """Without --config those that it has saved, whatever their config file says, and overrides on top of them."""
+    """Without --config, the saved settings with overrides apply, whatever the config file contains now."""
     saved = finished("digits", "model.bottleneck=16", "sampler.num_images=3", "eval.draws=7")
     workdir.record(tmp_path / "run", saved, made_up((8, 8, 1)))
     where = f"--workdir={tmp_path / 'run'}", f"--mode={mode}"

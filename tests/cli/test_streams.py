@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or missing, signals at any time, and errors that nobody foresaw."""
+"""Standard streams that are closed, full or missing, signals at any time, and unexpected errors."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ TOY = "--config=configs/toy.py:debug"
 
 
 def start(arguments, redirect="", **environment):
-    """A shell that starts main.py with redirected streams; its own streams are pipes."""
+    """Start main.py in a shell with redirected streams; the streams of the shell are pipes."""
     command = f"exec {sys.executable} main.py {arguments} {redirect}"
     return subprocess.Popen(
         ["bash", "-c", command],

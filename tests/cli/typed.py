@@ -1,4 +1,4 @@
-"""What the tests of the command line type."""
+"""Command lines of the tests."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Whatever images and archives users have: decoded as an independent encoder wrote them, found whatever their names."""
+"""Arbitrary images and archives: decoded to the values of an independent encoder, and found under any name."""
 
 import io
 import struct

@@ -134,7 +134,7 @@ def test_images_of_12_of_16_bits_are_told_and_can_be_scaled(tmp_path):
 
 
 def test_images_that_just_miss_black_are_told(tmp_path):
-    """Uniform values of 12 of 16 bits: a mean of 8 and a maximum of 15 of 255."""
+    """Values of 12 bits stored in 16 have a mean of 8 and a maximum of 15 of 255."""
     rng = np.random.default_rng(0)
     for i in range(3):
         Image.fromarray(rng.integers(4096, size=(16, 16), dtype=np.uint16)).save(tmp_path / f"{i}.png")

@@ -22,7 +22,7 @@ def test_importance_of_a_time_is_its_weight_in_the_likelihood(name, x64):
     t = np.sort(np.asarray(losses.importance(sde, batch_keys(1 << 14))))
     ratio = [np.log(sde.sigma(x) / sde.alpha(x)) for x in map(jnp.asarray, (sde.t_min, t, sde.t_max))]
     assert stats.kstest((ratio[1] - ratio[0]) / (ratio[2] - ratio[0]), stats.uniform.cdf).pvalue > 1e-3
-    # A piece of the range holds the share of draws that the integral of the weight has there.
+    # The share of samples in an interval is the share of the integral of the weight.
     for share in (0.1, 0.5, 0.9):
         end = sde.t_min + share**4 * (sde.t_max - sde.t_min)
         grid = sde.t_min + (end - sde.t_min) * np.geomspace(1e-9, 1, 4001)

@@ -1,4 +1,4 @@
-"""What samplers draw given a known part of an image, against closed forms."""
+"""Samples given an observed part of an image, against closed forms."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from score_sde_jax.samplers import GRIDS, PRIORS, Sampler, Step
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_pixels_that_do_not_depend_on_the_known_ones_keep_their_distribution(name):
-    """Of independent pixels, half are given: these are exact, and the others are as if nothing were given."""
+    """Half of independent pixels are observed: these are exact, the others have their unconditional distribution."""
     draw, bias = SAMPLERS[name]
     observed = SKEWED.sample(jax.random.key(1), (128, 8, 8, 1))
     task = tasks.Inpainting(mask="right")
@@ -36,7 +36,7 @@ def test_pixels_that_do_not_depend_on_the_known_ones_keep_their_distribution(nam
     assert_moments(images[:, :, 4:], SKEWED, bias=bias)
 
     other = observed.at[:, :, 4:].set(SKEWED.sample(jax.random.key(2), (128, 8, 4, 1)))
-    np.testing.assert_array_equal(drawn(other).images, images)  # what is hidden does not leak
+    np.testing.assert_array_equal(drawn(other).images, images)  # hidden values have no effect
 
 
 @pytest.mark.parametrize("name", ["ancestral", "dormand_prince"])
@@ -83,7 +83,7 @@ def test_langevin_dynamics_draws_from_the_distribution_given_the_known_part():
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("sde", [VE(sigma_max=1.0), VP()], ids=["ve", "vp"])
 def test_the_start_is_at_the_marginal_of_the_first_time(sde, prior):
-    """Where nothing moves, the frame is the start: alpha y + sigma z where y is known, the prior elsewhere."""
+    """With an identity step, the frame is the initial noise: alpha y + sigma z in the observed part, else the prior."""
     still = Sampler(
         sde=sde,
         prior=PRIORS[prior],
@@ -111,7 +111,7 @@ def test_the_start_is_at_the_marginal_of_the_first_time(sde, prior):
 
 
 def test_means_do_not_tell_what_they_are_means_of():
-    """Colors and blocks of the same means, in numbers that a float holds exactly: equal results to the last bit."""
+    """Colors and blocks with equal means, in values that float32 represents exactly, have equal results."""
     rng, draw = np.random.default_rng(0), sampler(VP(), "ancestral", num=3)
     observed = rng.integers(0, 64, (4, 4, 4, 3)) / 64
     keys = prng.per_image(jax.random.key(0), jnp.arange(4))

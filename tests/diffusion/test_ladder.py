@@ -13,7 +13,7 @@ from score_sde_jax.errors import UserError
 PUBLISHED = {
     "cifar10": (32, 50.0, 232, 5, 6.2e-6),
     "celeba": (64, 90.0, 500, 5, 3.3e-6),
-    "church": (96, 140.0, 788, 4, None),  # its published 4.9e-6 is not what the formula gives
+    "church": (96, 140.0, 788, 4, None),  # the formula does not give the published 4.9e-6
     "bedroom": (128, 190.0, 1086, 3, 1.8e-6),
     "ffhq": (256, 348.0, 2311, 3, 9e-7),
 }
@@ -27,7 +27,7 @@ def test_number_of_levels(name):
 
 @pytest.mark.parametrize("dimension", [6, 48, 3072])
 def test_neighboring_shells_overlap(dimension):
-    """Of the normal law of |x| at one level, OVERLAP lies within three deviations of the next: their ratio is gamma."""
+    """A share OVERLAP of the distribution of |x| at one level is within three standard deviations of the next level."""
     gamma = ladder.ladder_ratio(dimension)
     assert gamma > 1
 

@@ -1,4 +1,4 @@
-"""Likelihood by the probability flow against densities in closed form, and bits per dimension against counting."""
+"""Likelihood by the probability flow ODE against closed forms, and bits per dimension against counts."""
 
 import functools
 import inspect
@@ -24,7 +24,7 @@ def image_keys(num):
 
 
 def log_density(data: Mixture, x):
-    """Of images of independent pixels."""
+    """Return the log density of images of independent pixels."""
     parts = zip(data.weights, data.means, data.stds, strict=True)
     pixels = logsumexp([np.log(w) + stats.norm.logpdf(np.asarray(x, np.float64), m, s) for w, m, s in parts], axis=0)
     return pixels.reshape(len(x), -1).sum(axis=1)
@@ -93,7 +93,7 @@ KINDS = ("rademacher", "gaussian", "exact")
 
 @pytest.fixture(scope="module")
 def estimators():
-    """Compiled estimates by their kind, for 64 images."""
+    """Return compiled estimates for 64 images, by the kind of probe."""
     sde = VP(t_min=1e-3)
     estimate = functools.partial(log_likelihood, sde, template_noise_fn(sde))
     return {kind: jax.jit(functools.partial(estimate, divergence=kind, num_probes=8)) for kind in KINDS}
@@ -101,7 +101,7 @@ def estimators():
 
 @pytest.fixture(scope="module")
 def estimates(estimators):
-    """Of one image, 64 times with different keys."""
+    """Return 64 estimates for one image, with different keys."""
     x0 = jnp.tile(jnp.asarray(TEMPLATES[:1] + 0.3, jnp.float32), (64, 1))
     return {kind: estimator(image_keys(64), x0) for kind, estimator in estimators.items()}
 
@@ -111,7 +111,7 @@ def test_estimate_is_the_exact_value_on_average_within_its_standard_error(kind, 
     exact, result = estimates["exact"], estimates[kind]
     values, errors = (np.asarray(a, np.float64) for a in (result.log_likelihood, result.standard_error))
     assert abs(values.mean() - float(exact.log_likelihood[0])) < 4 * values.std() / np.sqrt(len(values))
-    # The error that each image states is the spread of the estimates from one key to the next.
+    # The stated standard error is the spread of the estimates over keys.
     spread = values.std(ddof=1)
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(spread, rel=4 / np.sqrt(2 * len(values)))
     assert spread > 1e-3
@@ -124,7 +124,7 @@ def test_signs_have_a_smaller_error_than_gaussians(estimates):
 
 
 def test_probes_in_passes_are_probes_at_once(monkeypatch, x64):
-    """More directions than are taken at once, and a last turn that is not full."""
+    """There are more probes than in one pass, and the last pass is not full."""
     time, x = jnp.full((2, 1), 0.4), jnp.asarray(TEMPLATES.mean(axis=0) + 0.1 * TEMPLATES)  # between the two images
     noise_fn = functools.partial(template_noise_fn(VP()), t=time)
     traces = [likelihood._exact_trace(x), likelihood._estimated_trace(image_keys(2), x, "gaussian", 5)]
@@ -133,13 +133,13 @@ def test_probes_in_passes_are_probes_at_once(monkeypatch, x64):
     for at_once, some in zip(traces, in_passes, strict=True):
         for result, expected in zip(some(noise_fn, x), at_once(noise_fn, x), strict=True):
             np.testing.assert_allclose(result, expected, rtol=1e-9)
-    jacobian = jnp.diagonal(jax.jacfwd(noise_fn)(x), axis1=0, axis2=2)  # of every image by itself, the image last
+    jacobian = jnp.diagonal(jax.jacfwd(noise_fn)(x), axis1=0, axis2=2)  # per image, the last axis
     assert np.abs(jacobian[0, 1]).max() > 0.01  # not diagonal
     np.testing.assert_allclose(traces[0](noise_fn, x)[1][:, 0], jnp.trace(jacobian), rtol=1e-9)
 
 
 def test_an_image_depends_on_its_own_key_alone(estimators, estimates):
-    x0 = jnp.tile(jnp.asarray(TEMPLATES + 0.3, jnp.float32), (32, 1))  # half of the images are others
+    x0 = jnp.tile(jnp.asarray(TEMPLATES + 0.3, jnp.float32), (32, 1))  # half of the images differ
     other = estimators["gaussian"](image_keys(64)[::-1], x0)
     same = np.arange(0, 64, 2)
     np.testing.assert_allclose(other.log_likelihood[same], estimates["gaussian"].log_likelihood[::-1][same], rtol=1e-4)

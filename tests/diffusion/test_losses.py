@@ -1,4 +1,4 @@
-"""The denoising score matching loss, literally as in the papers, and stationary at the true score."""
+"""The denoising score matching loss: the formulas of the papers, and its minimum at the exact score."""
 
 import functools
 
@@ -19,7 +19,7 @@ from score_sde_jax.keys import Stream
 
 
 def loss_and_draws(sde, parameterization, **options):
-    """Loss of each image for an arbitrary network, with what the loss drew: (loss, x0, x_t, t)."""
+    """Return the loss of each image for an arbitrary network, with the samples of the loss: (loss, x0, x_t, t)."""
     wrapped = Parameterization(coefficients=parameterization, condition=CONDITIONS["none"])
     noise_fn, drawn = wrapped.noise_fn(network, sde), []
 
@@ -180,7 +180,7 @@ def test_loss_of_an_image_depends_on_its_own_key_alone(name):
 
 
 def test_time_and_noise_are_drawn_independently():
-    """The size of the noise tells nothing about the time."""
+    """The norm of the noise is independent of the time."""
     t, size = [], []
 
     def noise_fn(x, time):
@@ -195,7 +195,7 @@ def test_time_and_noise_are_drawn_independently():
 
 @pytest.mark.parametrize("name", SDE_CASES)
 def test_noise_level_is_where_the_loss_looked(name):
-    """Even in log sigma / alpha between its values at t_min and t_max, at the very times of the loss."""
+    """It is linear in log sigma / alpha from t_min to t_max, at the times that the loss samples."""
     sde, seen = SDE_CASES[name][0], []
 
     def recording(x, t):
@@ -214,7 +214,7 @@ def test_noise_level_is_where_the_loss_looked(name):
 
 
 def test_every_draw_of_a_loss_has_a_key_of_its_own():
-    """Time and noise from the halves of an image's key, as in every run so far; the rest from other keys."""
+    """Time and noise use the halves of an image's key, as in older versions; other samples use other keys."""
     keys = batch_keys(3)
     parts = [
         *losses._keys(keys),

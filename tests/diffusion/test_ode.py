@@ -1,4 +1,4 @@
-"""The solver of differential equations: scipy's on the host, closed forms, orders, and every image by itself."""
+"""The ODE solver against scipy and closed forms: orders of convergence, and independence of the images."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from score_sde_jax.diffusion.ode import (
     dormand_prince_step,
 )
 
-# One equation for every image of a batch: a spring whose stiffness grows with time, from soft to hard.
+# One equation per image: a spring whose stiffness grows with time; stiffer springs for later images.
 STIFFNESS = np.array([0.3, 2.0, 30.0, 400.0])
 STARTS = np.array([[1.0, 0.0], [0.5, -2.0], [3.0, 1.0], [-1.0, 4.0]])
 
@@ -40,7 +40,7 @@ def on_the_host(i, start, end, **tolerances):
 
 
 def test_the_tableau_is_of_orders_5_and_4():
-    """Quadrature conditions for every power that the order asks for, and that rows move to their nodes."""
+    """The weights satisfy the quadrature conditions of their order, and each row sums to its node."""
     np.testing.assert_allclose(STAGES.sum(axis=1), NODES, atol=1e-14)
     for weights, order in ((STAGES[-1], 5), (FOURTH_ORDER, 4)):
         for power in range(order):
@@ -63,7 +63,7 @@ def test_every_image_takes_the_steps_of_scipy(end, tolerance, x64):
 
 
 def test_steps_at_a_jump_are_those_of_scipy(x64):
-    """Steps that are rejected several times, and what the next one may then be."""
+    """Steps are rejected several times, which limits the growth of the next step."""
 
     def jump(y, t):
         return jnp.where(t < 0.7, 1.0, 100.0)[:, None] - y
@@ -80,7 +80,7 @@ def test_steps_at_a_jump_are_those_of_scipy(x64):
 
 def test_an_image_does_not_depend_on_the_others():
     together = dormand_prince(spring, begin(), 0.0, 2.0)
-    for i in (0, 1):  # soft ones, which wait for the hard ones
+    for i in (0, 1):  # images with soft springs finish first
         alone = dormand_prince(spring, jax.tree.map(lambda y, i=i: y[: i + 1], begin()), 0.0, 2.0)
         np.testing.assert_allclose(alone.state["x"][i], together.state["x"][i], rtol=1e-6)
         assert alone.nfe[i] == together.nfe[i]
@@ -158,7 +158,7 @@ def test_a_velocity_that_is_not_finite_ends_its_own_image_alone():
     solution = jax.jit(lambda y: dormand_prince(velocity, y, 1.0, 2.0))(jnp.ones((3, 2)))
     np.testing.assert_array_equal(solution.converged, [True, False, True])
     np.testing.assert_allclose(solution.state[::2], np.exp(-1), rtol=1e-4)
-    np.testing.assert_array_equal(solution.state[1], 1)  # where it was
+    np.testing.assert_array_equal(solution.state[1], 1)  # the state before the failed step
     assert solution.nfe[1] < 100
 
 

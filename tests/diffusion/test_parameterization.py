@@ -1,4 +1,4 @@
-"""What the network's output means: each parameterization against the formula of its paper."""
+"""Each parameterization against the formula of its paper."""
 
 import functools
 
@@ -29,7 +29,7 @@ def karras_denoiser(x, sigma):
     return c_skip * x + c_out * network(x / jnp.sqrt(variance), None)
 
 
-# name: (sde, x, t, eps) -> (what the parameterization says, what its paper says)
+# name: (sde, x, t, eps) -> (result of the parameterization, formula of the paper)
 PUBLISHED_FORMS = {
     "score": lambda sde, x, t, eps: (sde.score(eps, t), network(x, None)),
     "scaled_score": lambda sde, x, t, eps: (sde.score(eps, t), network(x, None) / sde.sigma(t)),
@@ -75,11 +75,11 @@ def test_edm_scales_give_unit_variance(sde_name, x64):
     # x = alpha x0 + sigma eps, with x0 of variance sigma_data^2, is scaled to unit variance;
     assert float(c.input**2 * ((alpha * SIGMA_DATA) ** 2 + sigma**2)) == pytest.approx(1)
     # the target (eps - skip x) / output is a sum of eps and x0, of unit variance too,
-    # and uncorrelated with x: no other skip would leave less for the network to do.
+    # and uncorrelated with x, so no other c_skip has a target of smaller variance.
     of_eps, of_x0 = (1 - c.skip * sigma) / c.output, -c.skip * alpha / c.output
     assert float(of_eps**2 + (of_x0 * SIGMA_DATA) ** 2) == pytest.approx(1)
     assert float(of_eps * sigma + of_x0 * alpha * SIGMA_DATA**2) == pytest.approx(0, abs=1e-12)
-    # with eq. (12) every time counts alike on the output
+    # with eq. (12) the squared error of the output has the same weight at all times
     assert float(losses.edm(sde, t) * c.output**2) == pytest.approx(1)
 
 
@@ -124,7 +124,7 @@ def test_center_is_the_image_value_that_the_network_sees_as_zero(name, sde_name,
     moved = sde.alpha(t) * (x0 + 0.5) + sde.sigma(t) * eps
     at_rest = make().noise_fn(network, sde)(sde.alpha(t) * x0 + sde.sigma(t) * eps, t)
     np.testing.assert_allclose(make(center=0.5).noise_fn(network, sde)(moved, t), at_rest, rtol=1e-9)
-    # input_scale changes what goes into the network alone.
+    # input_scale changes only the input of the network.
     scaled = make(center=0.5, input_scale=2.0).noise_fn(lambda x, condition: network(x / 2, condition), sde)
     np.testing.assert_allclose(scaled(moved, t), at_rest, rtol=1e-9)
 

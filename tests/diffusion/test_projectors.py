@@ -1,4 +1,4 @@
-"""Projectors and masks: linear, idempotent and self-adjoint, and each what it says."""
+"""Projectors and masks: linear, idempotent and self-adjoint, with the documented range."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_every_projector_is_linear_idempotent_and_self_adjoint(name, x64):
     for inner in (jnp.sum(project(a) * b, axis=(1, 2, 3)), jnp.sum(a * project(b), axis=(1, 2, 3))):
         np.testing.assert_allclose(inner, jnp.sum(project(a) * project(b), axis=(1, 2, 3)), atol=1e-12)
     lengths = jnp.sum(a**2, axis=(1, 2, 3)), jnp.sum(project(a) ** 2, axis=(1, 2, 3))
-    assert (lengths[1] > 0.01 * lengths[0]).all() and (lengths[1] < 0.99 * lengths[0]).all()  # something, and not all
+    assert (lengths[1] > 0.01 * lengths[0]).all() and (lengths[1] < 0.99 * lengths[0]).all()  # some pixels, but not all
 
 
 def test_projectors_are_means(x64):

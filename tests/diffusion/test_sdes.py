@@ -1,4 +1,4 @@
-"""Diffusions: what follows from alpha and sigma, against the papers' own closed forms."""
+"""Diffusions: quantities derived from alpha and sigma, against the closed forms of the papers."""
 
 import dataclasses
 

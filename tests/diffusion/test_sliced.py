@@ -1,4 +1,4 @@
-"""The sliced score matching loss: its formula, and the denoising loss but for a constant."""
+"""The sliced score matching loss: its formula, and its constant difference from the denoising loss."""
 
 import functools
 
@@ -31,7 +31,7 @@ def test_sliced_loss_of_ncsn(x64):
     options = dict(times=times, reduction=losses.half_sum)
     score_matching_loss(recording, sde, batch_keys(), x0, **options)
     loss = sliced_score_matching_loss(noise_fn, sde, batch_keys(), x0, **options)
-    x, t = map(np.asarray, drawn[0])  # both losses look at the same place
+    x, t = map(np.asarray, drawn[0])  # both losses have the same noisy images
     sigma = 0.01 * 100.0**t
     score, slope = np.sin(3 * x) + 0.3 * x**2 - 0.2, 3 * np.cos(3 * x) + 0.6 * x
     expected = sigma**2 * (slope + 0.5 * score**2)  # the Jacobian is diagonal and v is of signs: v' J v is its trace
@@ -40,7 +40,7 @@ def test_sliced_loss_of_ncsn(x64):
 
 @pytest.mark.parametrize("name", SDE_CASES)
 def test_sliced_loss_is_the_denoising_loss_less_a_constant(name):
-    """E sliced = E denoising - E w D / 2, for a network whose numbers all depend on each other."""
+    """E sliced = E denoising - E w D / 2, for a network whose Jacobian is dense."""
     sde, dim = SDE_CASES[name][0], 6
     mix = jnp.asarray(np.random.default_rng(0).standard_normal((dim, dim)), jnp.float32)
 
@@ -58,7 +58,7 @@ def test_sliced_loss_is_the_denoising_loss_less_a_constant(name):
     difference = np.asarray(sliced - denoising + constant, np.float64)
     error = difference.std() / np.sqrt(len(difference))
     assert abs(difference.mean()) < 4 * error
-    assert constant.mean() > 10 * error  # which would be seen
+    assert constant.mean() > 10 * error  # a wrong constant would be visible
 
 
 def test_more_projections_are_a_mean_of_independent_ones():
@@ -66,7 +66,7 @@ def test_more_projections_are_a_mean_of_independent_ones():
     where = (lambda x, t: x @ mix, VP(), batch_keys(2048), jnp.zeros((2048, 6)))
     spread = []
     for num in (0, 1, 4):
-        # The mean of tr J is known: what is left is the spread of the projections.
+        # The mean of tr J is known, so the remaining spread is that of the projections.
         if num == 0:
             with pytest.raises(ValueError, match="num_projections"):
                 sliced_score_matching_loss(*where, num_projections=num)

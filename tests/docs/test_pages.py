@@ -1,4 +1,4 @@
-"""The documentation: its generated tables are whole, its Python example runs, and its links have targets."""
+"""The documentation: complete generated tables, a Python example that runs, and links with targets."""
 
 import importlib.util
 import pathlib
@@ -63,7 +63,7 @@ def test_quickstart_example_draws_images(tmp_path, monkeypatch):
 
 
 def anchors(page):
-    """The names of the headings of a page, as GitHub and MyST make them."""
+    """Return the anchors of the headings of a page, as GitHub and MyST generate them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

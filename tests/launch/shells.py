@@ -63,7 +63,7 @@ def finish(process):
 
 
 def started(shell):
-    """How many stand-ins for main.py have started."""
+    """Return the number of stand-ins for main.py that have started."""
     return len(list((shell.tmp / "started").iterdir()))
 
 

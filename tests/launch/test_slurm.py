@@ -74,7 +74,7 @@ def test_slurm_requeues_what_saved_at_the_time_limit(shell, slurm, after, requeu
     assert shell.calls("scontrol") == ([["requeue", "7"]] if requeued else [])
 
 
-def test_slurm_lets_a_cancelled_job_end(shell, slurm):
+def test_slurm_lets_a_canceled_job_end(shell, slurm):
     process = shell.start(slurm, *MAIN, SLURM_JOB_ID="7", AFTER="143")
     eventually((shell.tmp / "srun.pid").exists)
     process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The wide residual network: against numpy, its size, and what of it is zero at the start."""
+"""The wide residual network against numpy: its size, and its layers with zero initialization."""
 
 import jax
 import jax.numpy as jnp

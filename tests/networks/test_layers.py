@@ -153,7 +153,7 @@ def test_the_output_of_a_block_is_that_of_its_sum(x64):
 
 
 def test_no_block_computes_the_sums_of_others_again():
-    """What one of XLA's merged operations reads does not grow with the number of blocks, forward or backward."""
+    """The inputs of one fused operation of XLA do not grow with the number of blocks, forward or backward."""
 
     def loss(x, weights):
         for w in weights:

@@ -1,4 +1,4 @@
-"""The small networks against numpy, what of them is zero at the start, and images that do not fit."""
+"""The small networks against numpy: their layers with zero initialization, and image sizes that they refuse."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The blocks of the U-Nets against numpy, and dropout against what it promises."""
+"""The blocks of the U-Nets against numpy, and the distribution of dropout."""
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +122,7 @@ def test_dropout_keeps_the_mean_and_drops_at_its_rate():
     deviation = 0.3 * 0.7 / np.sqrt(kept.size)
     assert abs(kept.mean() - 0.7) < 5 * deviation / np.sqrt(0.3 * 0.7)
     np.testing.assert_allclose(actual[kept], 1 / 0.7, rtol=1e-4)
-    # any two values of an image fall independently of each other, those of one random word too
+    # any two values of an image are dropped independently, also two values of one random word
     centered = kept.reshape(64, -1) - kept.mean()
     pairs = np.mean(centered[:, 0:-1] * centered[:, 1:]) / (0.3 * 0.7)
     assert abs(pairs) < 5 / np.sqrt(centered[:, 1:].size)

@@ -1,4 +1,4 @@
-"""From a config to objects: the loss it describes and how it is computed, contradictions, a config that was saved."""
+"""From a config to objects: the loss and its computation, contradictions, and a saved config."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit, and a damaged one costs no more than itself."""
+"""Checkpoints are restored bit for bit, and a corrupted one affects no other."""
 
 import logging
 import shutil
@@ -90,7 +90,7 @@ def test_no_readable_checkpoint(saved, tmp_path):
 
 
 def test_the_state_of_another_optimizer_is_taken_over_by_names(tmp_path):
-    """What both optimizers have comes back, wherever it stands in their chains; what is new starts fresh."""
+    """Leaves that both optimizers have are restored, at any position in their chains; new leaves start fresh."""
     params = {"w": jnp.arange(6.0).reshape(2, 3)}
     state = init_state(params, optax.adam(optax.constant_schedule(1e-3)))
     moments = jax.tree.map(lambda leaf: leaf + 7, state.opt_state)
@@ -138,7 +138,7 @@ def test_a_training_state_comes_back_bit_for_bit(tmp_path):
 
 
 def test_a_flipped_bit_is_seen(saved):
-    """In the bytes of the parameters, whose compression would not notice."""
+    """The bit is in the bytes of the parameters, for which the compression has no checksum."""
     for position in (0.3, 0.6, 0.9):
         file = max(
             (file for file in (saved / "3" / "state").rglob("*") if file.is_file()), key=lambda f: f.stat().st_size
@@ -232,7 +232,7 @@ except RunError as error:
 
 
 def test_a_save_that_fails_is_one_line(tmp_path):
-    """In a process of its own, with all that orbax and tensorstore tell from their threads."""
+    """In a process of its own, with the output of the threads of orbax and tensorstore."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=time_limit(60)
     )
@@ -266,7 +266,7 @@ for file in [file for file in (saved / "3").rglob("*") if file.is_file()]:
 
 
 def test_damage_to_any_one_file_costs_no_more_than_its_checkpoint(saved):
-    """In a process of its own: orbax leaves coroutines behind whose warnings would fall into later tests."""
+    """In a process of its own: orbax leaves coroutines whose warnings would appear in later tests."""
     done = subprocess.run(
         [sys.executable, "-c", DAMAGES, str(saved)], capture_output=True, text=True, timeout=time_limit(60)
     )

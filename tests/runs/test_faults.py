@@ -1,4 +1,4 @@
-"""Runs that are stopped, cut off, damaged, poisoned or asked for what makes no sense; and resume, to the same bits."""
+"""Runs that are stopped, killed, corrupted, given NaN or invalid settings; and resuming to the same bits."""
 
 import errno
 import os
@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_logged(tmp_path):
 
 
 def poisoned(monkeypatch, steps):
-    """Images that are not numbers in the batches of some steps."""
+    """Return batches whose images are NaN in some steps."""
     from score_sde_jax.runs import train as driver
 
     batches = driver.training_batches
@@ -163,7 +163,7 @@ def test_updates_that_are_not_finite_are_left_out_up_to_a_number(tmp_path, monke
 
 
 def test_a_resume_in_the_middle_of_a_report_reports_the_same(tmp_path):
-    """Steps 1 to 4 in one report: the mean over all of them, wherever the run was stopped."""
+    """The report of steps 1 to 4 has the mean over all of them, for any step at which the run was stopped."""
     config = [*RANDOM, "train.log_every=4", "checkpoint.every=1", "checkpoint.keep=5"]
     train(finished("digits", *config), tmp_path / "whole", quiet)
     for start in (1, 3):
@@ -212,7 +212,7 @@ def test_two_runs_in_one_workdir(digits):
 
 
 def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch, caplog):
-    """Also from a run that was stopped, and where a better one comes while the last is still being written."""
+    """Also in a stopped run, and if a better checkpoint follows while the last one is still being written."""
     rename = os.rename
 
     def slow(path, target):
@@ -244,7 +244,7 @@ def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch, caplog):
 
 
 def test_a_full_disk(digits, tmp_path, monkeypatch):
-    """The last checkpoint stays, and the run goes on from it."""
+    """The last checkpoint remains, and the run resumes from it."""
     shutil.copytree(digits, tmp_path / "run")
     save = ocp.training.Checkpointer.save_checkpointables_async
 

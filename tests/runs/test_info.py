@@ -1,4 +1,4 @@
-"""--mode=info against numbers that are known."""
+"""--mode=info against known numbers."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases as their own packages: what a run and its continuation leave in their files."""
+"""TensorBoard and Weights & Biases with their real packages: the files of a run and of a resumed run."""
 
 import io
 import json

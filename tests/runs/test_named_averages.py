@@ -1,4 +1,4 @@
-"""Averages of the parameters by their names: each with a decay of its own, drawn with and measured when asked for."""
+"""Named averages of the parameters: their decays, and their use in sampling and evaluation."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Sets of samples in shards: what is there stays as it is, and what is read is all of it."""
+"""Sets of samples in shards: existing shards stay unchanged, and reading returns all samples."""
 
 import collections
 import json
@@ -23,7 +23,7 @@ def rows(first, num):
 
 
 def saved(directory, *lengths):
-    """A set that was saved after so many images each time, every time by another process."""
+    """Save a set in parts of these lengths, each by another process."""
     first = 0
     for length in lengths:
         samples = SampleSet(directory, WHAT, shape=(4, 4, 1))
@@ -122,18 +122,18 @@ class Stub:
     def draw(self, params, key, first):
         images, extras = rows(first, 3)
         nfe = np.resize(self.COUNTS, first + 3)[first:]
-        return batch_sampler.Drawn(images, images[None], nfe, extras, np.ones(3, bool))
+        return batch_sampler.SampleBatch(images, images[None], nfe, extras, np.ones(3, bool))
 
 
 def draw(directory, total, inputs=None):
-    """Draw a set up to `total` images, as another process does."""
+    """Generate a set up to `total` images, as another process does."""
     samples = SampleSet(directory, WHAT, shape=(4, 4, 1))
     samples.begin()
     batch_sampler.draw_set(samples, Stub(inputs), None, 0, total, {"command": "again"}, lambda line: None)
 
 
 def test_the_nfe_of_a_set_is_the_mean_over_all_its_images(tmp_path):
-    """Of images that need different numbers of evaluations, drawn in several batches and by two processes."""
+    """The images need different numbers of evaluations, in several batches and two processes."""
     for total in (4, 8):
         draw(tmp_path, total)
         record = json.loads((tmp_path / "samples.json").read_text())
@@ -148,7 +148,7 @@ class KilledError(BaseException):
 
 @pytest.mark.parametrize("shown", [4, 64])  # further images change the grid or not
 def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(shown, tmp_path, monkeypatch):
-    """Killed before its n-th write and started again, a call leaves the files of one that nothing interrupted."""
+    """A call that is killed before its n-th write and repeated has the files of an uninterrupted call."""
 
     class Inputs:
         def extras(self, indices, images, key):
@@ -160,11 +160,11 @@ def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(shown, tmp_path, mon
     monkeypatch.setattr(Stub, "COUNTS", np.full(8, 4))  # the mean NFE is saved with one digit after the point
     monkeypatch.setattr(batch_sampler, "SAVE_SECONDS", 0.0)  # after every batch
     monkeypatch.setattr(batch_sampler, "SHOWN", shown)
-    monkeypatch.setattr(pictures, "drawn", lambda picture: pictures.grid(picture.images))
+    monkeypatch.setattr(pictures, "render", lambda picture: pictures.grid(picture.images))
     monkeypatch.setattr(pictures, "Rows", collections.namedtuple("Rows", "images"), raising=False)
 
     def drawn(directory, killed_at):
-        """Draw 4 images, then 8; kill before one write and give the command again; the files after each call."""
+        """Generate 4 images, then 8, with a kill before one write; return the files after each call."""
         writes, calls = 0, []
 
         def write(path, data):
@@ -195,7 +195,7 @@ def test_draw_set_killed_at_any_write_ends_as_if_it_was_not(shown, tmp_path, mon
 
 @pytest.mark.parametrize("missing", [[0], [1], [2], [0, 2], [1, 2]])
 def test_images_of_a_missing_shard_are_drawn_again(tmp_path, missing):
-    """Shards of 2, 1, 4 and 1 images: what is drawn fills the gaps, and no number occurs twice."""
+    """Shards have 2, 1, 4 and 1 images: new images fill the gaps, and no number occurs twice."""
     saved(tmp_path / "whole", 2, 1, 4, 1)
     saved(tmp_path, 2, 1, 4, 1)
     paths = [tmp_path / f"images{name}.npz" for name in ("", "-000000002", "-000000003", "-000000007")]
@@ -228,7 +228,7 @@ def test_gaps_of_a_set(tmp_path):
 
 
 def test_shards_that_repeat_images_are_damaged(tmp_path):
-    """As two programs left them that wrote at once."""
+    """Two programs that write at the same time leave such shards."""
     saved(tmp_path, 4, 2)
     (tmp_path / "images-000000003.npz").write_bytes((tmp_path / "images-000000004.npz").read_bytes())
     with pytest.raises(numbered.DamagedSetError, match=r"images-000000003\.npz: repeats images of the file before it"):

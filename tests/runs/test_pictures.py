@@ -1,4 +1,4 @@
-"""Pictures: where every pixel of a grid lies, how values become gray levels, what a GIF holds."""
+"""Pictures: positions of the pixels of a grid, gray levels of values, and frames of a GIF."""
 
 import io
 
@@ -127,7 +127,7 @@ def test_points_and_arrows_are_where_they_are_said_to_be(monkeypatch):
 
 def test_curves_leave_gaps_where_a_bin_is_empty(monkeypatch):
     """Each value stands in the middle of its own bin."""
-    monkeypatch.setattr(pictures, "_rendered", lambda figure: figure)
+    monkeypatch.setattr(pictures, "_to_image", lambda figure: figure)
     figure = pictures.level_curves({"one": [1.0, None, 3.0, 4.0], "two": [None, 2.0, None, None]}, "loss")
     lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
     assert lines == {"one": [[0.125, 1.0], [0.625, 3.0], [0.875, 4.0]], "two": [[0.375, 2.0]]}

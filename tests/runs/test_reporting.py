@@ -1,4 +1,4 @@
-"""What a run tells: every step once in metrics.jsonl, files whole or not at all, speeds and times left."""
+"""Reports of a run: each step once in metrics.jsonl, atomic writes, speeds and remaining times."""
 
 import json
 import sys
@@ -48,7 +48,7 @@ def test_speed_leaves_out_what_is_excluded(monkeypatch):
     assert progress.report(30) == (2.0, "0:00:40")  # 20 in 10 s, 80 are left
     clock[0] += 30
     progress.exclude(20.0)
-    speed, left = progress.report(60)  # 30 in 30 s, of which 20 went elsewhere
+    speed, left = progress.report(60)  # 30 in 30 s, of which 20 are excluded
     assert speed == pytest.approx(3.0) and left == "0:00:40"  # 50 in 40 s on average, 50 are left
     clock[0] += 10
     assert progress.report(70)[0] == pytest.approx(1.0)  # excluded once

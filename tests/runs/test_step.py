@@ -1,4 +1,4 @@
-"""The training step on a model small enough to follow by hand."""
+"""The training step on a model that is small enough to compute by hand."""
 
 import re
 
@@ -119,7 +119,7 @@ def test_loss_per_noise_level_by_hand():
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])  # the last one overflows in the gradient
 def test_an_update_that_is_not_finite_is_left_out(bad, platform, monkeypatch):
-    """As a branch on a CPU and as a choice of each value elsewhere."""
+    """The step is a branch on a CPU and a selection of each value elsewhere."""
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     optimizer = optax.adam(RATE)
     state = init_state({"w": jnp.asarray(2.0)}, optimizer)
@@ -151,7 +151,7 @@ def test_an_update_is_left_out_where_the_loss_or_the_gradient_alone_is_not_finit
 
 
 def test_the_state_is_changed_in_place():
-    """No parameter, average or moment is copied: what reads the old one has done so when the new one is written."""
+    """No parameter, average or moment is copied: all reads of the old value precede the write of the new one."""
     optimizer = OPTIMIZERS["adam"](learning_rate_schedule(0.1, 6), gradient_clip=1.0)
     state = init_state({"w": jnp.ones((64, 1000))}, optimizer)
     step = training_step(lambda p, keys, x0: jnp.square(x0 @ p["w"]).mean(-1), optimizer, DECAY)

@@ -1,4 +1,4 @@
-"""The debug variant of every config, with its own network, on made-up data: train, resume, sample, sample more.
+"""The debug variant of every config, with its own network, on made-up data: train, resume, sample, continue.
 
 `op_by_op` runs one config of each network without compiling a whole program. `pytest -m slow` runs the others too, and
 compiles all of them.
@@ -83,7 +83,7 @@ def programs(compiled):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, where):
-    """Runs that stopped after 2 steps and were started again for 3: (name, workdir, overrides, lines)."""
+    """Return runs that were stopped after 2 steps and resumed for 3: (name, workdir, overrides, lines)."""
 
     @functools.cache
     def trained(name, compiled):
@@ -157,7 +157,7 @@ def test_a_finished_run_does_nothing_more(finished_run):
 
 
 def test_more_images_go_on_where_it_stopped(finished_run):
-    """At another batch size too: image i is the same to one grey level, and what is there keeps every bit."""
+    """Also at another batch size: image i is the same to one gray level, and existing images keep every bit."""
     name, workdir, overrides, _ = finished_run
     last, lines = workdir / "samples" / "3", []
     first = images(last)

@@ -1,4 +1,4 @@
-"""Means over the steps since a report, and the same ones after a round trip through a checkpoint's JSON."""
+"""Means over the steps since a report, also after a round trip through the JSON of a checkpoint."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a workdir keeps, and the other run that it refuses."""
+"""Files of a workdir, and refusal of another run."""
 
 import pathlib
 

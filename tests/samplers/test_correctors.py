@@ -138,14 +138,14 @@ def test_draws_from_a_skewed_mixture_stay_draws_from_it(name, bias):
     step = CORRECTORS[name](sde, SKEWED.noise_fn(sde), **options)
     moved = jax.jit(step)(prng.per_image(jax.random.key(8), jnp.arange(32)), x, t, t)
     assert_moments(moved, noisy, bias=bias)
-    if options:  # they have moved
+    if options:  # the images have changed
         assert abs(np.corrcoef(np.ravel(x), np.ravel(moved))[0, 1]) < 0.8
 
 
 def test_adaptive_step_has_the_signal_to_noise_ratio_of_every_image(x64):
     sde, t = VE(), jnp.asarray(0.5)
     keys = prng.per_image(jax.random.key(0), jnp.arange(4))
-    # The noise prediction, and with it the score, differs from image to image by orders of magnitude.
+    # The noise predictions, and so the scores, of the images differ by orders of magnitude.
     x = jnp.asarray([0.01, 1.0, 10.0, 300.0])[:, None] * jnp.ones((4, 5))
     moved = langevin(sde, lambda x, t: x, snr=0.16)(keys, x, t, t)
     z = np.asarray(prng.normal(prng.fold_in(keys, 0), x))
@@ -197,7 +197,7 @@ def test_shrunken_sizes_are_those_of_the_released_code(name, x64):
 )
 def test_options_without_sense_are_refused(make, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        inspect.unwrap(make)(VE(), network, **wrong)  # beneath the check of annotations
+        inspect.unwrap(make)(VE(), network, **wrong)  # below the check of annotations
 
 
 @pytest.mark.parametrize("step_size", [0.0, -0.1, 2.0])

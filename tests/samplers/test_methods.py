@@ -1,4 +1,4 @@
-"""The published methods, one row each: every one draws from the data that it is given the score of."""
+"""The published methods, one row each: with the exact score of a target, each samples the target."""
 
 import functools
 import pathlib
@@ -117,7 +117,7 @@ def test_method_recovers_a_skewed_mixture(name):
 # The step of NCSN++ is not affine, and that of a multistep method has a memory.
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "ncsn++" and ROWS[name].predictor != "dpmpp_2m"])
 def test_discretization_bias_on_a_gaussian_is_as_stated(name, monkeypatch, x64):
-    """Exact moments of the whole method, without a single draw."""
+    """Exact moments of the whole method, without samples."""
     row = ROWS[name]
     noise_fn, times = GAUSSIAN.noise_fn(row.sde), row.grid(row.sde)
     parts = [affine(monkeypatch, PREDICTORS[row.predictor](row.sde, noise_fn), times)]

@@ -1,4 +1,4 @@
-"""Steps that remember: the formula of the paper, its order of convergence, and memories that pass through a chain."""
+"""Multistep methods: the formula of the paper, its order of convergence, and memories in a chain."""
 
 import itertools
 
@@ -17,7 +17,7 @@ POINTS = np.array([-1.3, 0.2, 2.0])
 
 
 def last(step: Step, times, x=POINTS):
-    """Where a run without noise takes these points."""
+    """Return the last points of a run without noise."""
     keys = prng.per_image(jax.random.key(0), jnp.arange(1))
     return np.asarray(run(step, jnp.asarray(times), keys, jnp.asarray(x)[None]).images[0])
 
@@ -56,7 +56,7 @@ def test_run_is_the_algorithm_of_the_paper(x64):
 
 @pytest.mark.parametrize("sde_name", SDE_CASES)
 def test_order_of_convergence_to_the_flow_is_2(sde_name, x64):
-    """For Gaussian data the flow is x_s - E x_s = std_s / std_t (x_t - E x_t); DDIM, which forgets, is of order 1."""
+    """For Gaussian data the flow is x_s - E x_s = std_s / std_t (x_t - E x_t); DDIM, without memory, is of order 1."""
     sde, t, s = SDE_CASES[sde_name]
     before, after = GAUSSIAN.at(sde, t), GAUSSIAN.at(sde, s)
     expected = after.mean() + after.std() / before.std() * (POINTS - before.mean())
@@ -68,7 +68,7 @@ def test_order_of_convergence_to_the_flow_is_2(sde_name, x64):
 
 @pytest.mark.parametrize("sde_name", SDE_CASES)
 def test_run_is_exact_for_a_single_image(sde_name, x64):
-    """The denoised image never changes, so nothing is extrapolated: x_s = alpha x_0 + sigma eps of the start."""
+    """The denoised image is constant, so the extrapolation is exact: x_s = alpha x_0 + sigma eps."""
     sde, t, s = SDE_CASES[sde_name]
     times = np.linspace(t, s, 4)
     actual = last(dpmpp_2m(sde, Mixture((1.0,), (0.7,), (0.0,)).noise_fn(sde)), times)
@@ -77,7 +77,7 @@ def test_run_is_exact_for_a_single_image(sde_name, x64):
 
 
 def test_memory_passes_through_a_chain(x64):
-    """A corrector that does nothing changes nothing, and two steps of one chain keep memories of their own."""
+    """An identity corrector has no effect, and two steps of one chain have separate memories."""
     noise_fn, times = SKEWED.noise_fn(VP()), np.asarray(GRIDS["log_snr"](VP(), num_steps=6))
     step = dpmpp_2m(VP(), noise_fn)
     nothing = CORRECTORS["none"](VP(), noise_fn)

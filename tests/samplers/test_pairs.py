@@ -1,4 +1,4 @@
-"""Every predictor with every corrector, in both orders, on every kind of diffusion: draws from the data."""
+"""Every predictor with every corrector, in both orders, on VE, VP and sub-VP: moments of the samples."""
 
 import functools
 import itertools

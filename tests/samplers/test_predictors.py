@@ -1,4 +1,4 @@
-"""Predictors: the formula of each paper, the order of convergence of each, and where they coincide."""
+"""Predictors: the formula of the paper, the order of convergence, and cases in which they coincide."""
 
 import functools
 import inspect
@@ -55,7 +55,7 @@ def euler_formula(x, eps, z, t, s, beta, bar):
 
 
 def dormand_prince_formula(x, eps, z, t, s, beta, bar):
-    """What scipy makes of the same equation, with its steps and so with its errors."""
+    """Return the solution by scipy, which has the same steps and errors."""
 
     def velocity(t, x):
         return -beta(t) / 2 * (x - eps(x, t) / np.sqrt(1 - bar(t)))
@@ -81,7 +81,7 @@ CASES = {
     "ddim": (ddim_formula, 1),
     "euler": (euler_formula, 1),
     "heun": (heun_formula, 2),
-    "dpmpp_2m": (ddim_formula, 1),  # alone; what it makes of its memory is in test_multistep.py
+    "dpmpp_2m": (ddim_formula, 1),  # a single step; test_multistep.py has its memory
     "dormand_prince": (dormand_prince_formula, None),
     "none": (lambda x, *rest: x, None),
 }
@@ -281,7 +281,7 @@ def test_a_step_that_goes_nowhere_adds_no_noise(name, sde):
 
 def test_unknown_variance_is_refused():
     with pytest.raises(ValueError, match="variance must be 'posterior' or 'transition', got "):
-        inspect.unwrap(ancestral)(VP(), network, variance="learned")  # beneath the check of annotations
+        inspect.unwrap(ancestral)(VP(), network, variance="learned")  # below the check of annotations
 
 
 @pytest.mark.parametrize("wrong", [{"rtol": 0.0}, {"atol": -1.0}, {"max_evaluations": 3}])

@@ -28,7 +28,7 @@ def image_keys(num):
 
 
 def walk(keys, x, t, s):
-    """A step in which order, time and noise all matter."""
+    """A step that depends on order, time and noise."""
     return (1 - s) * x + t + prng.normal(keys, x)
 
 
@@ -157,7 +157,7 @@ def test_sampler_is_prior_then_run_then_denoise(denoised):
         images, frames, evaluations = sampler(noise_fn, keys, like)
     np.testing.assert_array_equal(evaluations, len(calls))
     assert len(calls) == sampler.nfe() == (5 if denoised else 4)
-    # The start has a key of its own, which no step uses again.
+    # The initial noise has a key that no step uses.
     key_prior, key_run = prng.split(keys, 2)
     x, states, _ = run(PREDICTORS["heun"](sde, noise_fn), times, key_run, prng.uniform(key_prior, like), num_frames=2)
     np.testing.assert_allclose(frames, states, rtol=1e-5)

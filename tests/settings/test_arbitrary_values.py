@@ -1,12 +1,12 @@
-"""Whatever text a user types for a key: settings, or one line that names the key as typed."""
+"""Arbitrary text for any key gives settings, or one line that names the key as typed."""
 
 import pytest
 from experiments import loaded
 from hypothesis import given, settings, strategies
 from numeric_keys import numbers
 
-from score_sde_jax import settings as wing
 from score_sde_jax.errors import UserError
+from score_sde_jax.settings import from_config
 from score_sde_jax.settings.fields import parse
 
 PATHS = sorted({path for _, _, path, _ in numbers()} | {"data.dir", "eval.split", "train.averages.slow"})
@@ -23,7 +23,7 @@ DIGITS = loaded("digits")
 @given(path=strategies.sampled_from(PATHS), text=TYPED)
 def test_any_text_for_any_key_is_taken_or_refused_by_name(path, text):
     try:
-        wing.from_config(DIGITS.copy_and_resolve_references(), [f"{path}={text}"])
+        from_config(DIGITS.copy_and_resolve_references(), [f"{path}={text}"])
     except UserError as error:
         assert str(error).startswith("--config.") and len(str(error)) < 1500
 

@@ -1,4 +1,4 @@
-"""The range of every number in the settings: its ends are taken, and what lies beyond is refused."""
+"""The range of every number in the settings: the bounds are accepted, and values beyond are refused."""
 
 import math
 

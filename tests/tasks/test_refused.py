@@ -1,4 +1,4 @@
-"""Wrong options of tasks and classifiers: each is refused in one line."""
+"""Invalid options of tasks and classifiers: each is refused in one line."""
 
 import json
 import os
@@ -134,7 +134,7 @@ def test_a_classifier_with_a_sampler_is_refused():
 
 
 def test_sampling_from_a_classifier_is_refused(classifier):
-    with pytest.raises(UserError, match=r"config\.sampler is missing: --mode=sample draws with it"):
+    with pytest.raises(UserError, match=r"config\.sampler is missing: --mode=sample needs it"):
         sample(finished("digits_classifier", "train.steps=2"), classifier, SampleRequest(), quiet)
 
 

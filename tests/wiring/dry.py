@@ -1,4 +1,4 @@
-"""The drivers without a compiler: what they trace and what they hand to it, recorded, with made-up results.
+"""The drivers without a compiler: records of the traced programs and their arguments, with made-up results.
 
 A driver runs as a user starts it, reads its data and writes its files; only the functions that it compiles are traced
 instead. So a run takes a second, and the effect of a setting on programs and their arguments is recorded.
@@ -155,7 +155,7 @@ def recorded(metrics=lambda step: {}, stop_at=None, seconds=(0.0, 0.0)):
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "_rendered", lambda figure: Image.new("RGB", (1, 1)))  # a third of a run's time
+        patch.setattr(pictures, "_to_image", lambda figure: Image.new("RGB", (1, 1)))  # a third of a run's time
         clock = types.SimpleNamespace(monotonic=lambda: seen.now)
         for module in (train, batch_sampler, reporting):
             patch.setattr(module, "time", clock)

@@ -58,14 +58,14 @@ class Journeys:
         return finished(name, *(assignment.format_map(self.places) for assignment in assignments))
 
     def observe(self, mode, name, assignments):
-        """What can be seen of a mode with these assignments, computed once."""
+        """Return the observable results of a mode with these assignments, computed once."""
         asked = mode, name, tuple(assignments)
         if asked not in self.known:
             self.known[asked] = getattr(self, f"_{mode}")(name, asked[2])
         return self.known[asked]
 
     def workdir(self, name, assignments):
-        """What lies on disk of a run with these assignments, those apart that come after training."""
+        """Return the files of a run with these assignments, with the files that follow training apart."""
         before = tuple(text for text in assignments if not text.startswith(AFTER_TRAINING))
         if before not in self.runs:
             config, workdir = self.config(name, before), self.root / f"run{len(self.runs)}"
@@ -74,7 +74,7 @@ class Journeys:
         return self.runs[before]
 
     def _save(self, name, assignments):
-        """Training, with what it leaves on disk."""
+        """Train, and return the files."""
         workdir = self.root / f"trained{len(self.known)}"
         with recorded() as seen, pytest.MonkeyPatch.context() as patch:
             patch.setattr(_Run, "_final_set", lambda *args: None)  # sampling has a mode of its own
@@ -85,7 +85,7 @@ class Journeys:
         return seen.programs, seen.calls, names, steps, rows
 
     def _train(self, name, assignments):
-        """The same without checkpoints, which take half of the time."""
+        """Train without checkpoints, which take half of the time."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("score_sde_jax.runs.train.Checkpoints", Unsaved)
             return self._save(name, assignments)
@@ -109,7 +109,7 @@ class Journeys:
         return seen.programs, seen.calls, results, sorted(path.name for path in output.iterdir())
 
     def _network(self, name, assignments):
-        """The network alone: what it starts from, and what it computes in training."""
+        """Return the initial parameters of the network and its outputs in training."""
         config = self.config(name, assignments)
         network = build.experiment(config, (8, 8, 1)).network
         keys, x = jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 8, 8, 1))

@@ -1,8 +1,7 @@
-"""A recorder of all random numbers: the key, and the function of the package, of each draw.
+"""A recorder of all random numbers: the key of each draw, and the function of the package that draws.
 
-JAX's draws are seen through a generator of our own, threefry with a note of every key that bits are drawn from, which
-works inside any transformation and any compiled program; the functions of `jax.random` add where they were called.
-Numpy's are seen through its Philox: which counts of which stream.
+A custom JAX generator, threefry that records every key, works inside any transformation and compiled program. The
+functions of `jax.random` are patched to record their callers. For numpy, the counts of each Philox stream are recorded.
 """
 
 import collections
@@ -79,7 +78,7 @@ class _Philox(np.random.Philox):
     first = 0
 
     def used(self):
-        """Its key, and the counts that it has used: the first, and the one after the last."""
+        """Return the key and the interval of its used counts: the first, and the one after the last."""
         state = self.state["state"]
         last = sum(int(word) << (64 * i) for i, word in enumerate(state["counter"]))
         return tuple(state["key"].tolist()), self.first + 1, last + 1

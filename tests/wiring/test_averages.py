@@ -1,7 +1,7 @@
 """Samples and guidance use the averaged parameters, compared in the files of a run.
 
-Each run holds a checkpoint whose raw parameters are others. What training draws, and the loss of an evaluation, are
-compared in test_by_hand.py; all runs of tests/runs/evaluate have raw parameters that are off.
+Each run has a checkpoint with other raw parameters. test_by_hand.py compares the samples of training and the loss of an
+evaluation; all runs of tests/runs/evaluate have raw parameters that differ from their average.
 """
 
 import dataclasses

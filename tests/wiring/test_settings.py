@@ -1,7 +1,7 @@
 """Every key of every section has an effect: two values give two different runs.
 
-The drivers run as a user starts them, without a compiler (dry.py); what they trace, what they call it with and what
-they leave must differ, in every mode that the key is for.
+The drivers run as a user starts them, without a compiler (dry.py). The traced programs, their arguments or the files
+must differ, in every mode that uses the key.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """Files, pictures and messages of samples with pixels from -1 to 1: gray levels, observations, errors, distances.
 
-The runs were never trained; what their samplers draw is drawn here once more, and stored by hand.
+The runs are untrained; the tests repeat their sampling and convert the images by hand.
 """
 
 import dataclasses

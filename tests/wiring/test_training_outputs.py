@@ -1,6 +1,6 @@
 """Files and messages of a training run with known steps: metrics, speeds, the best checkpoint, a stop.
 
-The driver runs as a user starts it, but its step gives numbers that the test knows (dry.py), by a clock of its own.
+The driver runs as a user starts it, but with a step of known metrics and a simulated clock (dry.py).
 """
 
 import json

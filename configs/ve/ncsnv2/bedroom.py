@@ -1,7 +1,7 @@
 """NCSNv2 on LSUN bedrooms at 128 pixels in score-SDE's release: 1086 levels up to sigma 190.
 
-The released file misspells `training.continuous`, so that the default of continuous times stays, which its network does
-not take. This config has the discrete levels that the file means.
+The released file misspells `training.continuous`, so the default of continuous times remains, for which its network
+cannot run. This config has the discrete levels that the file intends.
 
     python main.py --config=configs/ve/ncsnv2/bedroom.py --mode=train --config.data.dir=FOLDER
 

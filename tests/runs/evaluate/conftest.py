@@ -12,7 +12,7 @@ from score_sde_jax.runs.train import train
 
 @pytest.fixture(scope="module", autouse=True)
 def known(quick_compilation):
-    """The exact network among the models, and training that leaves raw parameters which are off."""
+    """Register the exact network, and make training return raw parameters that differ from their average."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "exact", Exact)
         patch.setattr(experiment, "init_state", init_state)

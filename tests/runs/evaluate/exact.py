@@ -1,4 +1,4 @@
-"""A network that is the exact noise prediction of Gaussian data, and what an evaluation of it leaves."""
+"""A network that is the exact noise prediction of Gaussian data, and the files of its evaluation."""
 
 import json
 from typing import ClassVar

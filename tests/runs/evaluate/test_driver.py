@@ -1,4 +1,4 @@
-"""The evaluation driver: what it repeats, where it goes on, what it leaves out and what it refuses."""
+"""The evaluation driver: repeats, resuming, excluded measurements, and refused settings."""
 
 import shutil
 
@@ -54,7 +54,7 @@ def asked(runs, tmp_path):
 
 
 class KilledError(Exception):
-    """The end of a process."""
+    """A kill of the process."""
 
 
 def killer(line_wanted):
@@ -233,7 +233,7 @@ def test_rows_keep_every_digit_of_float32(tmp_path):
 
 
 def test_training_images_are_opened_for_a_measure_of_them_alone(asked, monkeypatch):
-    """A likelihood needs none, and they may not be there."""
+    """A likelihood needs no training images, which may be missing."""
     opened, dataset = [], evaluate.build.dataset
     monkeypatch.setattr(
         evaluate.build,

@@ -1,4 +1,4 @@
-"""What is measured of a network that is exact: every number is known."""
+"""Measures of an exact network, against closed forms."""
 
 import math
 from typing import ClassVar
@@ -138,7 +138,7 @@ def test_the_loss_is_the_expected_one_at_every_noise_level(runs):
 
 
 class Prejudiced(nn.Module):
-    """Logits that no image changes: class 3 is the most probable in little noise, class 0 in much."""
+    """Logits independent of the image: class 3 is the most probable in little noise, class 0 in much noise."""
 
     num_classes: int = 10
 
