@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Num
 from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks.embedding import FourierFeatures, sinusoidal_features
-from score_sde_jax.networks.layers import Conv, block_output, small_group_norm
+from score_sde_jax.networks.layers import Conv, block_output
+from score_sde_jax.networks.norms import small_group_norm
 from score_sde_jax.ranges import Depth, Positive, Range, Width
 
 NUM_FEATURES = 128
@@ -37,13 +38,12 @@ class WideBlock(nn.Module):
     ) -> Float[Array, "batch rows columns features"]:
         """Return the output features for features x and the embedding of the noise level."""
         strides = (self.stride, self.stride)
-        h = nn.silu(small_group_norm(x.shape[-1], self.dtype)(x))
+        h = small_group_norm(self.dtype, nn.silu)(x)
         if x.shape[-1] != self.width:
             x = h  # As published, the shortcut branches off after the norm if the width changes.
         h = Conv(self.width, (3, 3), strides, dtype=self.dtype)(h)
-        if embedding is not None:
-            h = h + nn.Dense(self.width, dtype=self.dtype)(embedding)[:, None, None, :]
-        h = nn.silu(small_group_norm(h.shape[-1], self.dtype)(h))
+        level = None if embedding is None else nn.Dense(self.width, dtype=self.dtype)(embedding)
+        h = small_group_norm(self.dtype, nn.silu)(h, level)
         h = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
         if x.shape[-1] != self.width or self.stride > 1:
             x = Conv(self.width, (1, 1), strides, dtype=self.dtype)(x)
@@ -101,7 +101,7 @@ class WideResNet(nn.Module):
             width = self.base * self.multiplier * 2**group
             for block in range(self.blocks_per_group):
                 h = WideBlock(width, 2 if group and not block else 1, self.dtype)(h, embedding)
-        h = jnp.mean(nn.silu(small_group_norm(h.shape[-1], self.dtype)(h)), axis=(1, 2))
+        h = jnp.mean(small_group_norm(self.dtype, nn.silu)(h), axis=(1, 2))
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(h.astype(jnp.float32))
 
     def _embed(self, noise: Num[Array, " batch"] | None) -> Float[Array, "batch features"] | None:

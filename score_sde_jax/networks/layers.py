@@ -1,4 +1,4 @@
-"""Layers that several networks share: convolutions, norms, pooling and resizing."""
+"""Layers that several networks share: convolutions, pooling and resizing."""
 
 import functools
 import math
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from score_sde_jax.devices.machine import on_cpu
 from score_sde_jax.networks.convolution import convolve, pointwise
+from score_sde_jax.networks.fusion import compute_once
 
 Image = Float[Array, "batch height width channels"]
 LevelIndex = Int[Array, " batch"] | None
@@ -29,38 +30,6 @@ BLOCK_OUTPUT = "block_output"
 def block_output(x: Image) -> Image:
     """Return `x`, marked as a block output for rematerialization."""
     return checkpoint_name(compute_once(x) if on_cpu() else x, BLOCK_OUTPUT)
-
-
-def compute_once(x: Image) -> Image:
-    """Return `x` in a form that XLA on a CPU computes once for all its consumers, with its gradient.
-
-    XLA recomputes cheap producers in every consumer. In a residual network x is a sum over all previous blocks, and its
-    gradient a sum over all later blocks, which every block would recompute. XLA does not recompute a division, so x is
-    divided by a value that is 1 at run time but opaque to the compiler. `optimization_barrier` has no effect, since XLA
-    on a CPU removes it first.
-    """
-    one = jnp.ones((), x.dtype)
-    return x / jax.lax.clamp(one, jax.lax.stop_gradient(x), one)
-
-
-def num_groups(channels: int, most: int = 32, smallest: int = 4) -> int:
-    """Return the number of groups of a group norm: the largest admissible divisor of `channels`.
-
-    With one channel per group, the norm would remove the embedding that was added to the channel.
-
-    Args:
-        channels: number of channels.
-        most: largest number of groups.
-        smallest: smallest number of channels of a group.
-    """
-    largest = max(1, min(channels // smallest, most))
-    return next(groups for groups in range(largest, 0, -1) if channels % groups == 0)
-
-
-def small_group_norm(channels: int, dtype: DTypeLike) -> nn.GroupNorm:
-    """Return the group norm of the small networks: at most 8 groups of at least 2 channels."""
-    # Flax's default variance E[x^2] - E[x]^2 cancels in float32 if the mean is large.
-    return nn.GroupNorm(num_groups(channels, most=8, smallest=2), use_fast_variance=False, dtype=dtype)
 
 
 def conv(
@@ -96,76 +65,6 @@ def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
-
-
-def normal_around_one(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
-    """Draw from N(1, 0.02^2), the initialization of the scales of InstanceNorm++."""
-    return 1 + 0.02 * jax.random.normal(key, shape, dtype)
-
-
-def instance_norm_plus(
-    x: Image,
-    gamma: Float[Array, "#batch channels"],
-    alpha: Float[Array, "#batch channels"],
-    beta: Float[Array, "#batch channels"],
-    epsilon: float = 1e-5,
-) -> Image:
-    """Normalize each channel of each image and add its relative mean (InstanceNorm++).
-
-    The result is gamma ((x - mu) / s + alpha (mu - m) / v) + beta. mu and s are the mean and the biased standard
-    deviation over the pixels of a channel; m and v are the mean and the unbiased standard deviation of mu over the
-    channels, as in the released code. The statistics are at least float32.
-
-    Reference: arXiv 1907.05600, Appendix A.1.
-    """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mu = wide.mean((1, 2), keepdims=True)
-    centered = wide - mu
-    rstd = jax.lax.rsqrt(jnp.square(centered).mean((1, 2), keepdims=True) + epsilon)
-    m = mu.mean(-1, keepdims=True)
-    v = mu.var(-1, keepdims=True, ddof=1)
-    relative = (mu - m) * jax.lax.rsqrt(v + epsilon)
-    gamma, alpha, beta = (a[:, None, None, :] for a in (gamma, alpha, beta))
-    # This is one multiply-add per pixel; all other operations are per image and channel.
-    return (centered * (gamma * rstd) + (gamma * alpha * relative + beta)).astype(x.dtype)
-
-
-class InstanceNormPlus(nn.Module):
-    """InstanceNorm++ with one scale and shift per channel; it ignores the condition."""
-
-    @nn.compact
-    def __call__(self, x: Image, condition: LevelIndex = None) -> Image:
-        """Return the normalized `x`."""
-        shape = (x.shape[-1],)
-        gamma = self.param("gamma", normal_around_one, shape)
-        alpha = self.param("alpha", normal_around_one, shape)
-        beta = self.param("beta", nn.initializers.zeros, shape)
-        return instance_norm_plus(x, gamma[None], alpha[None], beta[None])
-
-
-class ConditionalInstanceNormPlus(nn.Module):
-    """InstanceNorm++ whose scales and shift depend on the index of the noise level.
-
-    Attributes:
-        num_levels: number of noise levels.
-    """
-
-    num_levels: int
-
-    @nn.compact
-    def __call__(self, x: Image, condition: Int[Array, " batch"]) -> Image:
-        """Return the normalized `x`, with scales and shift of the level index `condition`."""
-        channels = x.shape[-1]
-
-        def init(key: Array, shape: tuple[int, int]) -> Array:
-            return normal_around_one(key, shape).at[:, 2 * channels :].set(0)
-
-        embed = self.param("embed", init, (self.num_levels, 3 * channels))
-        # The lookup is a matrix product with a one-hot vector, since the gradient of a gather is a slow scatter.
-        one_hot = jax.nn.one_hot(condition, self.num_levels)
-        rows = jnp.dot(one_hot, embed, precision=jax.lax.Precision.HIGHEST)
-        gamma, alpha, beta = jnp.split(rows, 3, axis=-1)
-        return instance_norm_plus(x, gamma, alpha, beta)
 
 
 def mean_pool_2x2(x: Image) -> Image:

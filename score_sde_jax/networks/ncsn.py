@@ -6,7 +6,8 @@ from typing import Any, Literal
 from flax import linen as nn
 
 from score_sde_jax.condition import Condition
-from score_sde_jax.networks.layers import ConditionalInstanceNormPlus, Image, average_pool_5x5
+from score_sde_jax.networks.layers import Image, average_pool_5x5
+from score_sde_jax.networks.norms import ConditionalInstanceNormPlus
 from score_sde_jax.networks.refinenet import Stage, refinenet
 from score_sde_jax.ranges import Levels, Width
 

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal
 from flax import linen as nn
 
 from score_sde_jax.condition import Condition
-from score_sde_jax.networks.layers import Image, InstanceNormPlus, max_pool_5x5
+from score_sde_jax.networks.layers import Image, max_pool_5x5
+from score_sde_jax.networks.norms import InstanceNormPlus
 from score_sde_jax.networks.refinenet import Stage, refinenet
 from score_sde_jax.ranges import Width
 

@@ -55,9 +55,9 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Image, condition: LevelIndex) -> Image:
         """Return `features` channels, at half the resolution if `halve`."""
         dilated = functools.partial(conv, dilation=self.dilation, dtype=self.dtype)
-        h = nn.elu(self.norm(name="normalize1")(x, condition))
+        h = self.norm(activation=nn.elu, name="normalize1")(x, condition)
         h = dilated(h, x.shape[-1], name="conv1")
-        h = nn.elu(self.norm(name="normalize2")(h, condition))
+        h = self.norm(activation=nn.elu, name="normalize2")(h, condition)
         if self.halve:
             h = ConvMeanPool(self.features, dtype=self.dtype, name="conv2")(h)
             x = ConvMeanPool(self.features, size=1, dtype=self.dtype, name="shortcut")(x)
@@ -80,15 +80,9 @@ class ResidualConvUnits(nn.Module):
         for unit in range(1, self.num_units + 1):
             h = x
             for stage in (1, 2):
-                if self.norm:
-                    h = self.norm(name=f"{unit}_{stage}_norm")(h, condition)
-                h = conv(
-                    nn.elu(h),
-                    x.shape[-1],
-                    use_bias=False,
-                    dtype=self.dtype,
-                    name=f"{unit}_{stage}_conv",
-                )
+                name = f"{unit}_{stage}_norm"
+                h = self.norm(activation=nn.elu, name=name)(h, condition) if self.norm else nn.elu(h)
+                h = conv(h, x.shape[-1], use_bias=False, dtype=self.dtype, name=f"{unit}_{stage}_conv")
             x = block_output(x + h)
         return x
 
@@ -224,7 +218,7 @@ def refinenet(
             name=stages[i].refine,
         )
         refined = [refine([features[i], *refined], condition)]
-    h = nn.elu(norm(name="normalizer")(refined[0], condition))
+    h = norm(activation=nn.elu, name="normalizer")(refined[0], condition)
     return conv(h, x.shape[-1], dtype=dtype, name="end_conv").astype(x.dtype)
 
 

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks.embedding import sinusoidal_features
-from score_sde_jax.networks.layers import Conv, Dense, block_output, small_group_norm
+from score_sde_jax.networks.layers import Conv, Dense, block_output
+from score_sde_jax.networks.norms import small_group_norm
 from score_sde_jax.ranges import Depth, ImageSize, NotEmpty, Range, Width
 
 
@@ -47,12 +48,11 @@ class ResidualBlock(nn.Module):
         self, x: Float[Array, "batch height width channels"], embedding: Float[Array, "batch features"] | None
     ) -> Float[Array, "batch height width features"]:
         """Return the output features for features x and the embedding of the condition."""
-        h = small_group_norm(x.shape[-1], self.dtype)(x)
-        h = Conv(self.width, (3, 3), dtype=self.dtype)(nn.silu(h))
-        if embedding is not None:
-            h = h + Dense(self.width, dtype=self.dtype)(embedding)[:, None, None, :]
-        h = small_group_norm(self.width, self.dtype)(h)
-        h = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(nn.silu(h))
+        h = small_group_norm(self.dtype, nn.silu)(x)
+        h = Conv(self.width, (3, 3), dtype=self.dtype)(h)
+        level = None if embedding is None else Dense(self.width, dtype=self.dtype)(embedding)
+        h = small_group_norm(self.dtype, nn.silu)(h, level)
+        h = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
         if x.shape[-1] != self.width:
             x = Dense(self.width, dtype=self.dtype)(x)
         return block_output(x + h)
@@ -111,7 +111,7 @@ class SmallUNet(nn.Module):
             h = jnp.concatenate([h, skip], axis=-1)
             for _ in range(self.num_blocks):
                 h = ResidualBlock(width, self.dtype)(h, embedding)
-        h = nn.silu(small_group_norm(h.shape[-1], self.dtype)(h))
+        h = small_group_norm(self.dtype, nn.silu)(h)
         out = Conv(x.shape[-1] * self.patch**2, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
         return from_patches(out, self.patch).astype(x.dtype)
 

@@ -13,6 +13,7 @@ from score_sde_jax import keys as prng
 from score_sde_jax.condition import Condition
 from score_sde_jax.errors import UserError
 from score_sde_jax.networks.embedding import FourierFeatures, positional_features
+from score_sde_jax.networks.norms import GroupNorm
 from score_sde_jax.networks.resampling import fir_down, fir_up, mean_down, nearest_up
 from score_sde_jax.networks.unet_blocks import (
     NEARLY_ZERO,
@@ -20,7 +21,6 @@ from score_sde_jax.networks.unet_blocks import (
     Combine,
     Downsample,
     Embedding,
-    GroupNorm,
     Image,
     Resample,
     ResidualBlock,
@@ -216,7 +216,7 @@ class UNet(nn.Module):
         return Attention(self.skip_rescale, self.dtype)(h) if h.shape[1] in self.attention else h
 
     def _head(self, h: Image, features: int, scale: float = 1.0) -> Image:
-        return conv3x3(features, dtype=self.dtype, scale=scale)(nn.silu(GroupNorm(self.dtype)(h)))
+        return conv3x3(features, dtype=self.dtype, scale=scale)(GroupNorm(self.dtype, nn.silu)(h))
 
 
 class DDPM(UNet):

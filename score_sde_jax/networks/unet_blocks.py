@@ -10,14 +10,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
-from score_sde_jax.networks.layers import Conv, Dense, block_output, num_groups
+from score_sde_jax.networks.fusion import gradient_once
+from score_sde_jax.networks.layers import Conv, Dense, block_output
+from score_sde_jax.networks.norms import GroupNorm
 from score_sde_jax.networks.resampling import fir_blur, fir_up, nearest_up
 
 Image = Float[Array, "batch height width channels"]
 Embedding = Float[Array, "batch features"] | None
 Resample = Callable[[Image], Image]
 
-NORM_EPSILON = 1e-6
 SHORTCUT_SCALE = 0.1  # Initial variance of the weights of DDPM's 1x1 layers, relative to all other layers.
 NEARLY_ZERO = 1e-10  # Initial variance of the last layer of a branch, so that a block starts as the identity.
 
@@ -37,44 +38,6 @@ def conv1x1(features: int, *, dtype: str, name: str | None = None) -> nn.Conv:
     return Conv(features, (1, 1), padding=0, kernel_init=fan_average(), dtype=dtype, name=name)
 
 
-class GroupNorm(nn.Module):
-    """Group norm with scale and shift per channel.
-
-    The statistics are at least float32. The variance is computed from centered values, which avoids cancellation.
-
-    Attributes:
-        dtype: dtype of the result.
-
-    Reference: arXiv 1803.08494.
-    """
-
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x: Image) -> Image:
-        """Return the normalized `x`."""
-        channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        return group_norm(x, scale, bias, num_groups(channels)).astype(self.dtype)
-
-
-def group_norm(x: Image, scale: Float[Array, " channels"], bias: Float[Array, " channels"], groups: int) -> Image:
-    """Return scale (x - mu) / s + bias with mean mu and biased standard deviation s of each group."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-    def group_mean(values: Image) -> Image:
-        # The sum over pixels comes first, since it is contiguous in memory; the sum over channels is then small.
-        per_channel = values.mean((1, 2))
-        per_group = per_channel.reshape(len(x), groups, -1).mean(-1, keepdims=True)
-        per_channel = jnp.broadcast_to(per_group, (len(x), groups, x.shape[-1] // groups))
-        return per_channel.reshape(len(x), 1, 1, -1)
-
-    centered = wide - group_mean(wide)
-    rstd = jax.lax.rsqrt(group_mean(jnp.square(centered)) + NORM_EPSILON)
-    return centered * (rstd * scale[None, None, None, :]) + bias[None, None, None, :]
-
-
 def dropout(x: Image, rate: float, keys: Key[Array, " batch"]) -> Image:
     """Set each value to zero with probability `rate` and scale the others to keep the mean.
 
@@ -86,7 +49,7 @@ def dropout(x: Image, rate: float, keys: Key[Array, " batch"]) -> Image:
     Reference: arXiv 1207.0580.
     """
     shape = x.shape[1:]
-    words = math.prod(shape) // 2 + 1
+    words = -(-math.prod(shape) // 2)
 
     def bits(key: Array) -> Array:
         # Random bits dominate the cost of dropout, so a value uses 16 of them.
@@ -94,7 +57,7 @@ def dropout(x: Image, rate: float, keys: Key[Array, " batch"]) -> Image:
         return halves.reshape(-1)[: math.prod(shape)].reshape(shape)
 
     threshold = round(rate * 2**16)
-    return jnp.where(jax.vmap(bits)(keys) >= threshold, x * (2**16 / (2**16 - threshold)), 0)
+    return jnp.where(jax.vmap(bits)(keys) >= threshold, gradient_once(x) * (2**16 / (2**16 - threshold)), 0)
 
 
 class ResidualBlock(nn.Module):
@@ -122,14 +85,14 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Image, embedding: Embedding, dropout_keys: Key[Array, " batch"] | None) -> Image:
         """Return the output features for features x and the embedding; without keys there is no dropout."""
         conv = functools.partial(conv3x3, self.features, dtype=self.dtype)
-        h = nn.silu(GroupNorm(self.dtype, name="norm0")(x))
+        h = GroupNorm(self.dtype, nn.silu, name="norm0")(x)
         if self.resample:
             h, x = self.resample(h), self.resample(x)
         h = conv(name="conv0")(h)
+        level = None
         if embedding is not None:
-            dense = Dense(self.features, kernel_init=fan_average(), dtype=self.dtype, name="level")
-            h = h + dense(embedding)[:, None, None, :]
-        h = nn.silu(GroupNorm(self.dtype, name="norm1")(h))
+            level = Dense(self.features, kernel_init=fan_average(), dtype=self.dtype, name="level")(embedding)
+        h = GroupNorm(self.dtype, nn.silu, name="norm1")(h, level)
         if dropout_keys is not None and self.dropout:
             h = dropout(h, self.dropout, dropout_keys)
         h = conv(name="conv1", scale=NEARLY_ZERO)(h)

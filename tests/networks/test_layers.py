@@ -11,7 +11,7 @@ import numpy_refinenet as reference
 import pytest
 from flax import linen as nn
 
-from score_sde_jax.networks import layers
+from score_sde_jax.networks import layers, norms
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(3, 6, 9, 4)) + RNG.normal(size=(3, 1, 1, 4))
@@ -50,13 +50,13 @@ def test_convolution_starts_uniform_within_one_over_root_fan_in():
 
 def test_instance_norm_plus_is_its_formula(x64):
     gamma, alpha, beta = RNG.normal(size=(3, 4))
-    actual = layers.instance_norm_plus(IMAGES, gamma[None], alpha[None], beta[None])
+    actual = norms.instance_norm_plus(IMAGES, gamma[None], alpha[None], beta[None])
     expected = reference.norm(dict(gamma=gamma, alpha=alpha, beta=beta), IMAGES)
     np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 def test_conditional_norm_reads_the_row_of_its_level(x64):
-    norm, level = layers.ConditionalInstanceNormPlus(5), jnp.array([4, 0, 2])
+    norm, level = norms.ConditionalInstanceNormPlus(5), jnp.array([4, 0, 2])
     embed = RNG.normal(size=(5, 12))
     actual = norm.apply({"params": {"embed": embed}}, IMAGES, level)
     np.testing.assert_allclose(actual, reference.norm({"embed": embed}, IMAGES, level), atol=1e-12)
@@ -65,15 +65,15 @@ def test_conditional_norm_reads_the_row_of_its_level(x64):
 def test_norm_does_not_cancel_where_the_mean_is_large():
     x = IMAGES + 1000.0
     ones = np.ones((1, 4))
-    actual = layers.instance_norm_plus(jnp.asarray(x, jnp.float32), ones, 0 * ones, 0 * ones)
+    actual = norms.instance_norm_plus(jnp.asarray(x, jnp.float32), ones, 0 * ones, 0 * ones)
     expected = reference.norm(dict(gamma=ones[0], alpha=0 * ones[0], beta=0 * ones[0]), x)
     np.testing.assert_allclose(actual, expected, atol=2e-3)
 
 
 def test_scales_start_near_one_and_shifts_at_zero():
     x = jnp.zeros((1, 2, 2, 2000))
-    plain = layers.InstanceNormPlus().init(jax.random.key(0), x)["params"]
-    norm = layers.ConditionalInstanceNormPlus(3)
+    plain = norms.InstanceNormPlus().init(jax.random.key(0), x)["params"]
+    norm = norms.ConditionalInstanceNormPlus(3)
     embed = norm.init(jax.random.key(1), x, jnp.zeros(1, int))["params"]["embed"]
     for scale in (plain["gamma"], plain["alpha"], embed[:, :2000], embed[:, 2000:4000]):
         np.testing.assert_allclose(scale.mean(), 1, atol=0.003)
@@ -133,7 +133,7 @@ def test_resize_of_one_pixel_repeats_it(x64):
         layers.average_pool_5x5,
         layers.max_pool_5x5,
         functools.partial(layers.resize_bilinear, height=12, width=18),
-        lambda x: layers.instance_norm_plus(x, *jnp.ones((3, 1, 4), x.dtype)),
+        lambda x: norms.instance_norm_plus(x, *jnp.ones((3, 1, 4), x.dtype)),
     ],
 )
 def test_bfloat16_stays_bfloat16_and_near(operation):

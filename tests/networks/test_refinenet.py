@@ -8,12 +8,12 @@ import numpy as np
 import numpy_refinenet as reference
 import pytest
 
-from score_sde_jax.networks import layers, refinenet
+from score_sde_jax.networks import layers, norms, refinenet
 
 RNG = np.random.default_rng(0)
 FINE, COARSE = RNG.normal(size=(2, 6, 10, 4)), RNG.normal(size=(2, 3, 5, 4))
 LEVEL = np.array([2, 0])
-CONDITIONAL = functools.partial(layers.ConditionalInstanceNormPlus, 3)
+CONDITIONAL = functools.partial(norms.ConditionalInstanceNormPlus, 3)
 
 pytestmark = pytest.mark.usefixtures("x64")
 # Compilation is most of these tests' time, and LLVM's optimization most of the compilation.
@@ -30,7 +30,7 @@ def output_and_parameters(block, x):
     return compiled(block.apply)({"params": params}, x, LEVEL), params
 
 
-@pytest.mark.parametrize("norm", [CONDITIONAL, layers.InstanceNormPlus])
+@pytest.mark.parametrize("norm", [CONDITIONAL, norms.InstanceNormPlus])
 @pytest.mark.parametrize("kind", [{}, {"dilation": 2}, {"halve": True}, {"project": True, "dilation": 2}])
 def test_residual_block(kind, norm):
     features = 5 if {"halve", "project"} & set(kind) else 4

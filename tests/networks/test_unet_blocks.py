@@ -7,7 +7,7 @@ import numpy_unet as reference
 import pytest
 from flax import linen as nn
 
-from score_sde_jax.networks import layers, resampling, unet_blocks
+from score_sde_jax.networks import norms, resampling, unet_blocks
 from score_sde_jax.networks.embedding import FourierFeatures, positional_features
 
 RNG = np.random.default_rng(0)
@@ -31,21 +31,21 @@ def compare(module, reference_fn, *inputs):
 @pytest.mark.parametrize("channels", [4, 8, 12, 256])
 def test_group_norm_is_its_formula(channels, x64):
     x = 5 + RNG.normal(size=(2, 3, 3, channels))
-    compare(unet_blocks.GroupNorm(**KIND), lambda p: reference.group_norm(p, x), x)
+    compare(norms.GroupNorm(**KIND), lambda p: reference.group_norm(p, x), x)
 
 
 def test_group_norm_is_that_of_flax():
     x = (10 + RNG.normal(size=(2, 3, 3, 144))).astype(np.float32)
     theirs = nn.GroupNorm(24, epsilon=1e-6, use_fast_variance=False)
     expected = theirs.apply(theirs.init(jax.random.key(0), x), x)
-    ours = unet_blocks.GroupNorm("float32")
-    assert layers.num_groups(144) == 24  # 32 do not divide 144 channels
+    ours = norms.GroupNorm("float32")
+    assert norms.num_groups(144) == 24  # 32 do not divide 144 channels
     np.testing.assert_allclose(ours.apply(ours.init(jax.random.key(0), x), x), expected, atol=1e-5)
 
 
 def test_group_norm_does_not_cancel_where_the_mean_is_large():
     x = (1000 + RNG.normal(size=(1, 16, 16, 4))).astype(np.float32)
-    actual = unet_blocks.group_norm(x, np.ones(4, np.float32), np.zeros(4, np.float32), 1)
+    actual = norms.group_norm(x, np.ones(4, np.float32), np.zeros(4, np.float32), 1)
     wide = np.asarray(x, np.float64)
     np.testing.assert_allclose(actual, (wide - wide.mean()) / wide.std(), atol=1e-3)
 
