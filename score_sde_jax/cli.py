@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from absl import app, flags, logging
 
+from score_sde_jax.devices.environment import set_variables
 from score_sde_jax.devices.signals import Stop, stopping
 from score_sde_jax.devices.signals import tell as _tell
 from score_sde_jax.errors import RunError, StoppedError, UserError, file_error
@@ -320,15 +321,10 @@ def _open_missing_streams() -> None:
 
 
 def start() -> None:
-    """Start the process again with large memory pages, then run the command: the entry point of every installation.
-
-    XLA on a CPU allocates its workspace anew at every call, and the kernel clears it page by page. Pages of 2 MB
-    are faster (docs/benchmarks.md, "Huge pages"). glibc reads the variable only when a process starts (docs/design.md).
-    """
+    """Run the command, on a CPU in a new process with large memory pages: the entry point of every installation."""
     _open_missing_streams()
     # `run` unblocks them: in between, an interrupt would break an import and end in a traceback.
     signal.pthread_sigmask(signal.SIG_BLOCK, Stop.SIGNALS)
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+    if set_variables():
         os.execv(sys.executable, sys.orig_argv)
     run()
