@@ -26,14 +26,15 @@ class Stream(IntEnum):
     LABEL = 2**31 - 5
 
 
-def root(seed: int, purpose: Purpose) -> Key[Array, ""]:
+def root(seed: int, purpose: Purpose, rng: str = "threefry2x32") -> Key[Array, ""]:
     """Return the root key of one purpose; different purposes share no random numbers.
 
     Args:
         seed: seed of the run.
         purpose: use of the key.
+        rng: generator, one of those whose numbers for a key do not depend on the other keys of a batch.
     """
-    return jax.random.fold_in(jax.random.key(seed), get_args(Purpose).index(purpose))
+    return jax.random.fold_in(jax.random.key(seed, impl=rng), get_args(Purpose).index(purpose))
 
 
 def per_image(key: Key[Array, ""], indices: Int[Array, " batch"]) -> Key[Array, " batch"]:

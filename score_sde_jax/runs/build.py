@@ -1,5 +1,6 @@
 """Construction of the objects of a run from its settings."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -125,6 +126,7 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
     return Experiment(
         sde=sde,
         network=network,
+        sampled_with=applied(network, settings.sampler.precision if settings.sampler else "default"),
         parameterization=parameterization,
         loss_fn=loss_fn,
         held_out_loss=held_out_loss,
@@ -154,6 +156,27 @@ def _check_noise(settings: Settings, sde: SDE) -> None:
         )
 
 
+MATMUL_PRECISION = {"highest": "highest", "tf32": "tensorfloat32"}
+"""JAX's name of a precision of float32 products and convolutions."""
+
+
+def applied(network: nn.Module, precision: str) -> Callable[..., Any]:
+    """Return `network.apply` in one of the precisions of `train.precision`."""
+    module = network.clone(dtype="bfloat16") if precision == "bfloat16" else network
+
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        named = MATMUL_PRECISION.get(precision)
+        with jax.default_matmul_precision(named) if named else contextlib.nullcontext():
+            return module.apply(*args, **kwargs)
+
+    return apply
+
+
+def computed_in(precision: str, dtype: str) -> str:
+    """Return the type that products are computed in, as `costs.utilization` names it; "unknown" if it has none."""
+    return {"default": dtype, "tf32": dtype, "bfloat16": "bfloat16"}.get(precision, "unknown")
+
+
 def _losses(
     settings: Settings, sde: SDE, network: nn.Module, parameterization: Parameterization
 ) -> tuple[LossFn, Callable[..., Array]]:
@@ -166,7 +189,7 @@ def _losses(
         weight=settings.loss.weight.bind(),
         reduction=losses.REDUCTIONS[settings.loss.reduction],
     )
-    apply: Callable[..., Any] = partial(network.apply, train=True)
+    apply: Callable[..., Any] = partial(applied(network, settings.train.precision), train=True)
     if settings.train.rematerialize:
         apply = jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(BLOCK_OUTPUT))
 

@@ -33,6 +33,7 @@ class Experiment:
     Attributes:
         sde: diffusion.
         network: linen module.
+        sampled_with: `network.apply` in the precision of the sampler.
         parameterization: preconditioning and noise-level conditioning of the network.
         loss_fn: function (params, keys, batch as stored) to the training loss of each example.
         held_out_loss: function (params, keys, batch of x_0[, times]) to the loss of each example without dropout.
@@ -52,6 +53,7 @@ class Experiment:
 
     sde: SDE
     network: nn.Module
+    sampled_with: Callable[..., Any]
     parameterization: Parameterization
     loss_fn: LossFn
     held_out_loss: Callable[..., Array]
@@ -94,14 +96,14 @@ class Experiment:
 
     def noise_fn(self, params: PyTree, label: Array | None = None) -> NoiseFn:
         """Return the noise prediction (x, t) -> eps_hat of the network with these parameters and labels."""
-        return self.parameterization.noise_fn(self._network(params), self.sde, label)
+        return self._noise_fn(self.network.apply, params, label)
 
     def log_probabilities(self, params: PyTree) -> LogProbabilities:
         """Return (x, t) -> log p(class | x_t = x) of a classifier with these parameters."""
-        return self.parameterization.log_probabilities(self._network(params), self.sde)
+        return self.parameterization.log_probabilities(_without_dropout(self.network.apply, params), self.sde)
 
-    def _network(self, params: PyTree) -> Callable[..., Any]:
-        return lambda x, condition: self.network.apply(params, x, condition, train=False)
+    def _noise_fn(self, apply: Callable[..., Any], params: PyTree, label: Array | None = None) -> NoiseFn:
+        return self.parameterization.noise_fn(_without_dropout(apply, params), self.sde, label)
 
     def sample(self, params: PyTree, indices: Array, key: Array, given: Mapping[str, Array]) -> Samples:
         """Generate images by their indices; a pure function.
@@ -118,17 +120,22 @@ class Experiment:
         assert self.sampler is not None, "nothing to sample with"
         like = jnp.zeros((len(indices), *self.image_shape))
         keys = prng.per_image(key, indices)
+        noise_fn = partial(self._noise_fn, self.sampled_with)
         if self.classifier is None:
-            conditional = partial(self.noise_fn, params) if self.num_classes else None
-            networks = Networks(self.noise_fn(params), conditional=conditional)
+            conditional = partial(noise_fn, params) if self.num_classes else None
+            networks = Networks(noise_fn(params), conditional=conditional)
         else:
             log_probabilities = self.classifier.log_probabilities(params[1])
-            networks = Networks(self.noise_fn(params[0]), log_probabilities=log_probabilities)
+            networks = Networks(noise_fn(params[0]), log_probabilities=log_probabilities)
         return self.task.sample(self.sampler, networks, keys, like, given)
 
     def step_sizes(self, sigmas: np.ndarray) -> np.ndarray | None:
         """Return the Langevin step size at each noise level; None if it depends on the images or there is none."""
         return None if self.langevin_step_size is None else self.langevin_step_size * sigmas**2
+
+
+def _without_dropout(apply: Callable[..., Any], params: PyTree) -> Callable[..., Any]:
+    return lambda x, condition: apply(params, x, condition, train=False)
 
 
 def training_cost(experiment: Experiment, params: PyTree, batch_size: int) -> GradientCost:

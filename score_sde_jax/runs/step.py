@@ -14,6 +14,7 @@ from score_sde_jax import keys as prng
 from score_sde_jax.devices.machine import on_cpu
 from score_sde_jax.devices.parallel import ALONE, Replica
 from score_sde_jax.diffusion.losses import NUM_BINS
+from score_sde_jax.runs.flat import as_tree, in_form_of
 
 LossFn = Callable[[PyTree, Key[Array, " batch"], PyTree], Float[Array, " batch"]]
 NoiseLevel = Callable[[Key[Array, " batch"]], Float[Array, " batch"]]
@@ -84,7 +85,12 @@ def training_step(
         length = len(jax.tree.leaves(batch)[0])
         rows = replica.number * length + jnp.arange(length)
         keys = prng.per_image(jax.random.fold_in(key, state.step), rows)
-        part = functools.partial(jax.value_and_grad(objective, has_aux=True), state.params)
+        gradient_fn = functools.partial(jax.value_and_grad(objective, has_aux=True), as_tree(state.params))
+
+        def part(keys: Any, batch: PyTree) -> PyTree:
+            value, gradient = gradient_fn(keys, batch)
+            return value, in_form_of(state.params, gradient)
+
         (loss, levels), gradients = replica.all_mean(_mean_over_parts(part, microbatches, keys, batch))
         grad_norm = optax.tree.norm(gradients)
 

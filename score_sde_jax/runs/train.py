@@ -18,7 +18,7 @@ from PIL import Image
 from score_sde_jax import keys as prng
 from score_sde_jax.data import Dataset, training_batches
 from score_sde_jax.devices import costs, processes
-from score_sde_jax.devices.machine import num_devices
+from score_sde_jax.devices.machine import num_devices, on_cpu
 from score_sde_jax.devices.parallel import Parallel, bytes_per_device
 from score_sde_jax.devices.processes import is_first
 from score_sde_jax.devices.signals import Stop, stopping
@@ -28,6 +28,7 @@ from score_sde_jax.runs import batch_sampler, build, pictures, workdir
 from score_sde_jax.runs.batch_sampler import BatchSampler
 from score_sde_jax.runs.checkpoint import Checkpoints, DamagedError, Retention, fingerprint
 from score_sde_jax.runs.experiment import Experiment, average_of, training_cost
+from score_sde_jax.runs.flat import flatten_state, unflatten_state
 from score_sde_jax.runs.reporting import (
     Logger,
     MetricsLog,
@@ -45,11 +46,14 @@ from score_sde_jax.runs.step import TrainState
 from score_sde_jax.runs.window import Window
 from score_sde_jax.settings import Settings, adopt, identity, plain, resolve, with_values
 from score_sde_jax.settings.identity import changed_training
+from score_sde_jax.settings.rules import LENGTHS, at
 
 FLOATS_PER_VALUE = 3
 """Numbers that a training step holds at least for each value of an image: clean image, noise and noisy image."""
 SMALLER = "a smaller --config.train.batch_size or model, more --config.train.microbatches,"
 """Remedies for a lack of memory."""
+MOST_STEPS_PER_CALL = 10
+"""Largest number of steps in one call if the config leaves it open."""
 IN_FLIGHT = 2
 """Largest number of calls in the queue of the device, which bounds the batches in memory."""
 
@@ -106,9 +110,11 @@ class _Run:
         self.settings, self.directory, self.experiment = settings, directory, experiment
         self.parallel, self.say = parallel, say
         self.options, self.saving = settings.train, settings.checkpoint
+        chosen = self.options.flat
+        self.flat = not (on_cpu() or parallel.fully_sharded) if chosen is None else chosen
         self.sampler = BatchSampler(settings, experiment, parallel) if experiment.sampler else None
         self.stopwatch = Stopwatch()
-        self.dtype = settings.model.get("dtype") or "float32"
+        self.dtype = build.computed_in(settings.train.precision, settings.model.get("dtype") or "float32")
         self.flops_per_image = self._flops_per_image() if costs.peak_flops(self.dtype) else 0.0
         self.lowest_loss = math.inf
         self.checkpoints: Checkpoints | None = None
@@ -133,7 +139,8 @@ class _Run:
                 self.start, self.state = restored
                 self.window = Window.from_json(reader.about_step(self.start)["window"])
             reader.close()
-        if self.start < options.steps and self.start % options.steps_per_call:
+        self.steps_per_call = _steps_per_call(self.settings, self.start)
+        if self.start < options.steps and self.start % self.steps_per_call:
             raise UserError(
                 f"--config.train.steps_per_call={options.steps_per_call}: does not divide step {self.start} of the "
                 "checkpoint"
@@ -193,7 +200,7 @@ class _Run:
         """Return the state after the last step; pending saves finish even if the loop fails."""
         try:
             with stopping() as stop:
-                return self._loop(state, self.window, _stacked(self.batches, self.options.steps_per_call), stop)
+                return self._loop(state, self.window, _stacked(self.batches, self.steps_per_call), stop)
         except jax.errors.JaxRuntimeError as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise RunError(f"{self.directory}: a device or another process failed ({reason})") from error
@@ -244,7 +251,9 @@ class _Run:
     def _loop(self, state: TrainState, window: Window, batches: Iterator[Any], stop: Stop) -> TrainState:
         """Train from the step of the state to `train.steps`, several steps per call."""
         options, tracing = self.options, self.tracing
-        key, start = prng.root(self.settings.seed, "train"), int(state.step)
+        key, start = prng.root(self.settings.seed, "train", self.options.rng), int(state.step)
+        if self.flat:
+            state = self.parallel.init(flatten_state, state, state.params)
         began = time.monotonic()
         sharded: Iterator[Any] = map(self.parallel.shard, batches)
         first = next(sharded)
@@ -260,8 +269,8 @@ class _Run:
         self._begin_to_write(start)
         stop.patient = True  # from here on a signal saves the state
         progress, votes = Progress(start, options.steps), deque[jax.Array]()
-        for step in range(start + options.steps_per_call, options.steps + 1, options.steps_per_call):
-            tracing.before(step, options.steps_per_call)
+        for step in range(start + self.steps_per_call, options.steps + 1, self.steps_per_call):
+            tracing.before(step, self.steps_per_call)
             with self.stopwatch.timed("data"):
                 batch = next(sharded)
             with self.stopwatch.timed("compute"):
@@ -285,7 +294,11 @@ class _Run:
                 self._preview(self.sampler, step, state)
             progress.exclude(time.monotonic() - pause)
         tracing.close()
-        return state
+        return self._tree(state)
+
+    def _tree(self, state: PyTree) -> PyTree:
+        """Return a state, or an average of the parameters, out of its flat vectors."""
+        return self.parallel.init(unflatten_state, state) if self.flat else state
 
     def _metrics_log(self, start: int) -> MetricsLog:
         loggers: list[Logger] = []
@@ -319,6 +332,7 @@ class _Run:
 
     def _save(self, step: int, state: TrainState, window: Window) -> None:
         window.require_finite(self.options.max_skipped)
+        state = self._tree(state)
         loss = window.loss_since_save() if step % self.saving.every == 0 else None
         about = {"loss": loss, "window": window.to_json()}
         assert self.checkpoints is not None
@@ -331,7 +345,7 @@ class _Run:
 
     def _preview(self, sampler: BatchSampler, step: int, state: TrainState) -> None:
         began = time.monotonic()
-        stored = sampler.draw(self._average(state), prng.root(self.settings.seed, "sample"), 0)[0]
+        stored = sampler.draw(self._tree(self._average(state)), prng.root(self.settings.seed, "sample"), 0)[0]
         if self.log:
             path, picture = self.directory / "samples" / str(step) / "grid.png", sampler.picture(stored)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -365,6 +379,14 @@ class _Run:
             with (samples.directory / "grid.png").open("rb") as file:
                 self.log.write_image(step, "samples", Image.open(file))
         self.say(f"Saved samples: {samples.directory / 'grid.png'}; loss curve: {self.directory / 'loss.png'}")
+
+
+def _steps_per_call(settings: Settings, start: int) -> int:
+    """Return `train.steps_per_call`; if None, on accelerators a common divisor of all lengths and the first step."""
+    if settings.train.steps_per_call or on_cpu():
+        return settings.train.steps_per_call or 1
+    common = math.gcd(start, *(at(settings, length) for length in LENGTHS))
+    return max(number for number in range(1, MOST_STEPS_PER_CALL + 1) if common % number == 0)
 
 
 def _stacked(batches: Iterator[Any], steps: int) -> Iterator[Any]:

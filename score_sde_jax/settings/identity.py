@@ -95,8 +95,8 @@ def measurement(
 
 
 def _identifies(key: str, value: Any) -> bool:
-    """Return whether a value is part of an identity; the default average is not, as in identities of older versions."""
-    return (key, value) != ("average", EMA)
+    """Return whether a value is part of an identity; defaults that older versions do not have are not."""
+    return (key, value) not in (("average", EMA), ("precision", "default"))
 
 
 def _section(difference: Difference) -> str:

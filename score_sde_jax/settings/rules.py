@@ -20,6 +20,8 @@ def check(settings: Settings) -> None:
     _check_points(settings)
     _check_classifiers(settings)
     _check_calls(settings)
+    _check_flat(settings)
+    _check_precision(settings)
     _check_levels(settings)
     _check_conditions(settings)
     _check_evaluation(settings)
@@ -28,6 +30,10 @@ def check(settings: Settings) -> None:
     sampler = settings.sampler
     if sampler and sampler.predictor.name == sampler.corrector.name == "none":
         raise UserError("--config.sampler: predictor and corrector are both none; choose at least one")
+
+
+LENGTHS = ("train.steps", "train.log_every", "train.preview_every", "checkpoint.every")
+"""Numbers of steps that are multiples of the steps per call."""
 
 
 def at(settings: Settings, path: str) -> Any:
@@ -136,10 +142,23 @@ def _check_averages(settings: Settings) -> None:
             raise UserError(f"--config.{path}={name}: choose one of {', '.join(names)}, or add it to train.averages")
 
 
+def _check_flat(settings: Settings) -> None:
+    """Check that a state in flat vectors is not split by parameters too."""
+    if settings.train.flat and settings.parallel.get("fully_sharded"):
+        raise UserError("--config.train.flat=True: contradicts parallel.fully_sharded=True; leave one of them out")
+
+
+def _check_precision(settings: Settings) -> None:
+    """Check that the network can compute in bfloat16 where it should."""
+    for path in ("train.precision", "sampler.precision"):
+        if at(settings, path) == "bfloat16" and settings.model.get("dtype") is None:
+            raise UserError(f"--config.{path}=bfloat16: model.name={settings.model.name} computes in float32 only")
+
+
 def _check_calls(settings: Settings) -> None:
     """Check that all lengths are multiples of the steps per call."""
-    per_call = settings.train.steps_per_call
-    for path in ("train.steps", "train.log_every", "train.preview_every", "checkpoint.every"):
+    per_call = settings.train.steps_per_call or 1
+    for path in LENGTHS:
         length = at(settings, path)
         if length % per_call:
             raise UserError(f"--config.{path}={length}: must be a multiple of train.steps_per_call={per_call}")

@@ -22,6 +22,9 @@ from score_sde_jax.tasks import TASKS
 
 EMA = "ema"
 """Name of the average with the decay `train.ema_decay`."""
+Precision = Literal["default", "highest", "tf32", "bfloat16"]
+"""Precision of a network: "default" is that of the device for the products and convolutions of `model.dtype`, "highest"
+float32 for them, "tf32" TF32 on NVIDIA GPUs since Ampere, "bfloat16" the whole network in bfloat16."""
 LEVELS = ("model", "parameterization.condition", "loss.times", "sampler.times")
 """Sections that may hold a number of noise levels, `num_levels`."""
 
@@ -101,7 +104,13 @@ class Train:
         log_every: steps between two lines of metrics.
         preview_every: steps between two previews of samples; 0 for none.
         microbatches: equal parts of a batch whose gradients are accumulated in turn, which saves memory.
-        steps_per_call: steps in one call of the compiled program; it divides the other lengths.
+        steps_per_call: steps in one call of the compiled program; it divides the other lengths. None for 1 on CPUs, and
+            on accelerators the largest common divisor of the lengths up to 10.
+        flat: train with parameters, averages and optimizer state in a few flat vectors, which takes fewer kernels; for
+            optimizers that treat every value alike. None for accelerators, unless the state is fully sharded.
+        precision: precision of the network in training: "default" for that of `model.dtype` on the device, "highest"
+            for float32 products and convolutions, "tf32", or "bfloat16" for the whole network.
+        rng: generator of the random numbers of training; philox4x32 takes less time where dropout takes many.
         rematerialize: keep only the outputs of blocks for the backward pass (activation checkpointing).
         max_skipped: number of updates that are not finite and are skipped before the run stops.
         tensorboard: write metrics for TensorBoard too.
@@ -116,7 +125,10 @@ class Train:
     log_every: Count = 100
     preview_every: Natural = 0
     microbatches: BatchSize = 1
-    steps_per_call: Annotated[int, Range(1, 2**16)] = 1
+    steps_per_call: Annotated[int, Range(1, 2**16)] | None = None
+    flat: bool | None = None
+    precision: Precision = "default"
+    rng: Literal["threefry2x32", "philox4x32"] = "threefry2x32"
     rematerialize: bool = False
     max_skipped: Natural = 0
     tensorboard: bool = False
@@ -150,6 +162,7 @@ class Sampler:
         corrector: Langevin dynamics at one time of the grid.
         prior: distribution of the initial noise: N(0, sigma(t_max)^2), or uniform on [0, 1).
         temperature: factor of the initial noise.
+        precision: precision of the network, as `train.precision`.
         denoise: end with the denoising step E[x_0 | x_t].
         order: order of corrector and predictor at each time.
         average: average of the parameters: "ema" for `train.ema_decay`, or a name of `train.averages`.
@@ -163,6 +176,7 @@ class Sampler:
     corrector: Annotated[Choice, OneOf(CORRECTORS, auto=("step_size",))]
     prior: Literal["gaussian", "uniform"] = "gaussian"
     temperature: Positive = 1.0
+    precision: Precision = "default"
     denoise: bool = True
     order: Literal["corrector_predictor", "predictor_corrector"] = "corrector_predictor"
     average: str = EMA

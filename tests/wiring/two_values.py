@@ -86,6 +86,8 @@ CONTEXTS = {  # overrides with which a key or choice has an effect, besides TINY
     "loss.weight=likelihood_importance": "loss.times.name=importance loss.weight.name=likelihood_importance",
     "loss.weight=edm": "loss.weight.name=edm",
     "train.steps_per_call": "train.log_every=2",
+    "train.precision": SMALL_UNET,
+    "sampler.precision": SMALL_UNET,
     "train.label_dropout": SMALL_UNET + " model.num_classes=10",
     "parallel=jit": "model.width=32",  # smaller leaves stay whole
     "checkpoint.every": "checkpoint.every=1",
@@ -147,6 +149,8 @@ OTHERS = {  # values to compare with that of the context, by the end of a key's 
     "batch_size": ["8"],
     "train.steps": ["4"],
     "steps_per_call": ["2"],
+    "precision": ["bfloat16"],
+    "rng": ["philox4x32"],
     "checkpoint.every": ["2"],
     "checkpoint.keep": ["1"],
     "keep_every": ["2"],
@@ -186,6 +190,7 @@ SAME_CODE = {"ddpm": "ncsnpp", "ddpmpp": "ncsnpp", "ncsnv2_deeper": "ncsnv2", "n
 """Networks that differ from another one only in their defaults; its keys are tested instead."""
 
 REASONS = {  # keys of which no value can be seen in what a run computes and leaves
+    "train.flat": "speed alone: tests/runs/test_flat.py trains with and without",
     "data=celeb_a.cache_bytes": "memory and speed alone: tests/data reads the same images with and without it",
     "data=image_folder.max_value": "images of more than 8 bits: tests/data/test_image_folder.py scales some",
     "data=image_folder.max_unreadable": "damaged files: tests/data/test_image_folder.py has some",

@@ -1,0 +1,92 @@
+"""Flat vectors: they are another form of the same state, and training in them is the same training."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from score_sde_jax.networks import trainable
+from score_sde_jax.networks.optimizer import OPTIMIZERS
+from score_sde_jax.runs.flat import LEAVES_PER_VECTOR, Flat, flatten, flatten_state, unflatten_state
+from score_sde_jax.runs.step import init_state, training_step
+
+RNG = np.random.default_rng(0)
+SHAPES = {"conv": (3, 3, 4, 5), "dense": (4, 5), "bias": (5,), "scalar": (), "fixed_frequencies": (7,)}
+PARAMS = {name: jnp.asarray(RNG.normal(size=shape), jnp.float32) for name, shape in SHAPES.items()}
+OPTIONS = [{}, {"weight_decay": 0.1}, {"gradient_clip": 0.01}, {"weight_decay": 0.1, "gradient_clip": 0.01}]
+
+
+def loss_fn(params, keys, x):
+    """A loss whose gradient differs for every parameter but the fixed one, which has none."""
+    total = sum(
+        jnp.sum(jnp.sin((i + 1) * leaf)) for i, (name, leaf) in enumerate(params.items()) if name[:5] != "fixed"
+    )
+    return total * x + jax.vmap(jax.random.normal)(keys)
+
+
+def trained(flat, options, steps=3, x=1.0):
+    """The state and the metrics after steps in flat vectors or not."""
+    optimizer = OPTIMIZERS["adam"](optax.constant_schedule(0.01), **options)
+    state = init_state(PARAMS, optimizer, ["slow"])
+    step = jax.jit(training_step(loss_fn, optimizer, 0.9, averages={"slow": 0.99}))
+    state = flatten_state(state, state.params) if flat else state
+    for _ in range(steps):
+        state, metrics = step(state, jnp.full(4, x), jax.random.key(0))
+    assert isinstance(state.params, Flat) == flat
+    return unflatten_state(state), metrics
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_steps_in_flat_vectors_are_the_same_steps(options):
+    for actual, expected in zip(*(jax.tree.leaves(trained(flat, options)) for flat in (True, False)), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_state_has_its_structure_again(options):
+    states = [trained(flat, options, steps=1)[0] for flat in (True, False)]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+    assert [leaf.shape for leaf in jax.tree.leaves(states[0])] == [leaf.shape for leaf in jax.tree.leaves(states[1])]
+
+
+def test_an_update_that_is_not_finite_changes_no_vector():
+    state, metrics = trained(True, {}, steps=1, x=jnp.nan)
+    jax.tree.map(np.testing.assert_array_equal, state.params, PARAMS)
+    assert int(state.skipped) == 1 and np.isnan(metrics.update_norm)
+
+
+def test_decay_leaves_fixed_parameters_alone():
+    state, _ = trained(True, {"weight_decay": 0.1})
+    np.testing.assert_array_equal(state.params["fixed_frequencies"], PARAMS["fixed_frequencies"])
+    assert jax.tree.leaves(trainable(flatten(PARAMS))) == [False, True]
+
+
+@pytest.mark.parametrize("number", [1, LEAVES_PER_VECTOR, 3 * LEAVES_PER_VECTOR + 1])
+def test_many_parameters_are_few_vectors(number):
+    params = {f"w{i:04d}": jnp.full((i % 3 + 1,), float(i)) for i in range(number)}
+    vectors = flatten(params).vectors
+    assert len(vectors) == -(-number // LEAVES_PER_VECTOR)
+    jax.tree.map(np.testing.assert_array_equal, flatten(params).tree(), params)
+
+
+def test_weights_of_convolutions_have_their_output_channels_first():
+    weights = flatten({"conv": PARAMS["conv"]}).vectors["trained_0"]
+    np.testing.assert_array_equal(weights.reshape(5, 3, 3, 4), jnp.moveaxis(PARAMS["conv"], -1, 0))
+
+
+def test_nothing_but_trees_like_the_parameters_is_flattened():
+    state = {"params": PARAMS, "other": {"conv": PARAMS["conv"]}, "step": jnp.zeros((), jnp.int32)}
+    flat = flatten_state(state, PARAMS)
+    assert isinstance(flat["params"], Flat) and flat["other"] is not None and flat["step"].dtype == jnp.int32
+    jax.tree.map(np.testing.assert_array_equal, unflatten_state(flat), state)
+
+
+def test_gradients_through_the_tree_are_those_of_the_vectors():
+    """The tree is a linear function of the vectors, whose transpose is `like`."""
+    cotangent = jax.tree.map(jnp.cos, PARAMS)
+    flat = flatten(PARAMS)
+    (pulled,) = jax.vjp(Flat.tree, flat)[1](cotangent)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), pulled, flat.like(cotangent))
