@@ -1,11 +1,12 @@
 """Kernels, bytes and memory of a program as XLA compiles it for an H100, on a machine without one.
 
-    python benchmarks/h100_program.py [--config=FILE] [--dtype=bfloat16] [--batch=128] [--sample] [--hlo=FILE]
+    python benchmarks/h100_program.py [--config=FILE] [--dtype=bfloat16] [--batch=128] [--sample] [--devices=8]
+        [--parallel=jit] [--hlo=FILE]
 
-prints one line of JSON for a training step, or with --sample for the sampling loop, whose body counts once. It needs
-the packages jax-cuda13-pjrt and jax-cuda13-plugin of the version of jax (`pip install --no-deps`; neither NVIDIA's
-libraries nor a driver), and JAX 0.11. XLA compiles as it does on the card, except that it times no library, so it
-chooses no algorithms.
+prints one line of JSON for a training step, or with --sample for the sampling loop, whose body counts once. With
+several devices the batch is split over them, and the figures are those of one. It needs JAX 0.11 and the packages
+jax-cuda13-pjrt and jax-cuda13-plugin of the same version (`pip install --no-deps`), but neither NVIDIA's libraries nor
+a driver. XLA compiles as it does on the card, except that it times no library, so it chooses no algorithms.
 
 Bytes are those of the operands and results of every kernel, each once, as if the L2 cache saved none. The predicted
 time adds up arithmetic, bytes and launches at the rates below; docs/accelerators.md compares it with measurements.
@@ -18,7 +19,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from jax.experimental import topologies
 from score_sde_jax import settings
 from score_sde_jax.data import dataset_spec
 from score_sde_jax.devices.machine import tracing_for
+from score_sde_jax.devices.parallel import AXIS, PARALLEL, Jit, Parallel
 from score_sde_jax.runs import build
 from score_sde_jax.runs.experiment import Experiment, training_cost
 from score_sde_jax.runs.flat import flatten_state
@@ -55,14 +57,16 @@ PARTS = {  # patterns in the names that JAX gives operations; the first that occ
     "matrix products": r"^fusion with dot",
     "weights for the network": r"/unflatten/",
     "norms of the network": r"(?i)/\w*norm\w*/",
+    "collectives": r"^(all|reduce-scatter|collective)",
     "random bits": r"vmap|iota|random|threefry|philox",
     "other backward": r"transpose\(jvp",
-    "other forward": r"jvp\(",
-    "optimizer, averages, norms, copies": r"",
+    "other forward": r"jvp\(|/[A-Z]\w+(\.\w+)?/",
+    "outside the network": r"",
 }
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8, "f64": 8}
 SLICES, RESHAPES = {"slice", "dynamic-slice"}, {"bitcast", "convert", "copy", "reshape", "transpose"}
-NO_KERNEL = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
+NO_KERNEL = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id"}
+NO_KERNEL |= {"all-reduce-done", "all-gather-done", "reduce-scatter-done", "all-to-all-done", "opt-barrier"}
 INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*?)\)(.*)")
 SMALL = 1_000_000
 """Bytes below which the time of a kernel is that of its launch."""
@@ -76,11 +80,10 @@ LAUNCH_SECONDS = 2e-6
 
 
 class Program(NamedTuple):
-    """A function to compile, the shapes of its arguments, those that it gives up, and its operations."""
+    """A jitted function to compile, the shapes of its arguments, and its operations on one device."""
 
-    function: Callable[..., Any]
+    jitted: Any
     shapes: tuple[Any, ...]
-    donated: tuple[int, ...]
     flops: float
 
 
@@ -91,17 +94,23 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=PRODUCT_RATE)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--sample", action="store_true", help="the sampling loop instead of a training step")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--parallel", default="jit", choices=("jit", "pmap", "fully_sharded"))
     parser.add_argument("--hlo", type=Path, help="file for the compiled program")
     arguments = parser.parse_args()
     began = time.process_time()
     with tracing_for("gpu"):
         experiment = experiment_of(arguments.config, arguments.dtype)
-        program = (sampling if arguments.sample else training)(experiment, arguments.batch)
-        compiled = compiled_for_h100(program)
+        if arguments.sample:
+            program = sampling(experiment, arguments.batch)
+        else:
+            program = training(experiment, arguments.batch, over_h100s(arguments.parallel, arguments.devices))
+        compiled = program.jitted.trace(*program.shapes).lower().compile()
     text = compiled.as_text()
     if arguments.hlo:
         arguments.hlo.write_text(text)
-    figures = {name: getattr(arguments, name) for name in ("config", "dtype", "batch", "sample")}
+    names = ("config", "dtype", "batch", "sample", "devices", "parallel")
+    figures = {name: getattr(arguments, name) for name in names}
     figures |= {"jax": jax.__version__, "cpu_seconds": round(time.process_time() - began)}
     figures |= {"temporary_GB": round(compiled.memory_analysis().temp_size_in_bytes / 1e9, 2)}
     counted = counts(text)
@@ -118,33 +127,41 @@ def experiment_of(config: str, dtype: str) -> Experiment:
     return build.experiment(options, shape)
 
 
-def training(experiment: Experiment, batch: int) -> Program:
+def over_h100s(parallel: str, number: int) -> Parallel:
+    """Return an execution on H100s of one machine that this one does not have."""
+    topology = topologies.get_topology_desc(platform="cuda", target_config=H100, topology=f"1x{number}x1")
+    chosen = PARALLEL["pmap"]() if parallel == "pmap" else Jit(fully_sharded=parallel == "fully_sharded")
+    return chosen.over(topologies.make_mesh(topology, (number,), (AXIS,)))
+
+
+def training(experiment: Experiment, batch: int, parallel: Parallel) -> Program:
     """Return the call of one training step."""
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(experiment.init, key)
-    state = jax.eval_shape(flatten_state, state, state.params)
+    params, state = jax.eval_shape(experiment.init_params, key), jax.eval_shape(experiment.init, key)
+    if not parallel.fully_sharded:
+        state = jax.eval_shape(flatten_state, state, state.params)
     images, _ = experiment.batch_shapes(batch)
-    stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), images)
-    params = jax.eval_shape(experiment.init_params, key)
-    flops = batch * training_cost(experiment, params, 1).flops
-    return Program(experiment.steps, (state, stacked, key), (0,), flops)
+    batches = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), images)
+    places = (parallel.placement(state), parallel.batches, parallel.replicated, parallel.batched)
+    flags = jax.ShapeDtypeStruct((parallel.mesh.size,), bool)
+    shapes = tuple(map(placed, (state, batches, key, flags), places))
+    flops = batch // parallel.mesh.size * training_cost(experiment, params, 1).flops
+    return Program(parallel.train(experiment.steps, state), shapes, flops)
 
 
 def sampling(experiment: Experiment, batch: int) -> Program:
     """Return the call that generates one batch of images."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(experiment.init_params, key)
-    indices = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    return Program(lambda *args: experiment.sample(*args, {}).images, (params, indices, key), (), 0.0)
+    parallel, key = over_h100s("jit", 1), jax.eval_shape(lambda: jax.random.key(0))
+    params, indices = jax.eval_shape(experiment.init_params, key), jax.ShapeDtypeStruct((batch,), jnp.int32)
+    shapes = tuple(placed(each, parallel.replicated) for each in (params, indices, key))
+    return Program(jax.jit(lambda *args: experiment.sample(*args, {}).images), shapes, 0.0)
 
 
-def compiled_for_h100(program: Program) -> Any:
-    """Compile a program for one H100."""
-    topology = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1")
-    mesh = topologies.make_mesh(topology, (1,), ("data",))
-    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), program.shapes)
-    return jax.jit(program.function, donate_argnums=program.donated).trace(*shapes).lower().compile()
+def placed(tree: Any, places: Any) -> Any:
+    """Return shapes with their places: one for all leaves, or a tree of them."""
+    if isinstance(places, jax.sharding.Sharding):
+        places = jax.tree.map(lambda leaf: places, tree)
+    return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, places)
 
 
 class Kernel(NamedTuple):

@@ -5,10 +5,11 @@ devices. With `Pmap` every device runs the program on its part of the batch, and
 have the same shapes in both, so each reads the checkpoints of the other.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -79,10 +80,23 @@ class Parallel:
     fully_sharded = False
 
     def __init__(self) -> None:
-        self.mesh: Mesh = jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+        self._place_on(jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,)))
+
+    def _place_on(self, mesh: Mesh) -> None:
+        self.mesh = mesh
         self.replicated = self._sharding()
         self.batched = self._sharding(AXIS)
         self.batches = self._sharding(None, AXIS)  # one batch per step of a call
+
+    def over(self, mesh: Mesh) -> Self:
+        """Return the same execution on other devices, such as those that a program is only compiled for.
+
+        Args:
+            mesh: mesh of one axis, named AXIS.
+        """
+        other = copy.copy(self)
+        other._place_on(mesh)
+        return other
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
@@ -98,7 +112,7 @@ class Parallel:
         Raises:
             UserError: the batch size is not a positive multiple of devices times microbatches.
         """
-        devices = jax.device_count()
+        devices = self.mesh.size
         if batch_size < 1 or batch_size % (devices * parts):
             needs = f"{devices} devices" if devices > 1 else "1 device"
             needs += f" times {parts} microbatches" if parts > 1 else ""
@@ -114,7 +128,7 @@ class Parallel:
 
     def placement(self, shapes: PyTree) -> PyTree:
         """Return the sharding of each leaf of a state."""
-        devices = jax.device_count()
+        devices = self.mesh.size
 
         def leaf_sharding(leaf: Any) -> NamedSharding:
             axis = sharded_axis(leaf.shape, devices) if self.fully_sharded else None
