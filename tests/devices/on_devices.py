@@ -8,6 +8,7 @@ Adam would hide a factor.
 
 import dataclasses
 import pathlib
+import re
 import sys
 
 import jax
@@ -21,6 +22,7 @@ from score_sde_jax import settings
 from score_sde_jax.devices.parallel import Jit, Parallel, Pmap, bytes_per_device
 from score_sde_jax.networks import MODELS
 from score_sde_jax.runs import build
+from score_sde_jax.runs.flat import flatten_state, unflatten_state
 from score_sde_jax.runs.step import init_state, several_steps, training_step
 from score_sde_jax.tasks import ClassConditional, Inpainting
 
@@ -29,20 +31,27 @@ DIGITS = str(pathlib.Path(__file__).parents[2] / "configs" / "digits.py:debug")
 
 
 def main() -> None:
-    """Write the results of some modes, as mode/name; "microbatches" is jit with two parts of a batch."""
+    """Write the results of some modes, as mode/name.
+
+    "microbatches" is jit with two parts of a batch, "jit_flat" and "pmap_flat" train in flat vectors.
+    """
     config = settings.from_config(settings.load(DIGITS), ["sampler.num_frames=2"])
     experiment = build.experiment(config, (8, 8, 1))
     jax.config.update("jax_default_matmul_precision", "highest")
     modes = {"jit": Jit(), "microbatches": Jit(), "fully_sharded": Jit(fully_sharded=True), "pmap": Pmap()}
+    modes |= {"jit_flat": Jit(), "pmap_flat": Pmap()}
     results = {}
     for name in sys.argv[2].split(","):
-        values = results_of(modes[name], experiment, microbatches=2 if name == "microbatches" else 1)
+        microbatches = 2 if name == "microbatches" else 1
+        values = results_of(modes[name], experiment, microbatches, flat=name.endswith("flat"))
         results |= {f"{name}/{key}": value for key, value in values.items()}
     if jax.process_index() == 0:
         np.savez(sys.argv[1], **results)
 
 
-def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: int = 1) -> dict[str, np.ndarray]:
+def results_of(
+    parallel: Parallel, experiment: build.Experiment, microbatches: int = 1, flat: bool = False
+) -> dict[str, np.ndarray]:
     """Return gradient, metrics and images of one mode."""
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.sgd(1.0))
 
@@ -57,14 +66,19 @@ def results_of(parallel: Parallel, experiment: build.Experiment, microbatches: i
     expected = bytes_per_device(state, jax.device_count(), parallel.fully_sharded)
     assert sum(sizes) == expected, (sum(sizes), expected)
     params = jax.tree.map(jnp.copy, state.params)
+    state = parallel.init(flatten_state, state, params) if flat else state
     step = training_step(experiment.loss_fn, optimizer, 0.5, experiment.normalized_log_nsr, microbatches)
     compiled = parallel.compiled(several_steps(step), state, batches, key)
     state, metrics, vote = compiled(state, batches, key, parallel.flags(False))
-    result = {"bytes": np.asarray(expected), "gradient": whole(params) - whole(state.params)}
+    collectives = len(re.findall(r" all-reduce(?:-start)?\(", compiled.as_text()))
+    vote_of_all = compiled(jax.tree.map(jnp.copy, state), batches, key, parallel.flags(jax.process_index() == 0))[2]
+    state = parallel.init(unflatten_state, state)
+    result = {"bytes": np.asarray(expected), "collectives": np.asarray(collectives)}
+    result |= {"gradient": whole(params) - whole(state.params)}
     result |= {"average": whole(state.ema_params), **{k: np.asarray(v) for k, v in metrics._asdict().items()}}
     result["level_loss"] = result["level_loss"] / np.maximum(result.pop("level_count"), 1e-9)
-    assert not vote and compiled(state, batches, key, parallel.flags(jax.process_index() == 0))[2]
-    if microbatches > 1:
+    assert not vote and vote_of_all
+    if microbatches > 1 or flat:
         return result
     latents = jax.random.normal(jax.random.key(1), (16, 8, 8, 1))
     for start, inputs in {"": {}, "given_": {"latents": latents}}.items():

@@ -17,6 +17,8 @@ from score_sde_jax.errors import UserError
 
 HERE = pathlib.Path(__file__).parent
 MODES = ("jit", "fully_sharded", "pmap")
+FLAT = ("jit_flat", "pmap_flat")
+SAMPLED = ("images", "frames", "nfe", "given")
 CLIP = 0.05
 
 
@@ -54,7 +56,7 @@ def results(path, modes, devices, processes=1):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """Results of one device."""
-    return results(tmp_path_factory.mktemp("alone") / "1.npz", (*MODES, "microbatches"), 1)
+    return results(tmp_path_factory.mktemp("alone") / "1.npz", (*MODES, *FLAT, "microbatches"), 1)
 
 
 def agree(actual, expected):
@@ -77,21 +79,26 @@ def test_the_gradient_is_clipped_and_not_zero(alone):
 
 def test_modes_agree_on_one_device(alone):
     for mode in MODES:
-        agree(of(alone, mode), of(alone, "jit"))
+        agree(of(alone, mode, "collectives"), of(alone, "jit", "collectives"))
     assert len({image.tobytes() for image in alone["jit/images"]}) == 16
 
 
 def test_microbatches_are_the_same_as_the_whole_batch(alone):
     parts = of(alone, "microbatches")
     assert set(parts) >= {"gradient", "loss", "level_loss"}
-    agree(parts, of(alone, "jit", "images", "frames", "nfe", "given"))
+    agree(parts, of(alone, "jit", *SAMPLED))
+
+
+@pytest.mark.parametrize("mode", FLAT)
+def test_flat_vectors_are_the_same_as_the_parameters(alone, mode):
+    agree(of(alone, mode, "collectives"), of(alone, "jit", "collectives", *SAMPLED))
 
 
 @pytest.mark.parametrize(
     ("devices", "processes", "modes"),
     [
-        pytest.param(2, 1, MODES, id="2-devices"),
-        pytest.param(8, 1, MODES, id="8-devices", marks=pytest.mark.slow),
+        pytest.param(2, 1, (*MODES, *FLAT), id="2-devices"),
+        pytest.param(8, 1, (*MODES, *FLAT), id="8-devices", marks=pytest.mark.slow),
         pytest.param(2, 2, ("jit",), id="2-processes-of-2"),
         pytest.param(2, 2, MODES[1:], id="2-processes-of-2-other-modes", marks=pytest.mark.slow),
     ],
@@ -100,7 +107,10 @@ def test_several_devices_are_the_same_as_one(alone, tmp_path, devices, processes
     """Gradients, metrics and images agree; only full sharding has fewer bytes per device."""
     several = results(tmp_path / "several.npz", modes, devices, processes)
     for mode in modes:
-        agree(of(several, mode, "bytes"), of(alone, "jit", "bytes"))
+        left_out = ("bytes", "collectives", *(SAMPLED if mode in FLAT else ()))
+        agree(of(several, mode, *left_out), of(alone, "jit", *left_out))
+        if mode != "fully_sharded":  # one for the gradients and the sums of the metrics, one for the vote
+            assert several[f"{mode}/collectives"] <= 2
         assert (several[f"{mode}/bytes"] < alone["jit/bytes"]) == (mode == "fully_sharded")
 
 
