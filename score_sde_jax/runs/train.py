@@ -253,14 +253,18 @@ class _Run:
         options, tracing = self.options, self.tracing
         key, start = prng.root(self.settings.seed, "train", self.options.rng), int(state.step)
         if self.flat:
-            state = self.parallel.init(flatten_state, state, state.params)
+            flat = self.parallel.init(flatten_state, state, state.params)
+            for leaf in jax.tree.leaves(state):
+                leaf.delete()  # the callers have references to it
+            state = flat
         began = time.monotonic()
         sharded: Iterator[Any] = map(self.parallel.shard, batches)
         first = next(sharded)
         compiled = self.parallel.compiled(self.experiment.steps, state, first, key)
         self.say(f"Compiled the training step in {time.monotonic() - began:.1f} s")
+        copy = bytes_per_device(state, num_devices(), False) if self.flat else 0  # as parameters, for a checkpoint
         costs.require_memory(
-            costs.program_bytes(compiled),
+            costs.program_bytes(compiled) + copy,
             "the compiled training step needs",
             f"choose {SMALLER} --config.train.rematerialize=True, or --config.parallel.fully_sharded=True on several "
             "devices",

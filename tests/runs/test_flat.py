@@ -1,17 +1,24 @@
 """Flat vectors: they are another form of the same state, and training in them is the same training."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from experiments import finished
 
+from score_sde_jax.devices.machine import tracing_for
+from score_sde_jax.errors import UserError
 from score_sde_jax.networks import trainable
 from score_sde_jax.networks.optimizer import OPTIMIZERS
+from score_sde_jax.runs import build
+from score_sde_jax.runs.checkpoint import Checkpoints
 from score_sde_jax.runs.flat import LEAVES_PER_VECTOR, Flat, flatten, flatten_state, unflatten_state
 from score_sde_jax.runs.step import init_state, training_step
+from score_sde_jax.runs.train import _Run, _steps_per_call, train
 
 RNG = np.random.default_rng(0)
 SHAPES = {"conv": (3, 3, 4, 5), "dense": (4, 5), "bias": (5,), "scalar": (), "fixed_frequencies": (7,)}
@@ -90,3 +97,73 @@ def test_gradients_through_the_tree_are_those_of_the_vectors():
     flat = flatten(PARAMS)
     (pulled,) = jax.vjp(Flat.tree, flat)[1](cotangent)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), pulled, flat.like(cotangent))
+
+
+def run(directory, *assignments):
+    """Train the digits for four steps or more, with previews; the metrics and all checkpoints."""
+    options = ("optimizer.decay=constant", "train.preview_every=2", "checkpoint.every=2", "checkpoint.keep=5")
+    train(finished("digits", *options, *assignments), directory, say=lambda line: None)
+    metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    checkpoints = Checkpoints(directory / "checkpoints")
+    abstract = jax.eval_shape(experiment_of().init, jax.random.key(0))
+    whole = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=PLACE), abstract)
+    return metrics, {step: checkpoints.restore(step, whole) for step in checkpoints.steps()}
+
+
+def experiment_of():
+    return build.experiment(finished("digits"), (8, 8, 1))
+
+
+PLACE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def test_a_run_is_the_same_and_each_continues_the_other(tmp_path):
+    expected, states = run(tmp_path / "parameters", "train.flat=False")
+    actual, flat_states = run(tmp_path / "flat", "train.flat=True")
+    run(tmp_path / "changed", "train.flat=True", "train.steps=2")
+    changed, changed_states = run(tmp_path / "changed", "train.flat=False")
+    for metrics, checkpoints in ((actual, flat_states), (changed, changed_states)):
+        assert [line["step"] for line in metrics] == [line["step"] for line in expected]
+        for name in ("loss", "grad_norm", "param_norm", "update_norm"):
+            np.testing.assert_allclose([m[name] for m in metrics], [m[name] for m in expected], rtol=1e-5)
+        for step in states:  # Adam divides by the root of a moment, which may be as small as its rounding
+            jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), checkpoints[step], states[step])
+
+
+@pytest.mark.parametrize(
+    ("backend", "assignments", "expected"),
+    [
+        ("gpu", (), True),
+        ("cpu", (), False),
+        ("cpu", ("train.flat=True",), True),
+        ("gpu", ("train.flat=False",), False),
+        ("gpu", ("parallel.fully_sharded=True",), False),
+    ],
+)
+def test_accelerators_train_in_flat_vectors_unless_told_otherwise(backend, assignments, expected, tmp_path):
+    settings = finished("digits", *assignments)
+    with tracing_for(backend):
+        assert _Run(settings, tmp_path, experiment_of(), settings.parallel(), print).flat == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "assignments", "expected"),
+    [
+        (0, ("train.steps=1000", "train.log_every=100", "checkpoint.every=500"), 10),
+        (0, ("train.steps=1000", "train.log_every=100", "checkpoint.every=500", "train.preview_every=4"), 4),
+        (996, ("train.steps=1000", "train.log_every=100", "checkpoint.every=500"), 4),
+        (997, ("train.steps=1000", "train.log_every=100", "checkpoint.every=500"), 1),
+        (0, ("train.steps=35", "train.log_every=35", "checkpoint.every=35"), 7),
+        (0, ("train.steps=1000", "train.log_every=100", "checkpoint.every=500", "train.steps_per_call=2"), 2),
+    ],
+)
+def test_steps_of_a_call_divide_every_length_and_the_first_step(start, assignments, expected):
+    settings = finished("digits", "train.preview_every=0", *assignments)
+    with tracing_for("gpu"):
+        assert _steps_per_call(settings, start) == expected
+    assert _steps_per_call(settings, start) == (settings.train.steps_per_call or 1)
+
+
+def test_a_fully_sharded_state_is_not_flat_too():
+    with pytest.raises(UserError, match=r"^--config\.train\.flat=True: contradicts parallel\.fully_sharded=True"):
+        finished("digits", "train.flat=True", "parallel.fully_sharded=True")
