@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped
 
 Purpose = Literal["init", "train", "sample", "evaluate"]
+Generator = Literal["threefry2x32", "philox4x32"]
+"""Generators of JAX whose numbers for a key do not depend on the other keys of a batch; those of rbg do."""
 
 
 class Stream(IntEnum):
@@ -26,13 +28,13 @@ class Stream(IntEnum):
     LABEL = 2**31 - 5
 
 
-def root(seed: int, purpose: Purpose, rng: str = "threefry2x32") -> Key[Array, ""]:
+def root(seed: int, purpose: Purpose, rng: Generator = "threefry2x32") -> Key[Array, ""]:
     """Return the root key of one purpose; different purposes share no random numbers.
 
     Args:
         seed: seed of the run.
         purpose: use of the key.
-        rng: generator, one of those whose numbers for a key do not depend on the other keys of a batch.
+        rng: generator.
     """
     return jax.random.fold_in(jax.random.key(seed, impl=rng), get_args(Purpose).index(purpose))
 

@@ -9,13 +9,17 @@ import pytest
 
 from score_sde_jax import keys as prng
 
-ROOT = jax.random.key(0)
 NUM = 4096
 
 
+@pytest.fixture(params=get_args(prng.Generator))
+def root(request):
+    return prng.root(0, "train", request.param)
+
+
 @pytest.fixture
-def keys():
-    return prng.per_image(ROOT, jnp.arange(NUM))
+def keys(root):
+    return prng.per_image(root, jnp.arange(NUM))
 
 
 def correlation(a, b):
@@ -37,8 +41,8 @@ def test_a_new_use_of_a_seed_leaves_the_others_as_they_were():
         np.testing.assert_array_equal(jax.random.key_data(prng.root(5, purpose)), jax.random.key_data(old))
 
 
-def test_the_key_of_an_image_is_a_function_of_its_number_alone(keys):
-    scattered = prng.per_image(ROOT, jnp.array([7, 3, 4095]))
+def test_the_key_of_an_image_is_a_function_of_its_number_alone(root, keys):
+    scattered = prng.per_image(root, jnp.array([7, 3, 4095]))
     np.testing.assert_array_equal(jax.random.key_data(scattered), jax.random.key_data(keys)[np.array([7, 3, 4095])])
 
 

@@ -13,6 +13,7 @@ from score_sde_jax.diffusion.losses import LOSSES, TIMES, WEIGHTS
 from score_sde_jax.diffusion.ode import Evaluations
 from score_sde_jax.diffusion.parameterization import CONDITIONS, PARAMETERIZATIONS
 from score_sde_jax.diffusion.sdes import SDES
+from score_sde_jax.keys import Generator
 from score_sde_jax.networks import MODELS
 from score_sde_jax.networks.optimizer import OPTIMIZERS
 from score_sde_jax.ranges import BatchSize, Count, Finite, Natural, NonNegative, Positive, Range, Seed, Share
@@ -128,7 +129,7 @@ class Train:
     steps_per_call: Annotated[int, Range(1, 2**16)] | None = None
     flat: bool | None = None
     precision: Precision = "default"
-    rng: Literal["threefry2x32", "philox4x32"] = "threefry2x32"
+    rng: Generator = "threefry2x32"
     rematerialize: bool = False
     max_skipped: Natural = 0
     tensorboard: bool = False

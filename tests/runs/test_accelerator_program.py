@@ -112,5 +112,31 @@ def test_a_block_compiled_for_an_h100_reads_and_writes_what_it_must():
     assert len(kernels) < 45
 
 
+@pytest.mark.parametrize(
+    ("precision", "written"), [("default", "DEFAULT"), ("highest", "HIGHEST"), ("tf32", "HIGH"), ("bfloat16", "bf16")]
+)
+@pytest.mark.parametrize("section", ["train", "sampler"])
+def test_the_precision_reaches_every_convolution(section, precision, written):
+    config = finished("digits", f"{section}.precision={precision}")
+    with tracing_for("gpu"):
+        experiment, key = build.experiment(config, (8, 8, 1)), jax.eval_shape(lambda: jax.random.key(0))
+        params = jax.eval_shape(experiment.init_params, key)
+        images, keys = experiment.batch_shapes(2)
+    if section == "train":
+        text = lowered(jax.grad(lambda *args: experiment.loss_fn(*args).mean()), params, keys, images)
+    else:
+        indices = jax.ShapeDtypeStruct((2,), jnp.int32)
+        text = lowered(lambda *args: experiment.sample(*args, {}).images, params, indices, key)
+    convolutions = re.findall(r"stablehlo\.convolution\(.*", text)
+    assert len(convolutions) > 5
+    for each in convolutions:
+        if written == "bf16":
+            assert each.endswith("bf16>")
+        else:
+            assert set(re.findall(r"DEFAULT|HIGHEST|HIGH", each)) <= {written}, each
+            assert (written in each) or written == "DEFAULT"
+            assert each.endswith("f32>")
+
+
 def test_the_batch_comes_as_it_is_stored(steps):
     assert re.search(r"@main\([^)]*tensor<1x2x32x32x3xui8>", steps["flat"][1])
