@@ -51,12 +51,11 @@ class Moments(NamedTuple):
 
 
 def moments(x: Image) -> Moments:
-    """Return the mean and the biased variance of each channel of each image.
+    """Return the mean and the biased variance of each channel of each image, on accelerators in one pass over memory.
 
-    On accelerators they take one pass over memory. With K a value of the channel, the variance is
-    E[(x - K)^2] - E[x - K]^2. Its relative rounding error is at most
-    that of a sum times the number of pixels, since no value is further from the mean than the root of that number of
-    standard deviations (Samuelson's inequality).
+    There the variance is E[(x - K)^2] - E[x - K]^2 with K a value of the channel. Its relative rounding error is at
+    most that of a sum times the number of pixels, since no value is further from the mean than the root of that number
+    of standard deviations (Samuelson's inequality).
 
     Args:
         x: features.
@@ -91,7 +90,7 @@ def normalized(
         factor: factor of each channel of each image.
         mean: mean that they get.
         activation: activation.
-        dtype: dtype of the activation and the result.
+        dtype: dtype of the result.
     """
     factor, offset = compute_once(factor), compute_once(mean - of.mean * factor)  # not again for every pixel
     function = activated.fun if on_cpu() else activated
@@ -115,7 +114,7 @@ def activated(
 
     Args:
         activation: function of each value.
-        dtype: dtype of the activation and the result.
+        dtype: dtype of the result.
         x: features.
         factor: factor of each channel of each image.
         offset: constant of each channel of each image.
@@ -194,7 +193,7 @@ def group_norm(
         groups: number of groups, a divisor of the channels.
         added: a, a constant for each channel of each image; None for 0.
         activation: activation of the normalized features.
-        dtype: dtype of the activation and the result; that of x if None.
+        dtype: dtype of the result; that of x if None.
         epsilon: constant added to the variance s^2.
     """
     of = moments(x)

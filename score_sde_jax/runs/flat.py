@@ -23,8 +23,6 @@ TO_TREE = "unflatten"
 """Name in profiles of the operations that cut parameters out of the vectors."""
 TRAINED = "trained_"
 """Prefix of the names of vectors of trained parameters; the others have the prefix of fixed parameters."""
-
-
 WEIGHT_AXES = 4
 """Axes of the weights of a convolution: height, width, input and output channels."""
 
