@@ -68,9 +68,10 @@ def moments(x: Image) -> Moments:
     # The moments do not depend on K, so neither do their derivatives.
     shift = jax.lax.stop_gradient(x[:, 0, 0, :]).astype(dtype)
     shifted = x - shift[:, None, None, :]
-    mean = shifted.mean((1, 2))
-    variance = jnp.maximum(jnp.square(shifted).mean((1, 2)) - jnp.square(mean), 0)
-    return Moments(shifted, shift, mean, variance)
+    mean, square = shifted.mean((1, 2)), jnp.square(shifted).mean((1, 2))
+    # XLA takes minutes to decide what to fuse with the operations on moments if it may compute them again.
+    mean, square = compute_once(mean), compute_once(square)
+    return Moments(shifted, shift, mean, jnp.maximum(square - jnp.square(mean), 0))
 
 
 Activation = Callable[[Image], Image]
