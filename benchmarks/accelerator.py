@@ -73,10 +73,10 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.parts.split(",") if arguments.parts else list(PARTS)
     if unknown := [name for name in names if name not in PARTS]:
-        parser.error(f"--parts={arguments.parts}: no part {unknown[0]}; choose from {', '.join(PARTS)}")
+        parser.exit(2, f"error: --parts={arguments.parts}: no part {unknown[0]}; choose from {', '.join(PARTS)}\n")
     if not arguments.repositories:
         if arguments.parts and "pytorch" in names:
-            parser.error("--parts=pytorch: needs --repositories=DIR")
+            parser.exit(2, f"error: --parts={arguments.parts}: part pytorch needs --repositories=DIR\n")
         names = [name for name in names if name != "pytorch"]
     arguments.out = arguments.out.resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,10 @@ runner uses it: the forward pass without gradients, and a training step of its l
 score-SDE with gradient clipping and the moving average too. Prints images per second and CPU seconds per image; other
 processes change the CPU time little.
 
-On a GPU `--device=cuda --compile --channels_last --precision=bfloat16` times the network compiled by `torch.compile`, in
-automatic mixed precision. `accelerator.py` runs these variants. The resampling of NCSN++ is score-SDE's CUDA extension if
-nvcc is installed and the network is not compiled, which the extension would interrupt; otherwise score-SDE's own
-function without CUDA.
+On a GPU, `--device=cuda --precision=bfloat16 --channels_last --compile` times automatic mixed precision and a network
+compiled by `torch.compile`. `accelerator.py` runs these variants. NCSN++ resamples by the CUDA extension of score-SDE
+if nvcc and ninja are installed, but not with --compile, since the extension would interrupt the compiled program.
+Otherwise it resamples by score-SDE's own function for CPUs.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -70,7 +71,7 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     sys.path.insert(0, arguments.repository)
     device = torch.device(arguments.device)
-    extension = device.type == "cuda" and cpp_extension.CUDA_HOME is not None and not arguments.compile
+    extension = device.type == "cuda" and not arguments.compile and can_build()
     if arguments.network in SCORE_SDE:
         original = score_sde(arguments.network, device, extension)
     else:
@@ -100,7 +101,7 @@ def main() -> None:
     for name in ("network", "batch_size", "precision", "compile", "channels_last"):
         figures[name] = getattr(arguments, name)
     figures["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    for name, function in (("training", train), ("forward", forward)):
+    for name, function in (("forward", forward), ("training", train)):
         original.network.train(name == "training")
         speed = images_per_second(function, len(x0), arguments.repeats, device)
         best, median = f"best {speed.best:.3g}", f"median {speed.median:.3g}"
@@ -110,6 +111,12 @@ def main() -> None:
             figures[f"{name}_peak_bytes"] = torch.cuda.max_memory_allocated(device)
     if arguments.json:
         print(json.dumps(figures))
+
+
+def can_build() -> bool:
+    """Return whether CUDA extensions of PyTorch can be compiled here."""
+    home = cpp_extension.CUDA_HOME
+    return home is not None and Path(home, "bin", "nvcc").exists() and cpp_extension.is_ninja_available()
 
 
 def ncsn(name: str, device: torch.device) -> Original:
