@@ -1,4 +1,4 @@
-"""Function, numerical errors and speed of the project on one accelerator, beside the PyTorch originals.
+"""Function, numerical errors and speed of the project on one accelerator, and the speed of the PyTorch originals there.
 
     python benchmarks/accelerator.py OUT [--minutes=8] [--parts=device,run] [--repositories=DIR]
 
@@ -26,6 +26,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,6 +121,8 @@ def run_part(arguments: argparse.Namespace, name: str, config: str, limit: float
     """Run one part in a process; a line in the results says if it fails or exceeds its limit."""
     variables = dict(os.environ, PYTHONPATH=f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     variables.setdefault("JAX_COMPILATION_CACHE_DIR", str(arguments.out / "cache"))
+    if (platforms := variables.get("JAX_PLATFORMS")) and "cpu" not in platforms.split(","):
+        variables["JAX_PLATFORMS"] = f"{platforms},cpu"  # numerical errors are those against the CPU
     if PARTS[name].as_command_line:
         variables |= environment.variables(os.environ)
     process = subprocess.Popen(
@@ -238,7 +241,7 @@ def training(experiment: Any, batch: int, flat: bool | None = None, steps: int =
     return Training(call, compiled, costs.program_bytes(step))
 
 
-def measured_training(arguments: argparse.Namespace, config: str, dtype: str, batch: int) -> dict[str, Any]:
+def training_figures(arguments: argparse.Namespace, config: str, dtype: str, batch: int) -> dict[str, Any]:
     """Return the figures of a training step."""
     import jax
 
@@ -268,7 +271,7 @@ def measured_training(arguments: argparse.Namespace, config: str, dtype: str, ba
     }
 
 
-def measured_sampling(arguments: argparse.Namespace, config: str, dtype: str, batch: int) -> dict[str, Any]:
+def sampling_figures(arguments: argparse.Namespace, config: str, dtype: str, batch: int) -> dict[str, Any]:
     """Return the figures of the sampling loop, with fewer steps than the config has."""
     import jax
     import jax.numpy as jnp
@@ -328,7 +331,7 @@ def shared_params(experiment: Any) -> Any:
         )
 
 
-def compared(
+def relative_errors(
     config: str,
     function_of: Callable[[Any], Callable[..., Any]],
     inputs: tuple[Any, ...],
@@ -349,7 +352,7 @@ def compared(
 
     from score_sde_jax.devices.machine import tracing_for
 
-    def computed(experiment: Any, device: Any, precision: str) -> list[Any]:
+    def results_on(experiment: Any, device: Any, precision: str) -> list[Any]:
         function = function_of(experiment)
         with jax.default_matmul_precision(precision):
             results = jax.jit(lambda *args: function(*args))(*jax.device_put((params, *inputs), device))
@@ -361,10 +364,10 @@ def compared(
     experiment = experiment_of(config, overrides=overrides)
     params, target = shared_params(experiment), jax.devices()[0]
     with tracing_for("cpu"):
-        expected = computed(experiment, jax.local_devices(backend="cpu")[0], "highest")
+        expected = results_on(experiment, jax.local_devices(backend="cpu")[0], "highest")
     for name in precisions:
         dtype, precision = PRECISIONS[name]
-        results = computed(experiment_of(config, dtype, overrides), target, precision)
+        results = results_on(experiment_of(config, dtype, overrides), target, precision)
         error = norm([a - b for a, b in zip(results, expected, strict=True)]) / norm(expected)
         yield {"config": config, "precision": name, "relative_error": error}
 
@@ -401,7 +404,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Train the digits with `main.py`, stop it by a signal, resume it, and sample, as a user does."""
     steps, stop, images = (12, 4, 16) if arguments.small else (2200, 2000, 200)
     config = variant(arguments, "configs/digits.py")
-    base = [sys.executable, "-u", "main.py", f"--workdir={arguments.out / 'digits'}", f"--config={config}"]
+    workdir = Path(tempfile.mkdtemp(prefix="digits-", dir=arguments.out)) / "run"
+    base = [sys.executable, "-u", "main.py", f"--workdir={workdir}", f"--config={config}"]
     base.append(f"--config.train.steps={steps}")
     ends = {"config": config}
     for what, mode, line in (("stop", "train", f"step {stop:,}/"), ("resume", "train", ""), ("sample", "sample", "")):
@@ -429,22 +433,22 @@ def stopped_at(command: list[str], line: str) -> tuple[int, list[str]]:
 
 def train(arguments: argparse.Namespace, name: str, dtype: str) -> None:
     """Measure the training step of one config."""
-    report(arguments, name, **measured_training(arguments, arguments.of, dtype, arguments.batch))
+    report(arguments, name, **training_figures(arguments, arguments.of, dtype, arguments.batch))
 
 
 def sample(arguments: argparse.Namespace, name: str) -> None:
     """Measure the sampling loop of one config."""
-    report(arguments, name, **measured_sampling(arguments, arguments.of, "bfloat16", arguments.batch))
+    report(arguments, name, **sampling_figures(arguments, arguments.of, "bfloat16", arguments.batch))
 
 
-def largest(arguments: argparse.Namespace, name: str, measured: Callable[..., dict[str, Any]]) -> None:
+def largest(arguments: argparse.Namespace, name: str, figures: Callable[..., dict[str, Any]]) -> None:
     """Double the batch until the memory of the device is too small, and report each batch."""
     import jax
 
     batch, last = arguments.batch, 4 * arguments.batch if arguments.small else LARGEST_BATCH
     while batch <= last:
         try:
-            report(arguments, name, **measured(arguments, arguments.of, "bfloat16", batch))
+            report(arguments, name, **figures(arguments, arguments.of, "bfloat16", batch))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0][:300]
             report(arguments, name, config=arguments.of, batch=batch, does_not_fit=reason)
@@ -476,7 +480,7 @@ def numerics(arguments: argparse.Namespace, name: str) -> None:
     shape = experiment_of(arguments.of).image_shape
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         x = jax.random.normal(jax.random.key(2), (4, *shape))
-    for figures in compared(arguments.of, noise_prediction, (x,)):
+    for figures in relative_errors(arguments.of, noise_prediction, (x,)):
         report(arguments, name, **figures)
 
 
@@ -496,7 +500,7 @@ def gradients(arguments: argparse.Namespace) -> None:
 
     batches, indices = random_batches(experiment_of(arguments.of), 2), jnp.arange(2)
     batch = {name: rows[0] for name, rows in batches.items()}
-    for figures in compared(arguments.of, gradient, (indices, batch)):
+    for figures in relative_errors(arguments.of, gradient, (indices, batch)):
         report(arguments, "gradients", **figures)
 
 
@@ -510,7 +514,7 @@ def chains(arguments: argparse.Namespace) -> None:
         return lambda params, indices: experiment.sample(params, indices, prng.root(0, "sample"), {}).images
 
     for name, (config, overrides) in CHAINS.items():
-        for figures in compared(variant(arguments, config), images, (jnp.arange(4),), overrides):
+        for figures in relative_errors(variant(arguments, config), images, (jnp.arange(4),), overrides):
             report(arguments, "chains", chain=name, **figures)
 
 
@@ -535,7 +539,7 @@ def bits(arguments: argparse.Namespace) -> None:
     config = variant(arguments, LIKELIHOOD)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         x0 = jax.random.uniform(jax.random.key(2), (4, *experiment_of(config).image_shape), minval=-1.0)
-    for figures in compared(config, values, (x0,), precisions=("highest",)):
+    for figures in relative_errors(config, values, (x0,), precisions=("highest",)):
         report(arguments, "bits", **figures)
 
 
@@ -561,10 +565,13 @@ def ceiling(arguments: argparse.Namespace) -> None:
 
 
 def profile(arguments: argparse.Namespace) -> None:
-    """Report the 40 dearest operations of three training steps."""
+    """Report the 40 slowest operations of three training steps."""
     import jax
 
-    call, trace = training(experiment_of(arguments.of, "bfloat16"), arguments.batch).call, arguments.out / "trace"
+    call, trace = (
+        training(experiment_of(arguments.of, "bfloat16"), arguments.batch).call,
+        arguments.out / "trace" / str(os.getpid()),
+    )
     jax.block_until_ready(call())
     with jax.profiler.trace(str(trace)):
         for _ in range(3):
@@ -577,8 +584,8 @@ def profile(arguments: argparse.Namespace) -> None:
                 for line in plane.lines:
                     for event in line.events:
                         totals[event.name] += event.duration_ns
-    dearest = {name[:90]: round(nanoseconds / 1e6, 3) for name, nanoseconds in totals.most_common(40)}
-    report(arguments, "profile", config=arguments.of, batch=arguments.batch, milliseconds_of_three_steps=dearest)
+    slowest = {name[:90]: round(nanoseconds / 1e6, 3) for name, nanoseconds in totals.most_common(40)}
+    report(arguments, "profile", config=arguments.of, batch=arguments.batch, milliseconds_of_three_steps=slowest)
 
 
 def pytorch(arguments: argparse.Namespace) -> None:
@@ -628,7 +635,7 @@ PARTS = {
     "device": Part(device, 40),
     "run": Part(run, 120, as_command_line=False),
     "train": Part(lambda flags: train(flags, "train", "bfloat16"), 150, FIRST),
-    "numerics": Part(lambda flags: numerics(flags, "numerics"), 70, slice(0, 2)),
+    "numerics": Part(lambda flags: numerics(flags, "numerics"), 100, slice(0, 2)),
     "chains": Part(chains, 100),
     "bits": Part(bits, 60),
     "sample": Part(lambda flags: sample(flags, "sample"), 100, FIRST),
@@ -643,8 +650,8 @@ PARTS = {
     "train_others": Part(lambda flags: train(flags, "train_others", "bfloat16"), 200, OTHERS),
     "sample_others": Part(lambda flags: sample(flags, "sample_others"), 120, OTHERS),
     "train_others_tf32": Part(lambda flags: train(flags, "train_others_tf32", "float32"), 200, OTHERS),
-    "largest_train": Part(lambda flags: largest(flags, "largest_train", measured_training), 400, ALL),
-    "largest_sample": Part(lambda flags: largest(flags, "largest_sample", measured_sampling), 300, ALL),
+    "largest_train": Part(lambda flags: largest(flags, "largest_train", training_figures), 400, ALL),
+    "largest_sample": Part(lambda flags: largest(flags, "largest_sample", sampling_figures), 300, ALL),
 }
 
 if __name__ == "__main__":

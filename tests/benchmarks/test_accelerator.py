@@ -137,7 +137,7 @@ def test_speeds(tmp_path, part):
 
 
 @pytest.mark.slow
-def test_forms_of_the_state_and_dearest_operations(tmp_path):
+def test_forms_of_the_state_and_slowest_operations(tmp_path):
     *states, profile = figures(tmp_path, "--parts=states,profile")
     assert [line["state"] for line in states] == ["flat", "tree", "flat, 2 steps in a call"]
     assert all(line["step_ms"] > 0 for line in states)
