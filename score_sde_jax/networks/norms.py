@@ -68,10 +68,9 @@ def moments(x: Image) -> Moments:
     # The moments do not depend on K, so neither do their derivatives.
     shift = jax.lax.stop_gradient(x[:, 0, 0, :]).astype(dtype)
     shifted = x - shift[:, None, None, :]
-    mean, square = shifted.mean((1, 2)), jnp.square(shifted).mean((1, 2))
-    # XLA takes minutes to decide what to fuse with the operations on moments if it may compute them again.
-    mean, square = compute_once(mean), compute_once(square)
-    return Moments(shifted, shift, mean, jnp.maximum(square - jnp.square(mean), 0))
+    mean = shifted.mean((1, 2))
+    variance = jnp.maximum(jnp.square(shifted).mean((1, 2)) - jnp.square(mean), 0)
+    return Moments(shifted, shift, mean, variance)
 
 
 Activation = Callable[[Image], Image]
@@ -236,6 +235,8 @@ def instance_norm_plus(
     Reference: arXiv 1907.05600, Appendix A.1.
     """
     of = moments(x)
+    # If XLA may compute the moments again, it takes minutes to decide what to fuse with the operations on them.
+    of = of._replace(mean=compute_once(of.mean), variance=compute_once(of.variance))
     mu = of.mean + of.shift
     m = mu.mean(-1, keepdims=True)
     v = mu.var(-1, keepdims=True, ddof=1)
