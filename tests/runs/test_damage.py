@@ -219,7 +219,7 @@ def test_every_process_reads_a_damaged_set_before_the_first_renames_a_file(tmp_p
         assert len(samples) == 0 and (tmp_path / "images.npz.damaged").exists()
     assert waits == [
         ("read the set", True),
-        ("set damaged samples aside", False),
+        ("quarantine corrupted samples", False),
         ("read the set", False),
         ("open the set", False),
     ]

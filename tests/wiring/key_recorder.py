@@ -121,7 +121,7 @@ def recorded():
     for kept in (_bits, _parents, _places):
         kept.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.random, "key", lambda seed: make_key(seed, impl=RECORDING))
+        patch.setattr(jax.random, "key", lambda seed, impl=None: make_key(seed, impl=RECORDING))
         for name in NAMED:
             patch.setattr(jax.random, name, _named(getattr(jax.random, name)))
         patch.setattr(np.random, "Philox", philox)
