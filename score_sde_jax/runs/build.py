@@ -126,7 +126,7 @@ def experiment(settings: Settings, image_shape: tuple[int, ...]) -> Experiment:
     return Experiment(
         sde=sde,
         network=network,
-        sampled_with=applied(network, settings.sampler.precision if settings.sampler else "default"),
+        sampling_apply=in_precision(network, settings.sampler.precision if settings.sampler else "default"),
         parameterization=parameterization,
         loss_fn=loss_fn,
         held_out_loss=held_out_loss,
@@ -160,7 +160,7 @@ MATMUL_PRECISION = {"highest": "highest", "tf32": "tensorfloat32"}
 """JAX's name of a precision of float32 products and convolutions."""
 
 
-def applied(network: nn.Module, precision: str) -> Callable[..., Any]:
+def in_precision(network: nn.Module, precision: str) -> Callable[..., Any]:
     """Return `network.apply` in one of the precisions of `train.precision`."""
     module = network.clone(dtype="bfloat16") if precision == "bfloat16" else network
 
@@ -189,7 +189,7 @@ def _losses(
         weight=settings.loss.weight.bind(),
         reduction=losses.REDUCTIONS[settings.loss.reduction],
     )
-    apply: Callable[..., Any] = partial(applied(network, settings.train.precision), train=True)
+    apply: Callable[..., Any] = partial(in_precision(network, settings.train.precision), train=True)
     if settings.train.rematerialize:
         apply = jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(BLOCK_OUTPUT))
 

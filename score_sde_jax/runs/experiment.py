@@ -33,7 +33,7 @@ class Experiment:
     Attributes:
         sde: diffusion.
         network: linen module.
-        sampled_with: `network.apply` in the precision of the sampler.
+        sampling_apply: `network.apply` in the precision of the sampler.
         parameterization: preconditioning and noise-level conditioning of the network.
         loss_fn: function (params, keys, batch as stored) to the training loss of each example.
         held_out_loss: function (params, keys, batch of x_0[, times]) to the loss of each example without dropout.
@@ -53,7 +53,7 @@ class Experiment:
 
     sde: SDE
     network: nn.Module
-    sampled_with: Callable[..., Any]
+    sampling_apply: Callable[..., Any]
     parameterization: Parameterization
     loss_fn: LossFn
     held_out_loss: Callable[..., Array]
@@ -120,7 +120,7 @@ class Experiment:
         assert self.sampler is not None, "nothing to sample with"
         like = jnp.zeros((len(indices), *self.image_shape))
         keys = prng.per_image(key, indices)
-        noise_fn = partial(self._noise_fn, self.sampled_with)
+        noise_fn = partial(self._noise_fn, self.sampling_apply)
         if self.classifier is None:
             conditional = partial(noise_fn, params) if self.num_classes else None
             networks = Networks(noise_fn(params), conditional=conditional)
