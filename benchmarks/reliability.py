@@ -555,6 +555,10 @@ PROMISES = (
         "a full disk gives status 1 and one line with the file; the same command continues",
         "the table above; `tests/runs/test_damage.py`",
     ),
+    (
+        "a training step that needs more memory than a device has is refused once it is compiled, before anything is written",
+        "`tests/cli/test_streams.py`",
+    ),
 )
 """Promises, and how each is tested."""
 
