@@ -556,7 +556,7 @@ PROMISES = (
         "the table above; `tests/runs/test_damage.py`",
     ),
     (
-        "a training step that needs more memory than a device has is refused once it is compiled, before anything is written",
+        "a training step that needs more memory than a device has is refused before anything is written",
         "`tests/cli/test_streams.py`",
     ),
 )
