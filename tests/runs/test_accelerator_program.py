@@ -3,12 +3,14 @@
 A count that grows is a pass over memory or hundreds of kernels that come back (docs/accelerators.md).
 """
 
+import contextlib
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 from experiments import finished
+from jax.experimental.compilation_cache import compilation_cache
 
 from score_sde_jax.data import dataset_spec
 from score_sde_jax.devices.machine import tracing_for
@@ -85,6 +87,16 @@ def test_the_state_is_few_arrays(steps):
     assert len(jax.tree.leaves(state)) == 4 * len(jax.tree.leaves(state.params)) + 4
 
 
+@contextlib.contextmanager
+def without_cache():
+    """Leave the compilation cache out: JAX cannot read a program for an absent device."""
+    for enabled in (False, True):
+        jax.config.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()  # it decides once whether it is used
+        if not enabled:
+            yield
+
+
 def test_a_block_compiled_for_an_h100_reads_and_writes_what_it_must():
     """The passes over memory of the forward and backward pass of a block with dropout, beside its convolutions.
 
@@ -103,11 +115,8 @@ def test_a_block_compiled_for_an_h100_reads_and_writes_what_it_must():
     with tracing_for("gpu"):
         params = jax.eval_shape(module.init, jax.random.key(0), *arguments)
         shapes = h100_program.placed((params, *arguments), parallel.replicated)
-        jax.config.update("jax_enable_compilation_cache", False)  # JAX cannot read a program for an absent device
-        try:
+        with without_cache():
             compiled = jax.jit(jax.grad(loss, (0, 1))).trace(*shapes).lower().compile()
-        finally:
-            jax.config.update("jax_enable_compilation_cache", True)
     kernels = [each for each in h100_program.kernels(compiled.as_text()) if not each.kind.startswith("cudnn")]
     one_pass = 2 * 128 * 32 * 32 * 128
     # Forward 3 and backward 5 for each of two norms, the random bits, the dropout and its gradient, the residual sum,
