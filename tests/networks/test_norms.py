@@ -1,4 +1,7 @@
-"""Norms against their formulas in numpy and in JAX, with their derivatives of any order and mode."""
+"""Norms against their formulas in numpy and in JAX, with their derivatives of any order and mode.
+
+Every test runs with the formulas for CPUs and with those for accelerators.
+"""
 
 import functools
 
@@ -9,6 +12,7 @@ import numpy_unet
 import pytest
 from flax import linen as nn
 
+from score_sde_jax.devices.machine import tracing_for
 from score_sde_jax.networks import norms
 
 RNG = np.random.default_rng(0)
@@ -28,6 +32,12 @@ def plain(x, scale, bias, added, activation):
 
 def ours(x, scale, bias, added, activation):
     return norms.group_norm(x, scale, bias, 4, added, activation)
+
+
+@pytest.fixture(autouse=True, params=["cpu", "gpu"])
+def backend(request):
+    with tracing_for(request.param):
+        yield
 
 
 @pytest.fixture
