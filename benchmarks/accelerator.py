@@ -179,16 +179,10 @@ def interleaved_seconds(functions: list[Callable[[], Any]], repeats: int = 5, ca
 
 
 def experiment_of(config: str, dtype: str = "float32", overrides: tuple[str, ...] = ()) -> Any:
-    """Return the experiment of a config, for images of the shape that its dataset declares."""
-    from score_sde_jax import settings
-    from score_sde_jax.data import dataset_spec
-    from score_sde_jax.runs import build
+    """Return the experiment of a config whose network computes in `dtype`."""
+    import speed
 
-    options = settings.from_config(settings.load(config), [f"model.dtype={dtype}", *overrides])
-    section = options.data
-    shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
-    assert shape is not None, f"{config}: only the files contain the shape of the images"
-    return build.experiment(options, shape)
+    return speed.experiment_of(config, [f"model.dtype={dtype}", *overrides])
 
 
 class Training(NamedTuple):

@@ -28,12 +28,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
+from speed import experiment_of
 
-from score_sde_jax import settings
-from score_sde_jax.data import dataset_spec
 from score_sde_jax.devices.machine import tracing_for
-from score_sde_jax.devices.parallel import AXIS, PARALLEL, Jit, Parallel
-from score_sde_jax.runs import build
+from score_sde_jax.devices.parallel import AXIS, Jit, Parallel, Pmap
 from score_sde_jax.runs.experiment import Experiment, training_cost
 from score_sde_jax.runs.flat import flatten_state
 
@@ -100,7 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     began = time.process_time()
     with tracing_for("gpu"):
-        experiment = experiment_of(arguments.config, arguments.dtype)
+        experiment = experiment_of(arguments.config, [f"model.dtype={arguments.dtype}"])
         if arguments.sample:
             program = sampling(experiment, arguments.batch)
         else:
@@ -118,20 +116,11 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def experiment_of(config: str, dtype: str) -> Experiment:
-    """Return the experiment of a config, for images of the shape that its dataset declares."""
-    options = settings.from_config(settings.load(config), [f"model.dtype={dtype}"])
-    section = options.data
-    shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
-    assert shape is not None, f"{config}: only the files contain the shape of the images"
-    return build.experiment(options, shape)
-
-
 def over_h100s(parallel: str, number: int) -> Parallel:
     """Return an execution on H100s of one machine that this one does not have."""
     topology = topologies.get_topology_desc(platform="cuda", target_config=H100, topology=f"1x{number}x1")
-    chosen = PARALLEL["pmap"]() if parallel == "pmap" else Jit(fully_sharded=parallel == "fully_sharded")
-    return chosen.over(topologies.make_mesh(topology, (number,), (AXIS,)))
+    execution = Pmap() if parallel == "pmap" else Jit(fully_sharded=parallel == "fully_sharded")
+    return execution.over(topologies.make_mesh(topology, (number,), (AXIS,)))
 
 
 def training(experiment: Experiment, batch: int, parallel: Parallel) -> Program:

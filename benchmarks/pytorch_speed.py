@@ -47,8 +47,8 @@ class Original(NamedTuple):
     update: Callable[[], None]
 
 
-def main() -> None:
-    """Print the best and the median images per second, and the least CPU time."""
+def flags() -> argparse.Namespace:
+    """Return the flags of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", required=True, help="a clone of the original")
     parser.add_argument("--network", choices=("ncsn", "ncsnv2", *SCORE_SDE), required=True)
@@ -64,7 +64,12 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile the network by torch.compile")
     parser.add_argument("--channels_last", action="store_true", help="keep images and weights in the layout NHWC")
     parser.add_argument("--json", action="store_true", help="print all figures in one line of JSON at the end")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print the best and the median images per second, and the least CPU time."""
+    arguments = flags()
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest" if arguments.precision == "float32" else "high")
     torch.backends.cudnn.allow_tf32 = arguments.precision != "float32"

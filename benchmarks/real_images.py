@@ -30,7 +30,7 @@ def sample_set(directory: Path) -> SampleSet:
 
 
 def frechet_ratios(samples: np.ndarray, real: np.ndarray, times: int = 10) -> list[float]:
-    """Return Fréchet distances of samples to random real images, divided by that of as many other real images."""
+    """Return Fréchet distances of samples to random real images, relative to those of other real images."""
     number = min(len(samples), len(real) // 2)
     ratios = []
     for seed in range(times):

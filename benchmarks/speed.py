@@ -13,7 +13,7 @@ the two alone as well, and prints their share of the CPU time.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -43,21 +43,27 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     assignments = [override.removeprefix("--config.") for override in overrides]
     try:
-        config = settings.from_config(settings.load(arguments.config), assignments)
-        figures = measure(config, arguments.batch_size, arguments.repeats, arguments.products)
+        experiment = experiment_of(arguments.config, assignments)
+        figures = measure(experiment, arguments.batch_size, arguments.repeats, arguments.products)
     except UserError as error:
         parser.error(str(error))
     table = "\n".join(f"{name}: {value:.4g}" for name, value in figures.items())
     print(json.dumps(figures) if arguments.json else table)
 
 
-def measure(config: Any, batch_size: int, repeats: int, with_products: bool = False) -> dict[str, float]:
-    """Return the figures of one config; the matrix-product rate is the better of one before and one after."""
-    section = config.data
+def experiment_of(config: str, assignments: Sequence[str] = ()) -> Experiment:
+    """Return the experiment of a config, for images of the shape that its dataset declares."""
+    options = settings.from_config(settings.load(config), assignments)
+    section = options.data
     shape = dataset_spec(section.name).shape(section.get("image_size"), section.get("channels"))
     if shape is None:
         raise UserError(f"--config.data.name={section.name}: needs --config.data.image_size and --config.data.channels")
-    experiment, parallel = build.experiment(config, shape), Jit()
+    return build.experiment(options, shape)
+
+
+def measure(experiment: Experiment, batch_size: int, repeats: int, with_products: bool = False) -> dict[str, float]:
+    """Return the figures of one config; the matrix-product rate is the better of one before and one after."""
+    parallel, shape = Jit(), experiment.image_shape
     parallel.check_batch("--batch_size", batch_size)
     key, x0 = jax.random.key(0), jax.random.uniform(jax.random.key(1), (batch_size, *shape))
     state = parallel.init(experiment.init, key)

@@ -135,7 +135,7 @@ class SampleSet:
                 f"{directory} holds samples of another seed, sampler or checkpoint; choose another --output"
             )
         if not self.record and self.shards():
-            raise DamagedSetError(directory / RECORD, "is missing beside samples")
+            raise DamagedSetError(directory / RECORD, "is missing, but there are samples")
         self._saved: list[tuple[int, int]] = []
         for path in self.shards():
             first, length = _first(path), _length(path, self.key, shape)

@@ -110,8 +110,8 @@ class _Run:
         self.settings, self.directory, self.experiment = settings, directory, experiment
         self.parallel, self.say = parallel, say
         self.options, self.saving = settings.train, settings.checkpoint
-        chosen = self.options.flat
-        self.flat = not (on_cpu() or parallel.fully_sharded) if chosen is None else chosen
+        flat = self.options.flat
+        self.flat = not (on_cpu() or parallel.fully_sharded) if flat is None else flat
         self.sampler = BatchSampler(settings, experiment, parallel) if experiment.sampler else None
         self.stopwatch = Stopwatch()
         self.dtype = build.computed_in(settings.train.precision, settings.model.get("dtype") or "float32")

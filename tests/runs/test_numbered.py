@@ -235,5 +235,5 @@ def test_shards_that_repeat_images_are_damaged(tmp_path):
         SampleSet(tmp_path, WHAT, shape=(4, 4, 1))
     (tmp_path / "images-000000003.npz").unlink()
     (tmp_path / "samples.json").unlink()
-    with pytest.raises(numbered.DamagedSetError, match=r"samples\.json: is missing beside samples"):
+    with pytest.raises(numbered.DamagedSetError, match=r"samples\.json: is missing, but there are samples"):
         SampleSet(tmp_path, WHAT, shape=(4, 4, 1))
