@@ -220,7 +220,7 @@ def training(experiment: Any, batch: int, flat: bool | None = None, steps: int =
     parallel, key = Jit(), prng.root(0, "train")
     state = parallel.init(experiment.init, prng.root(0, "init"))
     if not on_cpu() if flat is None else flat:
-        state = parallel.init(flatten_state, state, state.params)
+        state = parallel.apply(flatten_state, state, state.params)
     batches = {name: np.repeat(rows, steps, axis=0) for name, rows in random_batches(experiment, batch).items()}
     batches = parallel.shard(batches)
     began = time.perf_counter()
@@ -245,6 +245,7 @@ def training_figures(arguments: argparse.Namespace, config: str, dtype: str, bat
 
     experiment = experiment_of(config, dtype)
     step = training(experiment, batch)
+    report(arguments, "compiled", what="training", config=config, dtype=dtype, batch=batch, compile_s=step.compile_s)
     seconds = median_seconds(step.call, calls=2 if arguments.small else 10)
     with native_convolutions():
         params = jax.eval_shape(experiment.init_params, jax.random.key(0))
@@ -287,6 +288,7 @@ def sampling_figures(arguments: argparse.Namespace, config: str, dtype: str, bat
     began = time.perf_counter()
     sample = parallel.per_example(experiment.sample).lower(*inputs).compile()
     compiled = time.perf_counter() - began
+    report(arguments, "compiled", what="sampling", config=config, dtype=dtype, batch=batch, compile_s=compiled)
     nfe = int(jax.device_get(sample(*inputs).nfe)[0])
     seconds = median_seconds(lambda: sample(*inputs), repeats=3)
 

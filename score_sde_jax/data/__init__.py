@@ -6,6 +6,7 @@ streams it as stored. `Pixels` maps stored values to the inputs of a network, an
 
 from score_sde_jax.data.dataset import Dataset, DatasetSpec
 from score_sde_jax.data.digits import digits
+from score_sde_jax.data.earth import earth
 from score_sde_jax.data.folder import image_folder
 from score_sde_jax.data.idx import fashion_mnist, mnist
 from score_sde_jax.data.npz import npz
@@ -31,6 +32,7 @@ DATASETS = {
     "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,
     "celeb_a": celeb_a,
+    "earth": earth,
     "image_folder": image_folder,
     "npz": npz,
     "points": points,

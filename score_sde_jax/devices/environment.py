@@ -10,8 +10,8 @@ from pathlib import Path
 
 LARGE_PAGES = "glibc.malloc.hugetlb=1"
 """Value of GLIBC_TUNABLES for memory pages of 2 MB."""
-ONE_GRAPH = "--xla_gpu_enable_command_buffer=+CONVOLUTION"
-"""Flag for a training step in one CUDA graph; by default every convolution interrupts the graphs."""
+QUICK_COMPILATION = "--xla_gpu_experimental_enable_fusion_autotuner=false"
+"""Flag that keeps XLA from compiling and timing two forms of every fusion, which takes minutes for a large network."""
 KNOWN = re.compile(r"0\.1[01]\.")
 """Versions of jaxlib that know the flag. A version that does not know a flag aborts the process."""
 
@@ -23,7 +23,7 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
         environment: environment variables of the process.
     """
     if has_cuda(environment):
-        wanted = {"XLA_FLAGS": ONE_GRAPH} if KNOWN.match(importlib.metadata.version("jaxlib")) else {}
+        wanted = {"XLA_FLAGS": QUICK_COMPILATION} if KNOWN.match(importlib.metadata.version("jaxlib")) else {}
     else:
         # XLA on a CPU allocates its workspace anew at every call, and the kernel clears it page by page. Pages of 2 MB
         # are faster (docs/benchmarks.md, "Huge pages").

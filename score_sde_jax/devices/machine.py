@@ -28,6 +28,14 @@ def on_cpu() -> bool:
     return (_target.get() or jax.default_backend()) == "cpu"
 
 
+def host_cpu() -> jax.Device | None:
+    """Return the CPU of this process, or None if JAX_PLATFORMS leaves it out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
 def num_devices() -> int:
     """Return the number of devices of all processes."""
     return jax.device_count()

@@ -177,7 +177,7 @@ class _Run:
     def _optimizer_state(self, params: PyTree) -> PyTree:
         """Return a fresh optimizer state, for the parts that a checkpoint of another optimizer lacks."""
         self.say("Optimizer state: parts that the checkpoint lacks start fresh, the others are restored")
-        return self.parallel.init(self.experiment.optimizer.init, params)
+        return self.parallel.apply(self.experiment.optimizer.init, params)
 
     def train(self) -> None:
         """Train from the latest checkpoint on to the last step, and draw the final set."""
@@ -253,7 +253,7 @@ class _Run:
         options, tracing = self.options, self.tracing
         key, start = prng.root(self.settings.seed, "train", self.options.rng), int(state.step)
         if self.flat:
-            flat = self.parallel.init(flatten_state, state, state.params)
+            flat = self.parallel.apply(flatten_state, state, state.params)
             for leaf in jax.tree.leaves(state):
                 leaf.delete()  # the callers have references to it
             state = flat
@@ -302,7 +302,7 @@ class _Run:
 
     def _tree(self, state: PyTree) -> PyTree:
         """Return a state, or an average of the parameters, out of its flat vectors."""
-        return self.parallel.init(unflatten_state, state) if self.flat else state
+        return self.parallel.apply(unflatten_state, state) if self.flat else state
 
     def _metrics_log(self, start: int) -> MetricsLog:
         loggers: list[Logger] = []

@@ -66,13 +66,13 @@ def results_of(
     expected = bytes_per_device(state, jax.device_count(), parallel.fully_sharded)
     assert sum(sizes) == expected, (sum(sizes), expected)
     params = jax.tree.map(jnp.copy, state.params)
-    state = parallel.init(flatten_state, state, params) if flat else state
+    state = parallel.apply(flatten_state, state, params) if flat else state
     step = training_step(experiment.loss_fn, optimizer, 0.5, experiment.normalized_log_nsr, microbatches)
     compiled = parallel.compiled(several_steps(step), state, batches, key)
     state, metrics, vote = compiled(state, batches, key, parallel.flags(False))
     collectives = len(re.findall(r" all-reduce(?:-start)?\(", compiled.as_text()))
     vote_of_all = compiled(jax.tree.map(jnp.copy, state), batches, key, parallel.flags(jax.process_index() == 0))[2]
-    state = parallel.init(unflatten_state, state)
+    state = parallel.apply(unflatten_state, state)
     result = {"bytes": np.asarray(expected), "collectives": np.asarray(collectives)}
     result |= {"gradient": whole(params) - whole(state.params)}
     result |= {"average": whole(state.ema_params), **{k: np.asarray(v) for k, v in metrics._asdict().items()}}

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from score_sde_jax.devices import environment
-from score_sde_jax.devices.environment import KNOWN, LARGE_PAGES, ONE_GRAPH, has_cuda, variables
+from score_sde_jax.devices.environment import KNOWN, LARGE_PAGES, QUICK_COMPILATION, has_cuda, variables
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ GPU = {"files": ["nvidia0", "nvidiactl"], "packages": ["jax_cuda12_plugin"]}
 
 @pytest.mark.parametrize("version", ["0.10.0", "0.10.2", "0.11.2"])
 @pytest.mark.parametrize("given", [{}, {"JAX_PLATFORMS": "cuda"}, {"JAX_PLATFORMS": "cuda,cpu"}])
-def test_a_gpu_gets_one_graph_and_no_large_pages(machine, version, given):
+def test_a_gpu_gets_quick_compilation_and_no_large_pages(machine, version, given):
     machine(**GPU, version=version)
-    assert variables(given) == {"XLA_FLAGS": ONE_GRAPH}
+    assert variables(given) == {"XLA_FLAGS": QUICK_COMPILATION}
 
 
 @pytest.mark.parametrize("version", ["0.9.2", "0.12.0", "1.0.0"])
@@ -70,7 +70,7 @@ def test_the_installed_version_knows_the_flag():
         subprocess.run(
             [sys.executable, "-c", program], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True
         ).returncode
-        for flags in (ONE_GRAPH, ONE_GRAPH + "_")
+        for flags in (QUICK_COMPILATION, QUICK_COMPILATION + "_")
     ]
     assert KNOWN.match(importlib.metadata.version("jaxlib"))
     assert status[0] == 0 and status[1] != 0

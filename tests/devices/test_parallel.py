@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from patience import time_limit
 
+from score_sde_jax.devices.machine import on_cpu, tracing_for
 from score_sde_jax.devices.parallel import MIN_SHARDED_SIZE, PARALLEL, Jit, bytes_per_device, sharded_axis
 from score_sde_jax.errors import UserError
 
@@ -154,3 +155,20 @@ def test_abstract_has_the_shape_and_sharding_of_init():
     for parallel in (Jit(), Jit(fully_sharded=True)):
         state, abstract = parallel.init(make, jax.random.key(0)), parallel.abstract(make, jax.random.key(0))
         assert state["w"].shape == abstract["w"].shape and state["w"].sharding == abstract["w"].sharding
+
+
+@pytest.mark.parametrize("parallel", [Jit(), Jit(fully_sharded=True), PARALLEL["pmap"]()])
+def test_parameters_of_other_devices_are_drawn_on_the_cpu(parallel):
+    """They are those that the devices would draw, with the same sharding."""
+    backends = []
+
+    def make(key):
+        backends.append(on_cpu())
+        return {"w": jax.random.normal(key, (64, 33)), "b": jnp.zeros(3)}
+
+    with tracing_for("gpu"):
+        drawn, expected = parallel.init(make, jax.random.key(0)), parallel.apply(make, jax.random.key(0))
+    assert backends[0] and not backends[-1]  # traced for the CPU, then for the devices
+    for name, leaf in drawn.items():
+        assert leaf.sharding == expected[name].sharding
+        np.testing.assert_array_equal(leaf, expected[name])
