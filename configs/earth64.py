@@ -18,5 +18,5 @@ def get_config(name: str = "") -> ConfigDict:
     config.data.image_size = 64
     config.model.update(dict(widths=(128, 256, 256), dtype="bfloat16"))
     config.optimizer.learning_rate = 1e-3
-    config.train.update(dict(steps=5000, batch_size=256, preview_every=0))
+    config.train.update(dict(steps=3000, batch_size=256, preview_every=0))
     return variant(config, name, widths=(8, 8), num_blocks=1, bottleneck=8)

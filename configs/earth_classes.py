@@ -18,4 +18,6 @@ def get_config(name: str = "") -> ConfigDict:
     config = earth.get_config(name)
     config.model.num_classes = 8
     config.train.label_dropout = 0.1
+    if not name:
+        config.train.steps = 4000
     return config

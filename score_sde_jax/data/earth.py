@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Int64, UInt8, UInt32, UInt64
 from PIL import Image
 
-from score_sde_jax.data.dataset import Channels, Dataset, check_choice, with_spec
+from score_sde_jax.data.dataset import Channels, Dataset, check_choice, check_shape, with_spec
 from score_sde_jax.errors import UserError
 from score_sde_jax.ranges import Range
 
@@ -57,17 +57,14 @@ def earth(
         quarter_turns: whether crops are turned by 0, 90, 180 or 270 degrees, by their index.
 
     Raises:
-        UserError: unknown split, no map, or no crop of this size.
+        UserError: unknown split, no map, no crop of this size, or other channels are expected.
 
     Reference: NASA Earth Observatory, Blue Marble: Next Generation, in the public domain.
     """
     check_choice("--config.data.split", split, ("train", "test", "all"))
-    if channels == 1:
-        raise UserError("--config.data.channels=1: the images of earth have 3 channels")
     path = _map_path(dir)
     try:
         with Image.open(path) as source:
-            source.draft("RGB", None)
             colors = np.asarray(source.convert("RGB").reduce(downsampling))
     except OSError as error:
         raise UserError(f"{path}: cannot be read as an image ({error})") from error
@@ -77,7 +74,7 @@ def earth(
             f"--config.data.image_size={image_size}: no crop of this size is in split {split} with "
             f"data.downsampling={downsampling}; choose smaller ones"
         )
-    return Crops(colors, corners, image_size, num_images, quarter_turns)
+    return check_shape(Crops(colors, corners, image_size, num_images, quarter_turns), None, channels)
 
 
 class Crops(Dataset):

@@ -19,7 +19,7 @@ IDX_SETS = ("mnist", "fashion_mnist")
 
 
 @pytest.fixture(scope="session")
-def options(data_dir, tmp_path_factory):
+def options(data_dir, earth_dir, tmp_path_factory):
     """Options of every dataset, for made-up data."""
     folder = tmp_path_factory.mktemp("folder")
     rng = np.random.default_rng(0)
@@ -36,6 +36,7 @@ def options(data_dir, tmp_path_factory):
         "fashion_mnist": prepared,
         "cifar10": prepared,
         "celeb_a": prepared | {"image_size": 32},
+        "earth": {"dir": str(earth_dir), "num_images": 300},
         "image_folder": {"dir": str(folder), "image_size": 16, "labels": True},
         "npz": {"dir": str(folder)},
         "points": {"num_points": 100},

@@ -46,14 +46,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def where(data_dir, folder):
+def where(data_dir, folder, earth_dir):
     """The override that points a config to its data."""
 
     def override(name):
         data = loaded(name).data.name
         if data in ("digits", "points"):
             return []
-        overrides = [f"data.dir={folder if data == 'image_folder' else data_dir}"]
+        overrides = [f"data.dir={ {'image_folder': folder, 'earth': earth_dir}.get(data, data_dir) }"]
         # the automatic number of levels has a test of its own, with a network for which a hundred levels take no time
         return overrides + (["loss.times.num_levels=3"] if name == "image_folder" else [])
 

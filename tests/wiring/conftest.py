@@ -1,5 +1,6 @@
 """Data of every kind, and runs without compilation."""
 
+import made_up
 import numpy as np
 import pytest
 from journeys import Journeys
@@ -37,6 +38,10 @@ def journeys(tmp_path_factory, request):
             for i in range(4):
                 pixels = rng.integers(0, 256, (20, 24, 3), np.uint8)
                 Image.fromarray(pixels).save(places[name] / label / f"{i}.png")
+    for seed, name in enumerate(("earth", "other_earth")):
+        places[name] = root / name
+        places[name].mkdir()
+        made_up.write_earth(places[name], seed)
     for name in ("color", "other_color"):
         places[name] = root / f"{name}.npz"
         np.savez(places[name], images=rng.integers(0, 256, (9, 8, 8, 3), np.uint8), labels=np.arange(9) % 3)

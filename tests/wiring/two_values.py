@@ -62,6 +62,7 @@ CONTEXTS = {  # overrides with which a key or choice has an effect, besides TINY
     "data=fashion_mnist": "data.name=fashion_mnist data.dir={tfds}",
     "data=cifar10": "data.name=cifar10 data.dir={tfds}",
     "data=celeb_a": "data.name=celeb_a data.dir={tfds} data.image_size=8",
+    "data=earth": "data.name=earth data.dir={earth} data.num_images=40 data.image_size=16",
     "data=image_folder": "data.name=image_folder data.dir={folder} data.image_size=8",
     "data=npz": IN_COLOR,
     "data=points": POINTS + " eval.split=none",
@@ -119,6 +120,9 @@ OTHERS = {  # values to compare with that of the context, by the end of a key's 
     "data.value_range": ["(-1.0,1.0)", "(0.0,2.0)"],
     "split": ["test"],
     "npz.dir": ["{other_color}"],
+    "earth.dir": ["{other_earth}"],
+    "earth.image_size": ["32"],
+    "earth.num_images": ["4"],
     "image_folder.dir": ["{other_folder}"],
     "eval.dir": ["{other_color}"],
     "celeb_a.image_size": ["16"],
@@ -182,6 +186,7 @@ REFUSED = {  # fixed by the files: another value is refused, and the message nam
         "fashion_mnist": ("image_size", "channels"),
         "cifar10": ("image_size", "channels"),
         "npz": ("image_size", "channels"),
+        "earth": ("channels",),
     }.items()
     for key in keys
 } | {f"data={name}.dir" for name in ("mnist", "fashion_mnist", "cifar10", "celeb_a")}

