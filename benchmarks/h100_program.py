@@ -25,6 +25,10 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from score_sde_jax.devices.environment import QUICK_COMPILATION
+
+os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)  # as the command line on a GPU
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
