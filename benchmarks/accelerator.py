@@ -636,7 +636,7 @@ PARTS = {
     "bits": Part(bits, 90),
     "sample": Part(lambda flags: sample(flags, "sample"), 100, FIRST),
     "pytorch": Part(pytorch, 600),
-    "train_no_graph": Part(lambda flags: train(flags, "train_no_graph", "bfloat16"), 110, FIRST, False),
+    "train_default_flags": Part(lambda flags: train(flags, "train_default_flags", "bfloat16"), 110, FIRST, False),
     "states": Part(states, 240, FIRST),
     "profile": Part(profile, 100, FIRST),
     "ceiling": Part(ceiling, 40),

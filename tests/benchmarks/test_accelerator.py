@@ -14,7 +14,7 @@ CONFIGS = ("--config=configs/digits_vp.py", "--other=configs/digits.py")
 DEBUG = [f"{flag.partition('=')[2]}:debug" for flag in CONFIGS]
 SPEEDS = {
     "train": "images_per_second",
-    "train_no_graph": "images_per_second",
+    "train_default_flags": "images_per_second",
     "train_tf32": "images_per_second",
     "train_others": "images_per_second",
     "train_others_tf32": "images_per_second",
