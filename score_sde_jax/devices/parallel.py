@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
@@ -140,14 +141,16 @@ class Parallel:
     def init(self, function: Callable[..., PyTree], *args: Any) -> PyTree:
         """Compute function(*args), which draws random parameters, with the sharding of a state.
 
-        Every process computes all of it on its CPU, if JAX may use it: the random values of NCSN++ take XLA 90 CPU
-        seconds to compile for a GPU, and a tenth of that for a CPU.
+        It is computed on the CPU of the first process, if JAX may use it: XLA needs more than a minute to compile the
+        random values of NCSN++ for a GPU (docs/accelerators.md). The state contains numbers, no keys.
         """
         host = host_cpu()
         if on_cpu() or host is None:
             return self.apply(function, *args)
         with tracing_for("cpu"), jax.default_device(host):
             state = jax.jit(function)(*jax.device_put(args, host))
+        if jax.process_count() > 1:  # other CPUs may round differently
+            state = multihost_utils.broadcast_one_to_all(state)
 
         def place(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
             values = np.asarray(leaf)

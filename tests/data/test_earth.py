@@ -18,10 +18,10 @@ from score_sde_jax.data.earth import (
     OTHER,
     PACKAGE,
     WATER,
-    hashed,
+    contrast_mask,
     kinds,
     label_of,
-    varied,
+    splitmix64,
 )
 from score_sde_jax.errors import UserError
 
@@ -30,13 +30,13 @@ ALL = np.arange(200)
 
 
 @pytest.fixture
-def opened(earth_dir):
+def open_crops(earth_dir):
     """Return a function that opens crops of the made-up map."""
     return lambda **options: DATASETS["earth"](**({"dir": str(earth_dir), "num_images": len(ALL)} | options))
 
 
 @pytest.fixture
-def numbered(tmp_path):
+def numbered_map(tmp_path):
     """Map of 180 by 360 pixels whose colors are a function of row and column; its directory."""
     row, column = np.mgrid[:180, :360]
     pixels = np.stack([row, column // 2, column % 2 * 200], axis=-1).astype(np.uint8)
@@ -53,14 +53,14 @@ def places(dataset):
 
 @pytest.mark.parametrize("split", ["train", "test", "all"])
 @pytest.mark.parametrize("size", [16, 20, 36])
-def test_crops_are_squares_of_the_map_in_the_region_of_their_split(numbered, split, size):
-    options = {"dir": str(numbered), "downsampling": 1, "num_images": 3000, "image_size": size}
+def test_crops_are_squares_of_the_map_in_the_region_of_their_split(numbered_map, split, size):
+    options = {"dir": str(numbered_map), "downsampling": 1, "num_images": 3000, "image_size": size}
     dataset = DATASETS["earth"](split=split, **options)
     images, row, column = places(dataset)
     inside = np.arange(size)
     assert np.array_equal(images[..., 0], np.broadcast_to((row[:, None] + inside)[:, :, None], images.shape[:-1]))
     assert np.array_equal(images[..., 1], np.broadcast_to((column[:, None] + inside)[:, None] // 2, images.shape[:-1]))
-    assert row.min() == 15 and row.max() == 150 - size  # 75 degrees north, 60 degrees south
+    assert row.min() == 15 and row.max() == 150 - size  # 75 degrees north, 60 degrees south: a row is a degree
     longitudes = column[:, None] + inside - 180
     tested = ((longitudes >= -108) & (longitudes < -72)) | ((longitudes >= 72) & (longitudes < 108))
     shares = {"train": [0], "test": [1], "all": [0, 1]}[split]
@@ -68,25 +68,30 @@ def test_crops_are_squares_of_the_map_in_the_region_of_their_split(numbered, spl
     assert split == "all" or (tested == bool(shares[0])).all()
 
 
-def test_a_crop_depends_on_its_index_alone(opened):
-    few, many = opened(num_images=30), opened(num_images=2**31 - 1)
+def test_a_crop_depends_on_its_index_alone(open_crops):
+    few, many = open_crops(num_images=30), open_crops(num_images=2**28 - 1)
     assert np.array_equal(all_images(few), many.gather(np.arange(30))[0])
-    assert many.gather(np.array([2**31 - 2]))[0].shape == (1, 32, 32, 3)
+    assert many.gather(np.array([2**28 - 2]))[0].shape == (1, 32, 32, 3)
 
 
-def test_crops_are_drawn_evenly(numbered):
-    """Every allowed place comes up about as often as any other: sums over halves of the map are binomial."""
-    _, row, column = places(DATASETS["earth"](dir=str(numbered), downsampling=1, image_size=16, num_images=4000))
-    for values in (row, column, row + 7 * column):
-        for bit in range(3):
-            odd = np.mean(values >> bit & 1)
-            assert abs(odd - 0.5) < 5 * 0.5 / np.sqrt(4000), (bit, odd)
+def test_crops_are_drawn_evenly(numbered_map):
+    """Every allowed place comes up about as often as any other: the eighths of all places have equal numbers."""
+    _, row, column = places(DATASETS["earth"](dir=str(numbered_map), downsampling=1, image_size=16, num_images=4000))
+    allowed_columns = np.array([c for c in range(345) if not any(72 <= x < 108 or 252 <= x < 288 for x in (c, c + 15))])
+    allowed = np.stack(np.meshgrid(np.arange(15, 135), allowed_columns, indexing="ij"), -1).reshape(-1, 2)
+    for of in (lambda r, c: r, lambda r, c: c, lambda r, c: (r * 131 + c * 57) % 257):
+        edges = np.quantile(of(*allowed.T), np.arange(1, 8) / 8)
+        expected, counts = (
+            np.bincount(np.searchsorted(edges, values), minlength=8) for values in (of(*allowed.T), of(row, column))
+        )
+        share = expected / len(allowed)
+        assert np.all(np.abs(counts - 4000 * share) < 5 * np.sqrt(4000 * share * (1 - share)))
 
 
-def test_hashed_is_the_output_of_splitmix64():
+def test_splitmix64_is_the_output_of_splitmix64():
     """The first outputs of the generator with seed 0, as its authors' program prints them."""
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC]
-    assert hashed(np.arange(4)).tolist() == expected
+    assert splitmix64(np.arange(4)).tolist() == expected
 
 
 @pytest.mark.parametrize("factor", [2, 3])
@@ -103,8 +108,10 @@ def test_downsampling_averages_squares_of_map_pixels(earth_dir, factor):
         assert min(errors) <= 0.6
 
 
-def test_quarter_turns_turn_a_quarter_of_the_crops_each(opened):
-    straight, turned = (all_images(opened(quarter_turns=turns)) for turns in (False, True))
+def test_quarter_turns_turn_a_quarter_of_the_crops_each(open_crops):
+    both = [open_crops(quarter_turns=turns).gather(ALL) for turns in (False, True)]
+    (straight, labels), (turned, same_labels) = both
+    assert np.array_equal(labels, same_labels)
     numbers = [
         [number for number in range(4) if np.array_equal(np.rot90(one, number), other)]
         for one, other in zip(straight, turned, strict=True)
@@ -123,7 +130,7 @@ def test_crops_vary_enough(earth_dir):
     windows = np.lib.stride_tricks.sliding_window_view(colors.mean(-1), (16, 16))[::5, ::5]
     direct = windows.std((2, 3))
     clear = np.abs(direct - LEAST_VARIATION) > 1e-6
-    assert np.array_equal(varied(colors, 16)[::5, ::5][clear], (direct >= LEAST_VARIATION)[clear])
+    assert np.array_equal(contrast_mask(colors, 16)[::5, ::5][clear], (direct >= LEAST_VARIATION)[clear])
     assert 0.02 < np.mean(direct < LEAST_VARIATION) < 0.9
 
 
@@ -192,14 +199,29 @@ def test_latitude_separates_the_forests(tmp_path):
     ("options", "message"),
     [
         ({"split": "dev"}, "data.split=dev: choose one of train, test, all"),
-        ({"image_size": 128, "split": "test"}, "data.image_size=128: no crop of this size is in split test"),
+        ({"image_size": 128, "split": "test"}, "data.image_size=128: split test of .* has no crop of this size"),
         ({"channels": 1}, "data.channels=1: the images of earth have 3 channels"),
-        ({"dir": "nowhere"}, "data.dir=nowhere: no file bmng.jpg"),
+        ({"dir": "nowhere"}, "data.dir=nowhere: has no file bmng.jpg"),
+        ({"dir": ""}, "data.dir=: is empty"),
+        ({"dir": "~nobody-here/x"}, "data.dir=~nobody-here/x: there is no user"),
+        ({"dir": "x" * 5000}, "data.dir=xxx.*: File name too long"),
     ],
 )
-def test_mistakes(opened, options, message):
+def test_mistakes(open_crops, options, message):
     with pytest.raises(UserError, match=message):
-        opened(**options)
+        open_crops(**options)
+
+
+def test_the_path_of_a_map_works_too(open_crops, earth_dir):
+    assert np.array_equal(all_images(open_crops(dir=f"{earth_dir}/{MAP}")), all_images(open_crops()))
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (100, 100, 3), (90, 179, 3)])
+def test_a_map_of_another_shape_is_refused(tmp_path, shape):
+    """Its rows and columns would not be degrees."""
+    Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / MAP, format="PNG")
+    with pytest.raises(UserError, match=rf"{shape[1]} by {shape[0]} pixels; a map of the whole Earth is twice as wide"):
+        DATASETS["earth"](dir=str(tmp_path))
 
 
 def test_a_damaged_map_is_named(tmp_path):

@@ -19,6 +19,7 @@ from stand_ins import LinearClassifier
 
 from score_sde_jax import keys as prng
 from score_sde_jax import settings
+from score_sde_jax.devices.machine import tracing_for
 from score_sde_jax.devices.parallel import Jit, Parallel, Pmap, bytes_per_device
 from score_sde_jax.networks import MODELS
 from score_sde_jax.runs import build
@@ -61,7 +62,8 @@ def results_of(
     stored = np.random.default_rng(0).integers(17, size=(1, 16, 8, 8, 1), dtype=np.uint8)
     rows = slice(16 * jax.process_index() // jax.process_count(), 16 * (jax.process_index() + 1) // jax.process_count())
     batches = parallel.shard({"image": stored[:, rows]})
-    state, key = parallel.init(init, jax.random.key(0)), jax.random.key(1)
+    with tracing_for("gpu"):  # where the parameters are drawn on the CPU of the first process
+        state, key = parallel.init(init, jax.random.key(0)), jax.random.key(1)
     sizes = [shard.data.nbytes for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards[:1]]
     expected = bytes_per_device(state, jax.device_count(), parallel.fully_sharded)
     assert sum(sizes) == expected, (sum(sizes), expected)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from patience import time_limit
 
+from score_sde_jax.devices import parallel as parallel_module
 from score_sde_jax.devices.machine import on_cpu, tracing_for
 from score_sde_jax.devices.parallel import MIN_SHARDED_SIZE, PARALLEL, Jit, bytes_per_device, sharded_axis
 from score_sde_jax.errors import UserError
@@ -159,12 +160,13 @@ def test_abstract_has_the_shape_and_sharding_of_init():
 
 @pytest.mark.parametrize("parallel", [Jit(), Jit(fully_sharded=True), PARALLEL["pmap"]()])
 def test_parameters_of_other_devices_are_drawn_on_the_cpu(parallel):
-    """They are those that the devices would draw, with the same sharding."""
+    """A program that is traced for the CPU draws them, and they get the sharding of the devices."""
     backends = []
 
     def make(key):
         backends.append(on_cpu())
-        return {"w": jax.random.normal(key, (64, 33)), "b": jnp.zeros(3)}
+        w = jax.random.normal(key, (64, 33))
+        return {"w": w, "b": jnp.zeros(3), "step": jnp.zeros((), jnp.int32), "half": w.astype(jnp.bfloat16)}
 
     with tracing_for("gpu"):
         drawn, expected = parallel.init(make, jax.random.key(0)), parallel.apply(make, jax.random.key(0))
@@ -172,3 +174,11 @@ def test_parameters_of_other_devices_are_drawn_on_the_cpu(parallel):
     for name, leaf in drawn.items():
         assert leaf.sharding == expected[name].sharding
         np.testing.assert_array_equal(leaf, expected[name])
+
+
+def test_without_a_cpu_the_devices_draw_the_parameters(monkeypatch):
+    backends = []
+    monkeypatch.setattr(parallel_module, "host_cpu", lambda: None)
+    with tracing_for("gpu"):
+        Jit().init(lambda key: backends.append(on_cpu()) or jax.random.normal(key, (3,)), jax.random.key(0))
+    assert backends and not any(backends)
