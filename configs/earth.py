@@ -4,7 +4,7 @@
     python main.py --config=configs/earth.py --mode=train
 
 The network is the small U-Net of fashion_mnist_vp.py with two blocks per resolution.
-Time: 39 min on 2 cores of an Intel Xeon, beside other programs (measured), 100 samples included; about 28 min alone.
+Time: 39 min on 2 cores of an Intel Xeon beside other programs, with 100 samples (measured); alone 28 min (estimate).
 Expected: coasts, islands, deserts, forests and snow, as docs/earth.md shows.
 """
 
