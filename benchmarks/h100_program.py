@@ -26,16 +26,12 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from score_sde_jax.devices.environment import KNOWN, QUICK_COMPILATION
-
-if KNOWN.match(importlib.metadata.version("jaxlib")):  # as the command line on a GPU
-    os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
-
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 from speed import experiment_of
 
+from score_sde_jax.devices.environment import KNOWN, QUICK_COMPILATION
 from score_sde_jax.devices.machine import tracing_for
 from score_sde_jax.devices.parallel import AXIS, Jit, Parallel, Pmap
 from score_sde_jax.runs.experiment import Experiment, training_cost
@@ -102,6 +98,8 @@ def main() -> None:
     parser.add_argument("--parallel", default="jit", choices=("jit", "pmap", "fully_sharded"))
     parser.add_argument("--hlo", type=Path, help="file for the compiled program")
     arguments = parser.parse_args()
+    if KNOWN.match(importlib.metadata.version("jaxlib")):  # as the command line on a GPU; XLA has not read it yet
+        os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
     began = time.process_time()
     with tracing_for("gpu"):
         experiment = experiment_of(arguments.config, [f"model.dtype={arguments.dtype}"])
