@@ -13,7 +13,7 @@ a network that memorizes are closer to training crops than held-out crops are.
 Errors are root mean squares over the values of all channels, from 0 to 1, of what the task hides: the color of each
 pixel less its mean over the channels, the hidden half, or the difference to the mean of each square. Each is printed
 with those of simple guesses: no color, the mean of the observed crops, the mean of each square, and what the next crop
-has there.
+has there; with several samples of each crop also that of their mean.
 
 For --classes, prints the share of samples whose class by the rules of the dataset is the requested one. A sample has no
 latitude, so either kind of forest counts as the other.
@@ -132,6 +132,9 @@ def errors(task: str, samples: SampleSet, crops: Callable[..., Dataset]) -> dict
         return round(float(np.sqrt(np.mean((difference - project(difference)) ** 2) / share)), 4)
 
     compared = {"the model": images, GUESSES[task]: guess, "the next crop": others}
+    if repeats > 1 and number % repeats == 0:
+        means = images.reshape(-1, repeats, *images.shape[1:]).mean(1)
+        compared["the mean of the samples of a crop"] = means.repeat(repeats, axis=0)
     return {f"{task}, images": number} | {f"{task}, error of {name}": error(x) for name, x in compared.items()}
 
 

@@ -95,6 +95,16 @@ def test_each_sample_is_compared_with_its_own_crop(crops, write_samples, origina
     assert errors("inpainting", samples, crops)["inpainting, error of the model"] == 0
 
 
+def test_the_mean_of_samples_is_compared_too(crops, write_samples, originals):
+    images = originals[:6].repeat(2, 0).astype(int)
+    images[::2, :, SIZE // 2 :] = 255 - images[::2, :, SIZE // 2 :]  # the mean of both is 127.5 everywhere
+    samples = write_samples(images.astype(np.uint8), {"samples_per_image": 2}, given=halves(originals[:6].repeat(2, 0)))
+    figures = errors("inpainting", samples, crops)
+    hidden = originals[:6, :, SIZE // 2 :].astype(float)
+    assert figures["inpainting, error of the mean of the samples of a crop"] == rms(hidden - 127.5)
+    assert figures["inpainting, error of the model"] == pytest.approx(rms(2 * hidden - 255) / np.sqrt(2), abs=1e-4)
+
+
 def test_samples_of_other_crops_are_refused(crops, write_samples):
     images = crops(split="test", image_size=SIZE, downsampling=3).gather(np.arange(NUM))[0]
     with pytest.raises(SystemExit, match="default options"):
