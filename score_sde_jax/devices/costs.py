@@ -9,7 +9,7 @@ import pathlib
 import re
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -32,7 +32,7 @@ def flops(function: Callable[..., Any], *args: Any) -> float:
     return total_flops(products(function, *args))
 
 
-def products(function: Callable[..., Any], *args: Any, whole: bool = False) -> list[Product]:
+def products(function: Callable[..., Any], *args: Any, whole: Collection[str] = ()) -> list[Product]:
     """List the matrix products and convolutions of a function, by tracing it.
 
     A conditional counts its costliest branch.
@@ -40,8 +40,7 @@ def products(function: Callable[..., Any], *args: Any, whole: bool = False) -> l
     Args:
         function: function to trace.
         *args: its arguments, or their shapes.
-        whole: whether code with an implementation per platform, such as `networks/convolution.py`, is one equation (a
-            `cond` over platforms) instead of the products in it.
+        whole: names of jitted functions that are one equation, instead of the products in them.
 
     Returns:
         Each equation with the number of its executions.
@@ -199,14 +198,14 @@ def gradient_cost(loss: Callable[..., Any], params: Any, *args: Any) -> Gradient
     traced, shapes = jax.make_jaxpr(gradient, return_shape=True)(params, *args)
     kept, _ = shapes
     return GradientCost(
-        flops=total_flops(_products(traced.jaxpr, whole=False)),
+        flops=total_flops(_products(traced.jaxpr)),
         residual_bytes=sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in kept),
     )
 
 
-def _products(jaxpr: core.Jaxpr, whole: bool) -> Iterator[Product]:
+def _products(jaxpr: core.Jaxpr, whole: Collection[str] = ()) -> Iterator[Product]:
     for equation in jaxpr.eqns:
-        if equation.primitive.name in _FLOPS or (whole and equation.params.get("branches_platforms")):
+        if equation.primitive.name in _FLOPS or equation.params.get("name") in whole:
             yield equation, 1
             continue
         inner = [list(_products(sub, whole)) for sub in _inner(equation)]

@@ -18,6 +18,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from score_sde_jax.devices.machine import on_cpu
+
 Pads = Sequence[tuple[int, int]]
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -35,11 +37,7 @@ _native_only = contextvars.ContextVar("native_only", default=False)
 
 @contextlib.contextmanager
 def native_convolutions() -> Iterator[None]:
-    """Trace every convolution as XLA's own, for programs that are counted and never run.
-
-    `lax.platform_dependent` traces and differentiates the algorithm of every platform, and keeps the residuals of each.
-    Without it a large network is traced in half of the time.
-    """
+    """Trace every convolution as XLA's own, for programs whose operations are counted."""
     token = _native_only.set(True)
     try:
         yield
@@ -76,6 +74,7 @@ def convolve(
     )
     if (
         _native_only.get()
+        or not on_cpu()
         or lhs.ndim != 4
         or dimension_numbers != lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC)
         or {*window_strides, *(lhs_dilation or ()), feature_group_count} != {1}
@@ -86,14 +85,13 @@ def convolve(
         window = [(n - 1) * d + 1 for n, d in zip(rhs.shape[:2], dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], window, window_strides, padding)
     if rhs.shape[:2] == (1, 1) and not np.any(padding):
-        return lax.platform_dependent(lhs, rhs, cpu=lambda x, w: pointwise(x, w[0, 0]), default=native)
+        return pointwise(lhs, rhs[0, 0])
     if rhs.shape[:2] == (TAPS, TAPS) and min(rhs.shape[2:]) >= MIN_CHANNELS:
         pads = tuple((before, after) for before, after in padding)
         size = [n + sum(p) - 2 * d for n, p, d in zip(lhs.shape[1:3], pads, dilation, strict=True)]
         tiles = lhs.shape[0] * math.prod(d * -(-n // (TILE * d)) for n, d in zip(size, dilation, strict=True))
         algorithm = winograd if tiles >= MIN_TILES else im2col
-        fast = functools.partial(rematerialized, algorithm=algorithm, pads=pads, dilation=dilation)
-        return lax.platform_dependent(lhs, rhs, cpu=fast, default=native)
+        return rematerialized(lhs, rhs, algorithm=algorithm, pads=pads, dilation=dilation)
     return native(lhs, rhs)
 
 

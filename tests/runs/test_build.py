@@ -12,6 +12,7 @@ from score_sde_jax import keys as prng
 from score_sde_jax import settings
 from score_sde_jax.condition import Condition
 from score_sde_jax.devices.costs import flops, gradient_cost
+from score_sde_jax.devices.machine import tracing_for
 from score_sde_jax.errors import UserError
 from score_sde_jax.runs import build
 from score_sde_jax.runs.experiment import training_cost
@@ -202,7 +203,7 @@ def test_rematerialisation_keeps_less_and_computes_the_same():
 
 
 def test_training_cost_counts_native_convolutions_once_for_the_whole_batch():
-    """The operations that a trace with the algorithms of every platform counts, without their residuals."""
+    """The operations are those of a trace for accelerators."""
     trained = build.experiment(finished("digits", *SMALL), (8, 8, 1))
     params = jax.eval_shape(trained.init_params, jax.random.key(0))
     batch, keys = trained.batch_shapes(8)
@@ -210,10 +211,10 @@ def test_training_cost_counts_native_convolutions_once_for_the_whole_batch():
     def loss(*args):
         return jnp.mean(trained.loss_fn(*args))
 
-    cost, every_platform = training_cost(trained, params, 8), gradient_cost(loss, params, keys, batch)
-    assert cost.flops == every_platform.flops == flops(jax.value_and_grad(loss), params, keys, batch)
+    cost = training_cost(trained, params, 8)
+    with tracing_for("gpu"):
+        assert cost.flops == flops(jax.value_and_grad(loss), params, keys, batch)
     assert cost.flops == 8 * training_cost(trained, params, 1).flops
-    assert 0.5 * every_platform.residual_bytes < cost.residual_bytes < every_platform.residual_bytes
 
 
 def test_bfloat16_computes_nearly_the_same_with_float32_parameters():
