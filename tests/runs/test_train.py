@@ -143,7 +143,7 @@ def test_a_run_leaves_what_it_promises(run):
             opened.load()
     drawn = images(last)
     assert drawn.dtype == (np.float32 if name == "toy" else np.uint8)
-    assert drawn.shape == (8, *resolved["image_shape"]) and drawn.std() > 0
+    assert drawn.shape[1:] == tuple(resolved["image_shape"]) and len(drawn) >= 8 and drawn.std() > 0  # tests add more
     with Image.open(last / "annealing.gif") as gif:
         assert gif.n_frames > 1
     assert sum("Resuming" in line and "step 2" in line for line in lines) == 1

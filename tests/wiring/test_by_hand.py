@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import by_hand
 import jax
@@ -185,9 +186,11 @@ def test_an_evaluation_measures_the_averaged_parameters_by_hand(run):
 
 
 @pytest.mark.parametrize("change", ["loss.reduction=mean", "loss.weight.sigma_data=0.5", "loss.times.num_levels=5"])
-def test_results_of_another_loss_have_a_directory_of_their_own(run, change):
-    asked = "eval.split=train", "eval.num_images=4", "eval.draws=3"
+def test_results_of_another_loss_have_a_directory_of_their_own(run, tmp_path, change):
+    """In a copy of the run, whose rows other tests do not continue."""
+    asked, copy = ("eval.split=train", "eval.num_images=4", "eval.draws=3"), tmp_path / "run"
+    shutil.copytree(run, copy)
     with recorded():
-        first = evaluate(by_hand.config(*asked), run, say=quiet)
-        other = evaluate(by_hand.config(*asked, change), run, say=quiet)
-    assert other.parent == first == run / "eval" / "3"
+        first = evaluate(by_hand.config(*asked), copy, say=quiet)
+        other = evaluate(by_hand.config(*asked, change), copy, say=quiet)
+    assert other.parent == first == copy / "eval" / "3"

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -141,8 +142,10 @@ def test_a_set_that_goes_on_keeps_and_shows_what_it_has(run):
         np.testing.assert_array_equal(picture(output / "grid.png"), np.asarray(pictures.grid(result["images"])))
 
 
-def test_sets_of_other_settings_never_share_a_directory(run):
+def test_sets_of_other_settings_never_share_a_directory(run, tmp_path):
     """Images depend on the seed (0 included) and on every key of the sampler that affects them."""
+    shutil.copytree(run[0], tmp_path / "run")  # other tests do not continue its sets
+    run = tmp_path / "run", run[1]
     small = "sampler.num_images=1", "sampler.batch_size=1"
     variants = ["sampler.denoise=false", "sampler.prior=gaussian", "sampler.temperature=0.5"]
     variants += ["sampler.order=predictor_corrector", "sampler.corrector.step_size=0.05"]
