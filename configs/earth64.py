@@ -4,7 +4,7 @@
     python main.py --config=configs/earth64.py --mode=train
 
 The network is the small U-Net of earth.py, wider and with a third resolution, in bfloat16.
-Time: 2 min 47 s on one H200 beside ten other programs (measured), compilation and 100 samples included.
+Time: 2 min 47 s on one H200 while ten other programs ran, with compilation and 100 samples (measured).
 Expected: coasts, islands, deserts, forests and snow, as docs/earth.md shows.
 """
 

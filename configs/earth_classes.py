@@ -6,7 +6,7 @@
 
 The classes are sea, coast, ice, mountains, desert, rainforest, forest and grassland. --config.task.scale sets the
 guidance scale, --config.task.label the class; by default the classes cycle.
-Time: 37 min on 2 cores of an Intel Xeon beside other programs (measured).
+Time: 37 min on 2 cores of an Intel Xeon while other programs ran (measured).
 Expected: 95 % of 160 samples at scale 2 are of their class by the rules of the dataset, 76 % at scale 1.
 """
 

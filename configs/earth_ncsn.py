@@ -5,7 +5,7 @@
 
 The network is that of earth.py, conditioned on the noise level. The 232 noise levels, the steps per level and nearly
 the step size are those of NCSNv2 for CIFAR-10, which has images of the same size (arXiv 2006.09011).
-Time: 40 min on 2 cores of an Intel Xeon beside other programs, with 100 samples (measured).
+Time: 40 min on 2 cores of an Intel Xeon while other programs ran, with 100 samples (measured).
 Expected: coasts, islands, land and snow, as docs/earth.md shows; less coherent than those of earth.py.
 """
 

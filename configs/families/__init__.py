@@ -52,6 +52,25 @@ def small(num_levels: int, sigma_min: float, sigma_max: float, center: float, si
     )
 
 
+def small_vp(center: float, sigma_data: float) -> ConfigDict:
+    """Return the VP SDE in continuous time with a small U-Net, EDM preconditioning and 200 ancestral steps, for a CPU.
+
+    Args:
+        center: mean of the pixels.
+        sigma_data: standard deviation of the pixels.
+    """
+    config = small(num_levels=1, sigma_min=1.0, sigma_max=1.0, center=center, sigma_data=sigma_data)
+    config.sde = ConfigDict(dict(name="vp"))
+    config.data.value_range = (-1.0, 1.0)
+    config.parameterization.condition = ConfigDict(dict(name="scaled_time"))
+    config.loss.times = ConfigDict(dict(name="uniform"))
+    config.sampler.prior = "gaussian"
+    config.sampler.times = ConfigDict(dict(name="uniform", num_steps=200, t_end=1e-3))
+    config.sampler.predictor = ConfigDict(dict(name="ancestral"))
+    config.sampler.corrector = ConfigDict(dict(name="none"))
+    return config
+
+
 def variant(config: ConfigDict, name: str, **tiny_model: Any) -> ConfigDict:
     """Return the config, or a debug variant: 4 steps, few noise levels and a tiny model.
 
