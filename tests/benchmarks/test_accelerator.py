@@ -130,10 +130,14 @@ def test_speeds(tmp_path, part):
     lines = figures(tmp_path, f"--parts={part}")
     configs = DEBUG[1:] if "others" in part else DEBUG if "largest" in part else DEBUG[:1]
     batches = (4, 8, 16) if "largest" in part else (4,)
-    assert [(line["config"], line["batch"]) for line in lines] == [(c, b) for c in configs for b in batches]
-    for line in lines:
-        assert line[SPEEDS[part]] > 0 and line["compile_s"] > 0 and line["program_bytes"] > 0
+    compiled, measured = lines[::2], lines[1::2]
+    assert {line["part"] for line in compiled} == {"compiled"} and {line["part"] for line in measured} == {part}
+    assert [(line["config"], line["batch"]) for line in measured] == [(c, b) for c in configs for b in batches]
+    for before, line in zip(compiled, measured, strict=True):
+        assert line[SPEEDS[part]] > 0 and line["program_bytes"] > 0
         assert line["dtype"] == ("float32" if "tf32" in part else "bfloat16")
+        same = ("config", "dtype", "batch", "compile_s")
+        assert [before[name] for name in same] == [line[name] for name in same] and line["compile_s"] > 0
 
 
 @pytest.mark.slow
