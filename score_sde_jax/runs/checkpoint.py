@@ -87,6 +87,8 @@ class Checkpoints:
             logging.getLogger("absl").addFilter(_below_error)  # a save that fails raises an exception too
         if sys.unraisablehook is sys.__unraisablehook__:
             sys.unraisablehook = _unless_late
+        # A load that failed may leave this coroutine of Orbax until the process ends.
+        warnings.filterwarnings("ignore", ".*_background_load' was never awaited", RuntimeWarning)
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in increasing order."""

@@ -281,6 +281,25 @@ def test_damage_to_any_one_file_costs_no_more_than_its_checkpoint(saved):
     assert not told and done.stderr.count("\n") == len(fell_back), told  # nothing of orbax, tensorstore and asyncio
 
 
+UNAWAITED = """
+import builtins, pathlib, sys
+from score_sde_jax.runs.checkpoint import Checkpoints
+
+class Handler:
+    async def _background_load(self): ...
+    async def other(self): ...
+
+Checkpoints(pathlib.Path(sys.argv[1])).close()
+builtins.kept = [getattr(Handler(), sys.argv[2])()]
+"""
+
+
+@pytest.mark.parametrize(("name", "lines"), [("_background_load", 0), ("other", 1)])
+def test_a_coroutine_of_orbax_that_lives_until_the_end_causes_no_warning(tmp_path, name, lines):
+    done = subprocess.run([sys.executable, "-c", UNAWAITED, tmp_path, name], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("never awaited") == lines, done.stderr
+
+
 def test_a_callback_that_comes_too_late_is_not_told(monkeypatch):
     messages = []
     monkeypatch.setattr(sys, "__unraisablehook__", messages.append)
