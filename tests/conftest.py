@@ -4,6 +4,7 @@ Options: --slow-part=K/N selects part K of N of the slow tests; --slow-seconds=S
 """
 
 import functools
+import gc
 import os
 import pathlib
 import time
@@ -22,6 +23,9 @@ CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() 
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# Tracing allocates so many objects that Python's default thresholds cost a tenth of the time.
+gc.set_threshold(200_000, 20, 100)
 
 # Every annotation of the numerical core is checked at run time, in the tests only.
 CHECKED = ["keys", "diffusion", "samplers", "tasks"]
