@@ -24,7 +24,7 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-# Tracing allocates so many objects that Python's default thresholds cost a tenth of the time.
+# Tracing allocates so many objects that the default thresholds of Python cost up to a tenth of the time.
 gc.set_threshold(200_000, 20, 100)
 
 # Every annotation of the numerical core is checked at run time, in the tests only.

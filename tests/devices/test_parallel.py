@@ -173,8 +173,8 @@ def test_parameters_of_other_devices_are_drawn_on_the_cpu(parallel):
     assert backends[0] and not backends[-1]  # traced for the CPU, then for the devices
     for name, leaf in drawn.items():
         assert leaf.sharding == expected[name].sharding
-        values, rounding = (np.asarray(each, np.float32) for each in (leaf, expected[name])), {"half": 2**-7}
-        np.testing.assert_allclose(*values, rtol=rounding.get(name, 1e-5))
+        values = [np.asarray(each, np.float32) for each in (leaf, expected[name])]
+        np.testing.assert_allclose(*values, rtol=2**-7 if name == "half" else 1e-5)
 
 
 def test_without_a_cpu_the_devices_draw_the_parameters(monkeypatch):
