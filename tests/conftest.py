@@ -18,7 +18,7 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")  # (B,) against (B, H, W, C) is an error
 
-# Most of a test's time is compilation: a second run takes a quarter of the first.
+# Half of the time of the tests is compilation, which a second run saves.
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "score_sde_jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
