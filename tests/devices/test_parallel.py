@@ -177,6 +177,15 @@ def test_parameters_of_other_devices_are_drawn_on_the_cpu(parallel):
         np.testing.assert_allclose(*values, rtol=2**-7 if name == "half" else 1e-5)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_parameters_are_drawn_with_the_options_of_a_program_that_runs_once(monkeypatch, backend):
+    monkeypatch.setattr(parallel_module, "RUN_ONCE", {"no_such_option": 0})
+    with tracing_for(backend):
+        Jit().apply(jax.random.normal, jax.random.key(0))
+        with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+            Jit().init(jax.random.normal, jax.random.key(0))
+
+
 def test_without_a_cpu_the_devices_draw_the_parameters(monkeypatch):
     backends = []
     monkeypatch.setattr(parallel_module, "host_cpu", lambda: None)
