@@ -318,14 +318,25 @@ def _differences(saved: PyTree, wanted: PyTree, whole: bool) -> Iterator[tuple[s
 
 def _read(path: epath.Path, read: Callable[[], Any]) -> Any:
     """Return read(); DamagedError for any error, after which nothing that Orbax has left behind reports it again."""
-    try:
+    with _frozen():
+        try:
+            with _quiet():
+                return read()
+        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+            reason, cause = _reason(error), error if _debugs() else None
         with _quiet():
-            return read()
-    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-        reason, cause = _reason(error), error if _debugs() else None
-    with _quiet():
-        gc.collect()  # Python and asyncio report unawaited coroutines and failed tasks when they are collected
-    raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from cause
+            gc.collect()  # Python and asyncio report unawaited coroutines and failed tasks when they are collected
+        raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from cause
+
+
+@contextlib.contextmanager
+def _frozen() -> Iterator[None]:
+    """Let a collection visit only what is made in this context; all objects of a large program take seconds."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _debugs() -> bool:
