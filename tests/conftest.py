@@ -15,6 +15,7 @@ import jax
 import made_up
 import pytest
 from jaxtyping import install_import_hook
+from PIL import Image
 
 jax.config.update("jax_numpy_rank_promotion", "raise")  # (B,) against (B, H, W, C) is an error
 
@@ -84,6 +85,16 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def blank_figures():
+    """Draw no curves, for short runs whose figures take a third of the time."""
+    from score_sde_jax.runs import pictures  # after the import hook
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_to_image", lambda figure: Image.new("RGB", (1, 1)))
+        yield
 
 
 WRITERS = {

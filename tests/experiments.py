@@ -17,6 +17,15 @@ def loaded(name: str, variant: str = "") -> ConfigDict:
     return settings.load(f"{CONFIGS / name}.py{variant}")
 
 
+SMALLEST = ("model.name=mlp", "model.width=4", "model.depth=1", "parameterization.condition.name=log_sigma")
+"""Overrides that give a config of 8 x 8 images the network that is traced and compiled in the shortest time."""
+
+
 def finished(name: str, *assignments: str, variant: str = ":debug") -> Settings:
     """The settings, overridden and checked."""
     return settings.from_config(loaded(name, variant), assignments)
+
+
+def smallest(*assignments: str) -> Settings:
+    """The settings of the digits with the smallest network, for tests of everything around a network."""
+    return finished("digits", *SMALLEST, *assignments)

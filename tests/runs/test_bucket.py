@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 from bucket import served
-from experiments import finished
+from experiments import smallest
 from PIL import Image
 from run_files import quiet, restored, timeless
 
@@ -21,7 +21,7 @@ from score_sde_jax.runs.reporting import read_metrics
 from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "blank_figures")
 
 STEADY = ("optimizer.decay=constant", "checkpoint.every=2", "checkpoint.keep=1", "sampler.num_images=4")
 
@@ -56,12 +56,12 @@ def test_run_in_a_bucket_equals_one_on_a_disk(store, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(StoppedError, match="step") as stopped:
-        train(finished("digits", *STEADY, "train.steps=40"), where, stop_after_step_3)
+        train(smallest(*STEADY, "train.steps=40"), where, stop_after_step_3)
     assert stopped.value.status == 128 + signal.SIGTERM
     (saved,) = map(int, names(store, "runs/one/checkpoints"))  # keep=1: the earlier ones are deleted
     assert 3 <= saved < 40
 
-    longer = finished("digits", *STEADY, f"train.steps={saved + 4}", "train.preview_every=1", "checkpoint.keep=2")
+    longer = smallest(*STEADY, f"train.steps={saved + 4}", "train.preview_every=1", "checkpoint.keep=2")
     lines = []
     train(longer, where, lines.append)
     assert any(f"step {saved:,}" in line for line in lines)
@@ -81,7 +81,7 @@ def test_run_in_a_bucket_equals_one_on_a_disk(store, tmp_path, monkeypatch):
     assert all(np.array_equal(one, other) for one, other in leaves)
 
     for number in (6, 9):
-        drawn = finished("digits", *STEADY, f"sampler.num_images={number}")
+        drawn = smallest(*STEADY, f"sampler.num_images={number}")
         outputs = [sample(drawn, run, SampleRequest(files=True), quiet) for run in (where, tmp_path / "disk")]
         assert str(outputs[0]) == f"gs://bucket/runs/one/samples/{last}"
     assert len(names(store, f"runs/one/samples/{last}/images")) == 9
@@ -90,7 +90,7 @@ def test_run_in_a_bucket_equals_one_on_a_disk(store, tmp_path, monkeypatch):
         with Image.open(io.BytesIO(data)) as here, Image.open(outputs[1] / "images" / f"{i:06d}.png") as there:
             np.testing.assert_array_equal(np.asarray(here), np.asarray(there))
 
-    measured = finished("digits", *STEADY, "eval.num_images=5")
+    measured = smallest(*STEADY, "eval.num_images=5")
     results = [evaluate(measured, run, say=quiet) / "metrics.json" for run in (where, tmp_path / "disk")]
     assert json.loads(results[0].read_text()) == json.loads(results[1].read_text())
     assert [path.name for path in tmp_path.iterdir()] == ["disk"]  # nothing of the bucket is on this disk

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from experiments import finished
+from experiments import finished, smallest
 from PIL import Image
 from run_files import contents, images, quiet
 
@@ -22,7 +22,7 @@ from score_sde_jax.runs.reporting import MetricsLog, read_metrics
 from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "blank_figures")
 
 STEADY = ("optimizer.decay=constant", "train.preview_every=0", "sampler.num_images=4", "eval.num_images=4")
 ROW = {"loss": 0.5, "level_loss": [None, 0.25]}
@@ -32,7 +32,7 @@ ROW = {"loss": 0.5, "level_loss": [None, 0.25]}
 def digits(tmp_path_factory):
     """A finished run of digits of 4 steps."""
     directory = tmp_path_factory.mktemp("digits")
-    train(finished("digits", *STEADY), directory, quiet)
+    train(smallest(*STEADY), directory, quiet)
     return directory
 
 
@@ -98,7 +98,7 @@ def test_values_that_are_not_finite_are_null(tmp_path):
 def test_a_run_goes_on_past_damaged_metrics(run):
     lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (run / "metrics.jsonl").write_bytes(lines[0] + lines[1][:20] + b"\n" + lines[2] + lines[3])
-    train(finished("digits", *STEADY, "train.steps=6"), run, quiet)
+    train(smallest(*STEADY, "train.steps=6"), run, quiet)
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [1, 3, 4, 5, 6]
 
 
@@ -111,9 +111,9 @@ NOT_A_CONFIG = [b"", b"[]", b"null", b"{}", b'{"data": 3}', b"\xff\xfe", b"[" * 
 def test_a_config_that_is_none_is_named_and_stays(run, content):
     (run / "config.json").write_bytes(content)
     for attempt in (
-        lambda: train(finished("digits", *STEADY, "train.steps=6"), run, quiet),
-        lambda: sample(finished("digits", *STEADY), run, SampleRequest(), quiet),
-        lambda: evaluate(finished("digits", *STEADY), run, say=quiet),
+        lambda: train(smallest(*STEADY, "train.steps=6"), run, quiet),
+        lambda: sample(smallest(*STEADY), run, SampleRequest(), quiet),
+        lambda: evaluate(smallest(*STEADY), run, say=quiet),
         lambda: workdir.saved_settings(run),
     ):
         with pytest.raises(UserError, match=r"config\.json: "):
@@ -136,7 +136,7 @@ def test_a_folder_in_the_place_of_a_file(run):
     (run / "config.json").unlink()
     (run / "config.json").mkdir()
     with pytest.raises(UserError, match=r"config\.json: Is a directory"):
-        train(finished("digits", *STEADY), run, quiet)
+        train(smallest(*STEADY), run, quiet)
 
 
 # ------------------------------------------------------------------------- sets of samples
@@ -174,18 +174,18 @@ DAMAGE = [
 def test_a_damaged_set_is_set_aside_and_drawn_again(run, caplog, name, damage):
     directory = run / "samples" / "4"
     whole = images(directory)
-    other = sample(finished("digits", *STEADY), run, SampleRequest(seed=5), quiet)
+    other = sample(smallest(*STEADY), run, SampleRequest(seed=5), quiet)
     beside = contents(other)
     damage(directory / name)
     damaged = (directory / name).read_bytes()
-    assert sample(finished("digits", *STEADY), run, SampleRequest(), quiet) == directory
+    assert sample(smallest(*STEADY), run, SampleRequest(), quiet) == directory
     np.testing.assert_array_equal(images(directory), whole)
     assert (directory / f"{name}.damaged").read_bytes() == damaged and f"{name}.damaged" in caplog.text
     assert contents(other) == beside
     damage(directory / name)
     with pytest.raises(UserError, match=rf"^--output=.*: .*{name}: .*; choose another$"):
-        sample(finished("digits", *STEADY), run, SampleRequest(output=directory), quiet)
-    train(finished("digits", *STEADY), run, quiet)  # the final set of a finished run
+        sample(smallest(*STEADY), run, SampleRequest(output=directory), quiet)
+    train(smallest(*STEADY), run, quiet)  # the final set of a finished run
     np.testing.assert_array_equal(images(directory), whole)
     assert (directory / f"{name}.damaged2").exists()
 
@@ -193,13 +193,13 @@ def test_a_damaged_set_is_set_aside_and_drawn_again(run, caplog, name, damage):
 def test_only_the_damaged_file_of_a_set_is_drawn_again(run, caplog):
     directory = run / "samples" / "4"
     for number in (6, 9):
-        sample(finished("digits", *STEADY, f"sampler.num_images={number}"), run, SampleRequest(), quiet)
+        sample(smallest(*STEADY, f"sampler.num_images={number}"), run, SampleRequest(), quiet)
     whole, kept = images(directory), (directory / "images.npz").read_bytes()
     shutil.rmtree(directory / "images", ignore_errors=True)
     (directory / "images-000000004.npz").write_bytes(b"x")
     (directory / "images-000000099.npz").mkdir()
     lines = []
-    sample(finished("digits", *STEADY, "sampler.num_images=9"), run, SampleRequest(), lines.append)
+    sample(smallest(*STEADY, "sampler.num_images=9"), run, SampleRequest(), lines.append)
     np.testing.assert_array_equal(images(directory), whole)
     assert (directory / "images.npz").read_bytes() == kept
     assert any(line.startswith("Generated images 4 to 5 of seed 0") for line in lines)
@@ -229,7 +229,7 @@ def test_samples_without_their_record_are_kept_aside(run):
     directory = run / "samples" / "4"
     before = (directory / "images.npz").read_bytes()
     (directory / "samples.json").unlink()
-    sample(finished("digits", *STEADY), run, SampleRequest(seed=5), quiet)
+    sample(smallest(*STEADY), run, SampleRequest(seed=5), quiet)
     assert (directory / "images.npz.damaged").read_bytes() == before
 
 
@@ -261,12 +261,12 @@ def test_another_network_at_the_same_step_has_a_set_of_its_own(run):
     before = contents(directory)
     shutil.rmtree(run / "checkpoints")
     other = [*STEADY, "optimizer.learning_rate=0.05"]
-    train(finished("digits", *other), run, quiet)
-    drawn = sample(finished("digits", *other, "sampler.num_images=6"), run, SampleRequest(), quiet)
+    train(smallest(*other), run, quiet)
+    drawn = sample(smallest(*other, "sampler.num_images=6"), run, SampleRequest(), quiet)
     assert drawn.parent == directory and len(images(drawn)) == 6
     assert {path: data for path, data in contents(directory).items() if drawn not in path.parents} == before
     assert not np.array_equal(images(drawn)[:4], images(directory))
-    evaluated = [evaluate(finished("digits", *settings), run, say=quiet) for settings in (other, other)]
+    evaluated = [evaluate(smallest(*settings), run, say=quiet) for settings in (other, other)]
     assert evaluated[0] == evaluated[1]
 
 
@@ -276,7 +276,7 @@ def test_a_set_of_an_earlier_version_is_continued(run):
     record = json.loads(path.read_text())
     del record["description"]["parameters"]
     path.write_text(json.dumps(record))
-    assert sample(finished("digits", *STEADY, "sampler.num_images=6"), run, SampleRequest(), quiet) == path.parent
+    assert sample(smallest(*STEADY, "sampler.num_images=6"), run, SampleRequest(), quiet) == path.parent
     assert len(images(path.parent)) == 6
 
 
@@ -297,7 +297,7 @@ def test_a_directory_that_cannot_be_written_is_refused_before_drawing(run, monke
     monkeypatch.setattr(batch_sampler, "draw_set", lambda *_: pytest.fail("drawn"))
     for output in (pathlib.Path("/proc/x"), run / "config.json", run / "config.json" / "x"):
         with pytest.raises(UserError, match=f"^--output={output}: cannot be written: "):
-            sample(finished("digits", *STEADY), run, SampleRequest(output=output), quiet)
+            sample(smallest(*STEADY), run, SampleRequest(output=output), quiet)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -310,14 +310,14 @@ def test_a_signal_while_drawing_saves_what_is_drawn(run, tmp_path, number):
             time.sleep(1)  # the other batches take less time than the thread that reads signals on a busy machine
 
     with pytest.raises(StoppedError, match=r"after sample \d+, which is saved") as stopped:
-        sample(finished("digits", *more), run, SampleRequest(seed=3), stop_after_12)
+        sample(smallest(*more), run, SampleRequest(seed=3), stop_after_12)
     assert stopped.value.status == 128 + number
     (directory,) = (run / "samples" / "4").glob("seed3-*")
     saved = images(directory)
     assert 8 <= len(saved) < 20
-    assert sample(finished("digits", *more), run, SampleRequest(seed=3), quiet) == directory
+    assert sample(smallest(*more), run, SampleRequest(seed=3), quiet) == directory
     np.testing.assert_array_equal(images(directory)[: len(saved)], saved)
-    whole = sample(finished("digits", *more), run, SampleRequest(seed=3, output=tmp_path / "whole"), quiet)
+    whole = sample(smallest(*more), run, SampleRequest(seed=3, output=tmp_path / "whole"), quiet)
     np.testing.assert_array_equal(images(directory), images(whole))
 
 
@@ -325,7 +325,7 @@ def test_a_signal_while_drawing_saves_what_is_drawn(run, tmp_path, number):
 
 
 def test_damaged_results_are_measured_again(run):
-    output = evaluate(finished("digits", *STEADY), run, say=quiet)
+    output = evaluate(smallest(*STEADY), run, say=quiet)
     whole = contents(output)
     for name, content in [
         ("metrics.json", b""),
@@ -336,11 +336,11 @@ def test_damaged_results_are_measured_again(run):
         ("loss.jsonl", b'{"value": [1], "draws": [1, 2]}\n'),
     ]:
         (output / name).write_bytes(content)
-        assert evaluate(finished("digits", *STEADY), run, say=quiet) == output
+        assert evaluate(smallest(*STEADY), run, say=quiet) == output
         assert {path: data for path, data in contents(output).items() if ".damaged" not in path.name} == whole
     (output / "settings.json").write_text("{")
     with pytest.raises(UserError, match=r"settings\.json: not the settings of an evaluation"):
-        evaluate(finished("digits", *STEADY), run, say=quiet)
+        evaluate(smallest(*STEADY), run, say=quiet)
 
 
 # ------------------------------------------------------------------------- full and read-only disks
@@ -359,9 +359,9 @@ def test_a_file_that_cannot_be_written_is_named(run, monkeypatch, code):
     monkeypatch.setattr(pathlib.Path, "write_bytes", refuse)
     kind = RunError if code == errno.ENOSPC else UserError
     with pytest.raises(kind, match=rf"^{run}/.*: {os.strerror(code)}$"):
-        sample(finished("digits", *STEADY, "sampler.num_images=9"), run, SampleRequest(), quiet)
+        sample(smallest(*STEADY, "sampler.num_images=9"), run, SampleRequest(), quiet)
     with pytest.raises(kind, match=rf"^{run}/.*: {os.strerror(code)}$"):
-        evaluate(finished("digits", *STEADY), run, say=quiet)
+        evaluate(smallest(*STEADY), run, say=quiet)
     monkeypatch.undo()
     after = {path: data for path, data in contents(run).items() if path.name != ".lock" and path.name != "grid.png"}
     assert after == {path: before[path] for path in after} and not list(run.rglob("*.tmp"))
@@ -371,7 +371,7 @@ def test_a_folder_in_the_place_of_a_picture_is_named(run):
     (run / "loss.png").unlink()
     (run / "loss.png").mkdir()
     with pytest.raises(UserError, match=r"loss\.png: Is a directory"):
-        train(finished("digits", *STEADY, "train.steps=6"), run, quiet)
+        train(smallest(*STEADY, "train.steps=6"), run, quiet)
 
 
 def test_set_aside_never_replaces_what_was_set_aside_before(tmp_path):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments import finished
+from experiments import smallest
 from orbax.checkpoint import v1 as ocp
 from run_files import contents, images, quiet, restored, timeless
 
@@ -22,14 +22,14 @@ from score_sde_jax.runs.reporting import read_metrics
 from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "blank_figures")
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A finished run of digits, 4 steps in one go, at a constant learning rate with every random part of the input."""
     workdir = tmp_path_factory.mktemp("digits")
-    train(finished("digits", *RANDOM), workdir, quiet)
+    train(smallest(*RANDOM), workdir, quiet)
     return workdir
 
 
@@ -45,8 +45,8 @@ RANDOM = (  # large steps, so that another checkpoint draws other images
 
 def test_a_run_that_was_stopped_equals_one_that_was_not(digits, tmp_path):
     for steps in (2, 4):
-        train(finished("digits", *RANDOM, f"train.steps={steps}"), tmp_path, quiet)
-    straight, stopped = (restored(workdir, finished("digits", *RANDOM), 4) for workdir in (digits, tmp_path))
+        train(smallest(*RANDOM, f"train.steps={steps}"), tmp_path, quiet)
+    straight, stopped = (restored(workdir, smallest(*RANDOM), 4) for workdir in (digits, tmp_path))
     jax.tree.map(np.testing.assert_array_equal, straight, stopped)
     assert not np.array_equal(*(jax.tree.leaves(part)[0] for part in (straight.params, straight.ema_params)))
     np.testing.assert_array_equal(*(images(workdir / "samples" / "4") for workdir in (digits, tmp_path)))
@@ -58,7 +58,7 @@ def test_a_run_that_was_stopped_equals_one_that_was_not(digits, tmp_path):
 @pytest.mark.parametrize("batch_size", [3, 8])
 def test_image_i_depends_on_seed_and_i_alone(digits, tmp_path, batch_size):
     whole = images(digits / "samples" / "4").astype(int)
-    config = finished("digits", *RANDOM, f"sampler.batch_size={batch_size}", "sampler.num_frames=1")
+    config = smallest(*RANDOM, f"sampler.batch_size={batch_size}", "sampler.num_frames=1")
     again = images(sample(config, digits, SampleRequest(output=tmp_path / "again"), quiet)).astype(int)
     assert np.abs(again - whole).max() <= 1
     assert len({image.tobytes() for image in whole}) == 8
@@ -66,29 +66,29 @@ def test_image_i_depends_on_seed_and_i_alone(digits, tmp_path, batch_size):
 
 def test_another_seed_checkpoint_or_sampler_has_a_directory_of_its_own(digits, tmp_path):
     base, before = digits / "samples" / "4", contents(digits / "samples" / "4")
-    other = sample(finished("digits", *RANDOM), digits, SampleRequest(seed=5), quiet)
+    other = sample(smallest(*RANDOM), digits, SampleRequest(seed=5), quiet)
     assert other.parent == base and np.abs(images(other).astype(int) - images(base)).max() > 1
-    earlier = sample(finished("digits", *RANDOM), digits, SampleRequest(checkpoint=2), quiet)
+    earlier = sample(smallest(*RANDOM), digits, SampleRequest(checkpoint=2), quiet)
     assert earlier == digits / "samples" / "2" and not np.array_equal(images(earlier), images(base))
     with pytest.raises(UserError, match="holds samples of another seed, sampler or checkpoint; choose another"):
-        sample(finished("digits", *RANDOM), digits, SampleRequest(seed=5, output=base), quiet)
+        sample(smallest(*RANDOM), digits, SampleRequest(seed=5, output=base), quiet)
     with pytest.raises(UserError, match=r"--checkpoint=3: no checkpoint of this step in .*; there are 2, 4"):
-        sample(finished("digits", *RANDOM), digits, SampleRequest(checkpoint=3), quiet)
+        sample(smallest(*RANDOM), digits, SampleRequest(checkpoint=3), quiet)
     assert {path: data for path, data in contents(base).items() if other not in path.parents} == before
 
 
 def test_another_model_or_data_is_refused_and_nothing_written(digits):
     before = contents(digits)
     for assignment, messages in [
-        ("model.bottleneck=16", r"model\.bottleneck=8, these settings have 16"),
+        ("model.width=16", r"model\.width=4, these settings have 16"),
         ("data.split=all", r"data\.split=train, these settings have all"),
         ("sde.sigma_max=2.0", r"sde\.sigma_max=1\.0, these settings have 2\.0"),
     ]:
         for attempt in (train, lambda c, w, say: sample(c, w, SampleRequest(), say)):
             with pytest.raises(UserError, match=rf"the saved run has {messages}; use another --workdir"):
-                attempt(finished("digits", *RANDOM, assignment), digits, quiet)
+                attempt(smallest(*RANDOM, assignment), digits, quiet)
     with pytest.raises(UserError, match=r"batch_size=0"):
-        train(finished("digits", *RANDOM, "train.batch_size=0"), digits, quiet)
+        train(smallest(*RANDOM, "train.batch_size=0"), digits, quiet)
     assert contents(digits) == before
 
 
@@ -99,13 +99,13 @@ def damage(checkpoint):
 
 
 def test_a_cut_checkpoint_falls_back_and_says_so(tmp_path, caplog):
-    train(finished("digits", *RANDOM), tmp_path, quiet)
+    train(smallest(*RANDOM), tmp_path, quiet)
     damage(tmp_path / "checkpoints" / "4")
     lines, damaged = [], contents(tmp_path)
-    earlier = sample(finished("digits", *RANDOM), tmp_path, SampleRequest(output=tmp_path / "out"), lines.append)
+    earlier = sample(smallest(*RANDOM), tmp_path, SampleRequest(output=tmp_path / "out"), lines.append)
     assert {path: data for path, data in contents(tmp_path).items() if earlier not in path.parents} == damaged
     assert lines[0].startswith("Sampling from step 2 of ") and len(images(earlier)) == 8
-    train(finished("digits", *RANDOM, "train.steps=5"), tmp_path, lines.append)
+    train(smallest(*RANDOM, "train.steps=5"), tmp_path, lines.append)
     assert f"checkpoint {tmp_path / 'checkpoints' / '4'} cannot be read" in caplog.text
     assert (tmp_path / "checkpoints" / "4.damaged").is_dir()
     assert any("Resuming" in line and "step 2" in line for line in lines)
@@ -115,14 +115,14 @@ def test_a_cut_checkpoint_falls_back_and_says_so(tmp_path, caplog):
     before = contents(tmp_path / "checkpoints")
     for attempt in (train, lambda c, w, say: sample(c, w, SampleRequest(), say)):
         with pytest.raises(UserError, match=r"none of the checkpoints \[4, 5\] can be read"):
-            attempt(finished("digits", *RANDOM, "train.steps=5"), tmp_path, quiet)
+            attempt(smallest(*RANDOM, "train.steps=5"), tmp_path, quiet)
     assert contents(tmp_path / "checkpoints") == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_logged(tmp_path):
     exploding = ["optimizer.learning_rate=1e17", "train.steps=50"]
     with pytest.raises(UserError, match=r"step \d: loss .* not finite"):
-        train(finished("digits", *exploding), tmp_path, quiet)
+        train(smallest(*exploding), tmp_path, quiet)
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows and all(np.isfinite(row["loss"]) for row in rows)
 
@@ -151,12 +151,12 @@ def test_updates_that_are_not_finite_are_left_out_up_to_a_number(tmp_path, monke
     with pytest.raises(
         UserError, match=r"step 3: loss nan and gradient norm nan are not finite.*max_skipped=N \(now 1"
     ):
-        train(finished("digits", *RANDOM, "train.max_skipped=1", "train.log_every=4"), tmp_path / "few", quiet)
+        train(smallest(*RANDOM, "train.max_skipped=1", "train.log_every=4"), tmp_path / "few", quiet)
     assert sorted(path.name for path in (tmp_path / "few" / "checkpoints").iterdir()) == ["2"]
-    train(finished("digits", *RANDOM, "train.max_skipped=2"), tmp_path / "run", quiet)
+    train(smallest(*RANDOM, "train.max_skipped=2"), tmp_path / "run", quiet)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["skipped"] for row in rows] == [0, 1, 2, 2] and [row["loss"] for row in rows[1:3]] == [None, None]
-    state = restored(tmp_path / "run", finished("digits"), 4)
+    state = restored(tmp_path / "run", smallest(), 4)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)) and int(state.skipped) == 2
     adam = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == jnp.int32]
     assert {int(count) for count in adam} == {2}  # the moments saw the two good steps
@@ -165,12 +165,12 @@ def test_updates_that_are_not_finite_are_left_out_up_to_a_number(tmp_path, monke
 def test_a_resume_in_the_middle_of_a_report_reports_the_same(tmp_path):
     """The report of steps 1 to 4 has the mean over all of them, for any step at which the run was stopped."""
     config = [*RANDOM, "train.log_every=4", "checkpoint.every=1", "checkpoint.keep=5"]
-    train(finished("digits", *config), tmp_path / "whole", quiet)
+    train(smallest(*config), tmp_path / "whole", quiet)
     for start in (1, 3):
         stopped = tmp_path / str(start)
         (stopped / "checkpoints").mkdir(parents=True)
         shutil.copytree(tmp_path / "whole" / "checkpoints" / str(start), stopped / "checkpoints" / str(start))
-        train(finished("digits", *config), stopped, quiet)
+        train(smallest(*config), stopped, quiet)
         whole, again = (read_metrics(workdir / "metrics.jsonl") for workdir in (tmp_path / "whole", stopped))
         assert [timeless(row) for row in again] == [timeless(row) for row in whole] and whole[0]["step"] == 4
 
@@ -179,7 +179,7 @@ def test_a_final_set_that_was_cut_off_is_completed(digits, tmp_path):
     shutil.copytree(digits, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "samples")
     lines = []
-    train(finished("digits", *RANDOM), tmp_path / "run", lines.append)
+    train(smallest(*RANDOM), tmp_path / "run", lines.append)
     assert any("finished run of 4 steps" in line for line in lines)
     np.testing.assert_array_equal(images(tmp_path / "run" / "samples" / "4"), images(digits / "samples" / "4"))
 
@@ -189,7 +189,7 @@ def test_train_finished_run_without_its_grid_draws_it(digits, tmp_path):
     shutil.copytree(digits, tmp_path / "run")
     grid = tmp_path / "run" / "samples" / "4" / "grid.png"
     grid.unlink()
-    train(finished("digits", *RANDOM), tmp_path / "run", quiet)
+    train(smallest(*RANDOM), tmp_path / "run", quiet)
     assert grid.read_bytes() == (digits / "samples" / "4" / "grid.png").read_bytes()
 
 
@@ -200,14 +200,14 @@ def test_train_workdir_of_another_run_is_refused_before_its_checkpoints_are_read
         if path.is_file():
             path.unlink()
     with directories.claimed(tmp_path / "run"), pytest.raises(UserError, match="another run writes there"):
-        train(finished("digits", *RANDOM, "train.steps=6"), tmp_path / "run", quiet)
+        train(smallest(*RANDOM, "train.steps=6"), tmp_path / "run", quiet)
 
 
 def test_two_runs_in_one_workdir(digits):
     with directories.claimed(digits):
         before = contents(digits)
         with pytest.raises(UserError, match=rf"another run writes there \(process {os.getpid()} on .+\)"):
-            train(finished("digits", *RANDOM, "train.steps=6"), digits, quiet)
+            train(smallest(*RANDOM, "train.steps=6"), digits, quiet)
         assert contents(digits) == before
 
 
@@ -222,16 +222,16 @@ def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(os, "rename", slow)
     losses = [*RANDOM, "checkpoint.every=1", "checkpoint.keep=1", "checkpoint.keep_best=true"]
     for steps in (2, 4):
-        train(finished("digits", *losses, f"train.steps={steps}"), tmp_path, quiet)
+        train(smallest(*losses, f"train.steps={steps}"), tmp_path, quiet)
     rows = read_metrics(tmp_path / "metrics.jsonl")
     best = min(rows, key=lambda row: row["loss"])["step"]
     assert [int(path.name) for path in (tmp_path / "best").iterdir()] == [best]
     lines, request = [], SampleRequest(checkpoint="best", output=tmp_path / "out")
-    sample(finished("digits", *losses), tmp_path, request, lines.append)
+    sample(smallest(*losses), tmp_path, request, lines.append)
     assert lines[0].startswith(f"Sampling from step {best} of ")
     kept = tmp_path / "best" / str(best) / "_CHECKPOINT_METADATA"
     kept.write_bytes(kept.read_bytes()[:200])
-    train(finished("digits", *losses, "train.steps=6"), tmp_path, quiet)
+    train(smallest(*losses, "train.steps=6"), tmp_path, quiet)
     assert f"best/{best} cannot be read" in caplog.text and "the next best checkpoint replaces it" in caplog.text
     later = min(read_metrics(tmp_path / "metrics.jsonl")[4:], key=lambda row: row["loss"])["step"]
     assert [int(path.name) for path in (tmp_path / "best").iterdir()] == [later]
@@ -240,7 +240,7 @@ def test_the_best_checkpoint_is_kept_apart(tmp_path, monkeypatch, caplog):
         UserError,
         match=r"^--checkpoint=best: .* keeps no best checkpoint; train with --config\.checkpoint\.keep_best=True",
     ):
-        sample(finished("digits", *losses), tmp_path, request, quiet)
+        sample(smallest(*losses), tmp_path, request, quiet)
 
 
 def test_a_full_disk(digits, tmp_path, monkeypatch):
@@ -252,7 +252,7 @@ def test_a_full_disk(digits, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ocp.training.Checkpointer, "save_checkpointables_async", full)
-    longer = finished("digits", *RANDOM, "train.steps=6")
+    longer = smallest(*RANDOM, "train.steps=6")
     with pytest.raises(RunError, match=r"checkpoints/6 cannot be saved \(.*No space left on device\)"):
         train(longer, tmp_path / "run", quiet)
     monkeypatch.setattr(ocp.training.Checkpointer, "save_checkpointables_async", save)
@@ -271,7 +271,7 @@ def test_a_device_that_is_lost(digits, tmp_path, monkeypatch):
     lost.memory_analysis = lambda: None
     monkeypatch.setattr(Jit, "compiled", lambda *_: lost)
     with pytest.raises(RunError, match=r"a device or another process failed \(INTERNAL: the device is gone\)$"):
-        train(finished("digits", *RANDOM, "train.steps=6"), tmp_path / "run", quiet)
+        train(smallest(*RANDOM, "train.steps=6"), tmp_path / "run", quiet)
     assert RunError.status == 1
 
 
@@ -285,7 +285,7 @@ def test_a_device_that_is_lost(digits, tmp_path, monkeypatch):
 def test_data_that_differ_from_the_config(tmp_path, assignments, part):
     path = tmp_path / "data.npz"
     np.savez(path, images=np.zeros((20, 8, 8, 1), np.uint8))
-    config = finished("digits", "data.name=npz", f"data.dir={path}", *assignments)
+    config = smallest("data.name=npz", f"data.dir={path}", *assignments)
     with pytest.raises(UserError, match=part):
         train(config, tmp_path / "run", quiet)
     assert not (tmp_path / "run").exists()
@@ -293,5 +293,5 @@ def test_data_that_differ_from_the_config(tmp_path, assignments, part):
 
 def test_sampling_before_training(tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint; train first"):
-        sample(finished("digits"), tmp_path / "nothing", SampleRequest(), quiet)
+        sample(smallest(), tmp_path / "nothing", SampleRequest(), quiet)
     assert not (tmp_path / "nothing").exists()

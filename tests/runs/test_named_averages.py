@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from experiments import finished
+from experiments import smallest
 from run_files import images, quiet, restored
 
 from score_sde_jax.errors import UserError
@@ -15,7 +15,7 @@ from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.step import init_state, training_step
 from score_sde_jax.runs.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "blank_figures")
 STILL = [
     "train.preview_every=0",
     "sampler.num_images=2",
@@ -30,7 +30,7 @@ TWO = [*STILL, "train.averages.slow=0.9", "train.averages.raw=0.0"]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    train(finished("digits", *TWO), workdir, quiet)
+    train(smallest(*TWO), workdir, quiet)
     return workdir
 
 
@@ -50,11 +50,11 @@ def test_every_average_has_the_decay_of_its_name():
 
 
 def test_samples_and_measures_are_those_of_the_average_that_is_asked_for(run):
-    state = restored(run, finished("digits", *TWO), 4)
+    state = restored(run, smallest(*TWO), 4)
     jax.tree.map(np.testing.assert_array_equal, state.averages["raw"], state.params)
     drawn, losses = {}, {}
     for name in ("ema", "slow", "raw"):
-        config = finished("digits", *TWO, f"sampler.average={name}", f"eval.average={name}", "eval.num_images=8")
+        config = smallest(*TWO, f"sampler.average={name}", f"eval.average={name}", "eval.num_images=8")
         output = sample(config, run, SampleRequest(), quiet)
         drawn[name] = images(output)
         losses[name] = (evaluate(config, run, say=quiet) / "loss.jsonl").read_text()
@@ -63,28 +63,28 @@ def test_samples_and_measures_are_those_of_the_average_that_is_asked_for(run):
     # The same parameters under another name draw the same images.
     same = [*STILL, "train.ema_decay=0.0"]
     alone = run.parent / "alone"
-    train(finished("digits", *same), alone, quiet)
+    train(smallest(*same), alone, quiet)
     np.testing.assert_array_equal(images(alone / "samples" / "4"), drawn["raw"])
 
 
 def test_training_draws_with_the_average_of_the_sampler(run, tmp_path):
-    train(finished("digits", *TWO, "sampler.average=slow"), tmp_path, quiet)
-    by_hand = sample(finished("digits", *TWO, "sampler.average=slow"), run, SampleRequest(output=tmp_path / "o"), quiet)
+    train(smallest(*TWO, "sampler.average=slow"), tmp_path, quiet)
+    by_hand = sample(smallest(*TWO, "sampler.average=slow"), run, SampleRequest(output=tmp_path / "o"), quiet)
     np.testing.assert_array_equal(images(tmp_path / "samples" / "4"), images(by_hand))
 
 
 def test_a_run_takes_up_an_average_and_lays_it_down(tmp_path):
     """A new one starts from the average that every checkpoint has."""
-    train(finished("digits", *STILL), tmp_path, quiet)
-    before = restored(tmp_path, finished("digits", *STILL), 4).ema_params
+    train(smallest(*STILL), tmp_path, quiet)
+    before = restored(tmp_path, smallest(*STILL), 4).ema_params
     more = [*STILL, "train.averages.still=0.9999999", "train.steps=6"]
     lines = []
-    train(finished("digits", *more), tmp_path, lines.append)
+    train(smallest(*more), tmp_path, lines.append)
     assert any("train.averages.still None -> 0.9999999" in line for line in lines)
-    after = restored(tmp_path, finished("digits", *more), 6)
+    after = restored(tmp_path, smallest(*more), 6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), after.averages["still"], before)
-    train(finished("digits", *STILL, "train.steps=8"), tmp_path, quiet)
-    assert restored(tmp_path, finished("digits", *STILL), 8).averages == {}
+    train(smallest(*STILL, "train.steps=8"), tmp_path, quiet)
+    assert restored(tmp_path, smallest(*STILL), 8).averages == {}
 
 
 def test_an_average_that_is_not_there(run, tmp_path):
@@ -92,11 +92,11 @@ def test_an_average_that_is_not_there(run, tmp_path):
         with pytest.raises(
             UserError, match=rf"^--config\.{path}\.average=slaw: choose one of ema, (slow, raw|raw, slow), or add it"
         ):
-            finished("digits", *TWO, f"{path}.average=slaw")
+            smallest(*TWO, f"{path}.average=slaw")
     with pytest.raises(UserError, match=r"^--config\.train\.averages\.slow=1\.5: must be >= 0 and < 1"):
-        finished("digits", "train.averages.slow=1.5")
+        smallest("train.averages.slow=1.5")
     with pytest.raises(UserError, match=r"^--config\.train\.averages\.ema: "):
-        finished("digits", "train.averages.ema=0.5")
+        smallest("train.averages.ema=0.5")
     config = directories.saved_settings(run, ["train.averages.late=0.3", "sampler.average=late"])
     with pytest.raises(UserError, match=r"has the averages ema, \w+, \w+, not late"):
         sample(config, run, SampleRequest(output=tmp_path / "none"), quiet)

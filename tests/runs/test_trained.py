@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments import finished
+from experiments import smallest
 from run_files import images, quiet, restored
 
 from score_sde_jax import keys
@@ -13,8 +13,8 @@ from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.train import train
 from score_sde_jax.runs.trained import load_run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-SETTINGS = finished("digits", "train.preview_every=0", "train.averages.slow=0.9", "train.averages.raw=0.0")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "blank_figures")
+SETTINGS = smallest("train.preview_every=0", "train.averages.slow=0.9", "train.averages.raw=0.0")
 
 
 @pytest.fixture(scope="module")

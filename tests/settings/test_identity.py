@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from experiments import finished
+from experiments import finished, smallest
 from run_files import contents, images, quiet, restored
 
 from score_sde_jax import settings
@@ -20,7 +20,7 @@ from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.train import train
 from score_sde_jax.settings import identity
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "blank_figures")
 
 OPTIONS = ("train.preview_every=0", "optimizer.decay=constant", "sampler.num_images=2", "sampler.batch_size=2")
 
@@ -29,7 +29,7 @@ OPTIONS = ("train.preview_every=0", "optimizer.decay=constant", "sampler.num_ima
 def digits(tmp_path_factory):
     """A finished run of 4 steps."""
     workdir = tmp_path_factory.mktemp("digits")
-    train(finished("digits", *OPTIONS), workdir, quiet)
+    train(smallest(*OPTIONS), workdir, quiet)
     return workdir
 
 
@@ -44,14 +44,14 @@ def run(digits, tmp_path):
 def test_train_with_another_seed_is_refused_and_sampling_is_not(run, steps):
     before = contents(run)
     with pytest.raises(UserError, match=r"the saved run has seed=\d+, these settings have 9; use another --workdir"):
-        train(finished("digits", *OPTIONS, f"train.steps={steps}", "seed=9"), run, quiet)
+        train(smallest(*OPTIONS, f"train.steps={steps}", "seed=9"), run, quiet)
     assert contents(run) == before
-    sample(finished("digits", *OPTIONS, "seed=9", "sampler.num_images=1"), run, SampleRequest(), quiet)
+    sample(smallest(*OPTIONS, "seed=9", "sampler.num_images=1"), run, SampleRequest(), quiet)
 
 
 def test_every_section_is_in_one_list():
     """A section identifies the run, or only training depends on it, or it is for sampling and evaluation."""
-    sections = {path.partition(".")[0] for path in settings.flatten(settings.plain(finished("digits")))}
+    sections = {path.partition(".")[0] for path in settings.flatten(settings.plain(smallest()))}
     training = {path for path in identity.TRAINING if "." not in path}
     assert sections == set(identity.RUN) | training | {identity.SEED, "sampler", "task", "eval"}
     assert not set(identity.RUN) & training
@@ -78,22 +78,22 @@ CHANGES = {
 @pytest.mark.parametrize("changes", [[change] for change in list(CHANGES)[:2]] + [list(CHANGES)], ids=len)
 def test_a_run_resumes_with_other_training_settings_and_prints_them(run, changes):
     lines = []
-    train(finished("digits", *OPTIONS, "train.steps=5", *changes), run, lines.append)
+    train(smallest(*OPTIONS, "train.steps=5", *changes), run, lines.append)
     message = next(line for line in lines if line.startswith("Changed settings: "))
     assert any("Resuming" in line for line in lines)
     printed = message.removeprefix("Changed settings: ").split(", ")
     assert sorted(printed) == sorted(["train.steps 4 -> 5", *(CHANGES[change] for change in changes)])
-    assert directories.saved_settings(run) == finished("digits", *OPTIONS, "train.steps=5", *changes)
+    assert directories.saved_settings(run) == smallest(*OPTIONS, "train.steps=5", *changes)
     assert any("resume at image 16" in line for line in lines) == ("train.batch_size=4" in changes)
-    sample(finished("digits", *OPTIONS, *changes), run, SampleRequest(), quiet)
+    sample(smallest(*OPTIONS, *changes), run, SampleRequest(), quiet)
 
 
 @pytest.mark.parametrize("change", ["optimizer.gradient_clip=1.0", "optimizer.weight_decay=0.01"])
 def test_moments_survive_a_change_of_the_optimizer(run, change):
     """Moments and counts include the four steps of the old optimizer, whose state has another structure."""
-    train(finished("digits", *OPTIONS, "train.steps=5", change), run, quiet)
-    before = restored(run, finished("digits", *OPTIONS), 4)
-    after = restored(run, finished("digits", *OPTIONS, change), 5)
+    train(smallest(*OPTIONS, "train.steps=5", change), run, quiet)
+    before = restored(run, smallest(*OPTIONS), 4)
+    after = restored(run, smallest(*OPTIONS, change), 5)
     structures = [jax.tree.structure(state.opt_state) for state in (before, after)]
     assert structures[0] != structures[1]
     counts = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.dtype == np.int32]
@@ -111,9 +111,9 @@ def second_moments(state):
 def test_saved_settings_are_those_of_the_run_with_overrides(run):
     """The saved settings differ from those of the config file; overrides change them."""
     saved = directories.saved_settings(run)
-    assert saved == finished("digits", *OPTIONS)
+    assert saved == smallest(*OPTIONS)
     longer = directories.saved_settings(run, ["train.steps=6", "sampler.num_images=3"])
-    assert longer == finished("digits", *OPTIONS, "train.steps=6", "sampler.num_images=3")
+    assert longer == smallest(*OPTIONS, "train.steps=6", "sampler.num_images=3")
     assert len(images(sample(directories.saved_settings(run, ["sampler.num_images=3"]), run, SampleRequest()))) == 3
     assert (evaluate(directories.saved_settings(run, ["eval.num_images=8"]), run, say=quiet) / "metrics.json").exists()
     lines = []
@@ -122,7 +122,7 @@ def test_saved_settings_are_those_of_the_run_with_overrides(run):
 
 
 REFUSED = [
-    ("model.bottleneck=16", "model.bottleneck=8, these settings have 16"),
+    ("model.width=16", "model.width=4, these settings have 16"),
     ("data.value_range=(-1.0,1.0)", "data.value_range"),
     ("train.batch_size=0", "must be >= 1"),
     ("sde.sigma_min=2.0", "must be > 0 and < sigma_max"),
@@ -146,7 +146,7 @@ def test_a_refused_command_leaves_the_workdir_as_it_was(run, tmp_path, changes, 
         if "model" in changes or "value_range" in changes or "steps_per_call" in changes:
             workdir = run  # not refused in a new run
         with pytest.raises(UserError) as raised:
-            train(finished("digits", *OPTIONS, *changes.split()), workdir, quiet)
+            train(smallest(*OPTIONS, *changes.split()), workdir, quiet)
         assert part in str(raised.value) and "\n" not in str(raised.value)
         assert contents(run) == before and not (tmp_path / "new").exists()
 
@@ -167,7 +167,7 @@ def test_a_program_that_fails_to_compile_changes_no_file_of_a_run(run, monkeypat
     before = {path: data for path, data in contents(run).items() if path.name != directories.LOCK}
     monkeypatch.setattr(Jit, "compiled", fails)
     with pytest.raises(MemoryError):
-        train(finished("digits", *OPTIONS, "train.steps=6", "train.batch_size=4"), run, quiet)
+        train(smallest(*OPTIONS, "train.steps=6", "train.batch_size=4"), run, quiet)
     assert {path: data for path, data in contents(run).items() if path.name != directories.LOCK} == before
 
 
@@ -178,7 +178,7 @@ def test_an_invalid_config_json_is_refused(run, text):
     (run / "config.json").write_bytes(text.encode("latin-1"))
     for attempt in (train, info, lambda config, run, say: sample(config, run, SampleRequest(), say)):
         with pytest.raises(UserError, match=r"config\.json: not the config of a run \("):
-            attempt(finished("digits", *OPTIONS), run, quiet)
+            attempt(smallest(*OPTIONS), run, quiet)
 
 
 def test_a_saved_value_auto_is_refused(run):
@@ -191,11 +191,11 @@ def test_a_saved_value_auto_is_refused(run):
 def test_a_checkpoint_of_another_model_leaves_the_workdir_as_it_was(run):
     """The network of this version may have other parameters."""
     config = run / "config.json"
-    config.write_text(config.read_text().replace('"bottleneck": 8', '"bottleneck": 16'))
+    config.write_text(config.read_text().replace('"width": 4', '"width": 16'))
     before = contents(run)
     for attempt in (train, lambda config, run, say: sample(config, run, SampleRequest(), say)):
         with pytest.raises(UserError, match=r"holds another model: \S+ is \S+ .* there, .* here"):
-            attempt(finished("digits", *OPTIONS, "model.bottleneck=16", "train.steps=6"), run, quiet)
+            attempt(smallest(*OPTIONS, "model.width=16", "train.steps=6"), run, quiet)
     assert contents(run) == before
 
 
@@ -207,6 +207,6 @@ def test_sampling_reads_the_averages_alone(run, monkeypatch):
         return load(self, step, entries)
 
     monkeypatch.setattr(checkpoint.Checkpoints, "_load", recording)
-    sample(finished("digits", *OPTIONS), run, SampleRequest(), quiet)
-    evaluate(finished("digits", *OPTIONS, "eval.num_images=8"), run, say=quiet)
+    sample(smallest(*OPTIONS), run, SampleRequest(), quiet)
+    evaluate(smallest(*OPTIONS, "eval.num_images=8"), run, say=quiet)
     assert loaded_entries == [["ema_params", "step"]] * 2

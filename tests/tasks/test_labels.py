@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments import finished
+from experiments import finished, smallest
 from flax import linen as nn
 from run_files import arrays, quiet
 
@@ -19,7 +19,7 @@ from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.train import train
 from score_sde_jax.tasks import ClassConditional, Networks
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "blank_figures")
 KNOWN, SHAPE = 10, (8, 8, 1)
 FEW = ("train.steps=2", "train.preview_every=0", "sampler.num_images=4", "sampler.batch_size=4")
 
@@ -156,6 +156,6 @@ def test_labels_without_those_in_the_data_are_refused(tmp_path, assignments, par
 
 
 def test_a_network_without_labels_needs_a_classifier(tmp_path):
-    train(finished("digits", *FEW), tmp_path, quiet)
+    train(smallest(*FEW), tmp_path, quiet)
     with pytest.raises(UserError, match=r"^--config\.task\.name=class_conditional: the network has no labels"):
-        sample(finished("digits", *FEW, "task.name=class_conditional"), tmp_path, SampleRequest(), quiet)
+        sample(smallest(*FEW, "task.name=class_conditional"), tmp_path, SampleRequest(), quiet)

@@ -11,7 +11,7 @@ from score_sde_jax.runs.train import train
 
 
 @pytest.fixture(scope="module", autouse=True)
-def known(quick_compilation):
+def known(quick_compilation, blank_figures):
     """Register the exact network, and make training return raw parameters that differ from their average."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "exact", Exact)
