@@ -1,6 +1,7 @@
 """Data whose noisy distributions, scores and moments are known in closed form."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -25,6 +26,7 @@ class Mixture:
         stds = tuple(float(np.hypot(alpha * std, sigma)) for std in self.stds)
         return Mixture(self.weights, tuple(alpha * mean for mean in self.means), stds)
 
+    @functools.partial(jax.jit, static_argnums=(0, 2))
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Sample independent images."""
         key_component, key_noise = jax.random.split(key)
@@ -43,9 +45,11 @@ class Mixture:
                 np.log(weight) - 0.5 * residual**2 / variance - 0.5 * jnp.log(variance)
                 for weight, residual, variance in zip(self.weights, residuals, variances, strict=True)
             ]
-            shares = jax.nn.softmax(jnp.stack(logits), axis=0)
+            # Pixel by pixel, so that XLA makes one loop of it: a softmax of the stacked logits takes 30 times as long.
+            largest = functools.reduce(jnp.maximum, logits)
+            shares = [jnp.exp(logit - largest) for logit in logits]
             parts = zip(shares, residuals, variances, strict=True)
-            return sum(share * sigma * r / variance for share, r, variance in parts)
+            return sum(share * sigma * r / variance for share, r, variance in parts) / sum(shares)
 
         return noise_fn
 

@@ -72,6 +72,13 @@ def group(item):
     return item.path, item.name.partition("[")[2] or item.name
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file():
+    """Free what JAX has traced and compiled after each file; a worker would grow to five gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Arithmetic in float64, for equalities and convergence orders."""

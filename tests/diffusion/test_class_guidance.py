@@ -1,6 +1,7 @@
 """Classifier and classifier-free guidance, and the classification loss, against closed forms."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -49,16 +50,17 @@ def test_guidance_of_scale_1_gives_the_prediction_of_the_class(name, x64):
     noise_fn, log_probabilities = exact(sde)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 2, 1)))
     labels = jnp.asarray([0, 1, 0, 0, 1, 1])
+    guided = [
+        guidance.classifier_guidance(noise_fn, sde, log_probabilities, labels, scale) for scale in (0.0, 1.0, 3.0)
+    ]
+    predictions = jax.jit(lambda x, t: [predict(x, t) for predict in (noise_fn, *guided)])
     for time in (jnp.asarray(t), jnp.full((6, 1, 1, 1), t)):
-        guided = [
-            guidance.classifier_guidance(noise_fn, sde, log_probabilities, labels, scale) for scale in (0.0, 1.0, 3.0)
-        ]
-        unguided, actual, more = (predict(x, time) for predict in guided)
+        plain, unguided, actual, more = predictions(x, time)
         alpha, sigma = sde.alpha(jnp.asarray(t)), sde.sigma(jnp.asarray(t))
         mean, std = (np.asarray(part)[np.asarray(labels)].reshape(-1, 1, 1, 1) for part in (MEANS, STDS))
         expected = sigma * (x - alpha * mean) / ((alpha * std) ** 2 + sigma**2)
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-9)
-        np.testing.assert_allclose(unguided, noise_fn(x, time), rtol=1e-12)
+        np.testing.assert_allclose(unguided, plain, rtol=1e-12)
         np.testing.assert_allclose(more, unguided + 3 * (actual - unguided), rtol=1e-9, atol=1e-9)
 
 
@@ -72,7 +74,8 @@ def test_classifier_free_guidance_is_classifier_guidance_of_exact_predictions(na
     labels = jnp.asarray([0, 1, 0, 0, 1, 1])
     by_classifier = guidance.classifier_guidance(noise_fn, sde, log_probabilities, labels, scale)
     by_network = guidance.classifier_free_guidance(of_class(sde)(labels), noise_fn, scale)
-    np.testing.assert_allclose(by_network(x, t), by_classifier(x, t), rtol=1e-9, atol=1e-9)
+    actual, expected = jax.jit(lambda x, t: (by_network(x, t), by_classifier(x, t)))(x, t)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
 
 
 def of_class(sde):
@@ -117,7 +120,8 @@ def test_the_minimum_of_the_classification_loss_is_the_exact_classifier():
         return 0.3 + 0.2 * prng.uniform(keys, jnp.zeros(len(keys)))
 
     def loss(log_probabilities, **more):
-        return np.asarray(losses.classification_loss(log_probabilities, sde, keys, x0, labels, times=times, **more))
+        function = functools.partial(losses.classification_loss, log_probabilities, sde, times=times, **more)
+        return np.asarray(jax.jit(function)(keys, x0, labels))
 
     best = loss(right)
     for other in (

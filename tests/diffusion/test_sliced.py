@@ -52,9 +52,14 @@ def test_sliced_loss_is_the_denoising_loss_less_a_constant(name):
 
     keys, x0 = batch_keys(8192), SKEWED.sample(jax.random.key(5), (8192, dim))
     options = dict(weight=weight, reduction=losses.half_sum)
-    sliced = sliced_score_matching_loss(noise_fn, sde, keys, x0, num_projections=2, **options)
-    denoising = score_matching_loss(noise_fn, sde, keys, x0, **options)
-    constant = weight(sde, losses.uniform(sde, losses._keys(keys)[0])) * dim / 2
+
+    @jax.jit
+    def three_losses(keys, x0):
+        sliced = sliced_score_matching_loss(noise_fn, sde, keys, x0, num_projections=2, **options)
+        denoising = score_matching_loss(noise_fn, sde, keys, x0, **options)
+        return sliced, denoising, weight(sde, losses.uniform(sde, losses._keys(keys)[0])) * dim / 2
+
+    sliced, denoising, constant = three_losses(keys, x0)
     difference = np.asarray(sliced - denoising + constant, np.float64)
     error = difference.std() / np.sqrt(len(difference))
     assert abs(difference.mean()) < 4 * error
@@ -73,7 +78,8 @@ def test_more_projections_are_a_mean_of_independent_ones():
             continue
         x_t, _ = VP().perturb(losses._keys(where[2])[1], where[3], prng.bcast(t := _uniform_times(where[2]), where[3]))
         sigma = np.asarray(VP().sigma(t))
-        loss = np.asarray(sliced_score_matching_loss(*where, reduction=losses.half_sum, num_projections=num))
+        options = dict(reduction=losses.half_sum, num_projections=num)
+        loss = np.asarray(jax.jit(functools.partial(sliced_score_matching_loss, *where[:2], **options))(*where[2:]))
         trace = (0.5 * np.sum(np.asarray(x_t @ mix) ** 2, axis=1) - loss) / sigma
         assert trace.mean() == pytest.approx(float(jnp.trace(mix)), abs=4 * trace.std() / np.sqrt(2048))
         spread.append(trace.std())
@@ -88,6 +94,7 @@ def test_gradient_of_the_sliced_loss_is_its_slope(x64):
     x0 = jax.random.normal(jax.random.key(4), (16, 3))
     params = np.random.default_rng(0).standard_normal((2, 3, 3))
 
+    @jax.jit
     def loss(params):
         def noise_fn(x, t):
             return jnp.tanh(x @ params[0] + t) @ params[1]
@@ -95,6 +102,6 @@ def test_gradient_of_the_sliced_loss_is_its_slope(x64):
         return jnp.mean(sliced_score_matching_loss(noise_fn, VP(), batch_keys(), x0))
 
     direction = np.random.default_rng(1).standard_normal(params.shape)
-    slope = float(jnp.sum(jax.grad(loss)(jnp.asarray(params)) * direction))
+    slope = float(jnp.sum(jax.jit(jax.grad(loss))(jnp.asarray(params)) * direction))
     ends = [float(loss(jnp.asarray(params + step * direction))) for step in (1e-5, -1e-5)]
     assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)

@@ -32,11 +32,10 @@ def test_network_on_images_that_are_not_square(name):
     rng = np.random.default_rng(2)  # every parameter differs from zero
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), shapes)
 
-    @jax.jit
     def energy(x):
         out = network.apply(params, x, condition, train=False)
         return jnp.sum(jnp.sin(out)), out
 
-    gradient, out = jax.grad(energy, has_aux=True)(x)
+    gradient, out = jax.jit(jax.grad(energy, has_aux=True))(x)
     assert out.shape == x.shape and np.isfinite(out).all()
     assert (np.abs(gradient).sum((0, 3)) > 0).all()

@@ -68,11 +68,15 @@ CONDITION = np.array([0.7, -1.3])
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def random_params(network, images=IMAGES):
+@functools.cache
+def shapes_of_params(network):
+    return jax.eval_shape(network.init, jax.random.key(0), IMAGES[:1], Condition(CONDITION[:1]))
+
+
+def random_params(network):
     """A normal draw of the parameters: at their start the last convolutions are nearly zero."""
     rng = np.random.default_rng(1)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), images[:1], Condition(CONDITION[:1]))
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 3, shapes)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 3, shapes_of_params(network))
 
 
 def count_trained(network, size):
@@ -100,8 +104,7 @@ def test_number_of_parameters_is_the_published_one(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_is_the_numpy_network(name, x64):
-    network = NETWORKS[name].clone(dtype="float64")
-    params = random_params(network)
+    network, params = NETWORKS[name].clone(dtype="float64"), random_params(NETWORKS[name])
     actual = compiled(network.apply)(params, IMAGES, Condition(CONDITION))
     expected = reference.network(network, params["params"], IMAGES, CONDITION)
     # the frequencies of positional features are float32
@@ -110,9 +113,8 @@ def test_network_is_the_numpy_network(name, x64):
 
 
 def test_gradient_is_the_slope_of_the_numpy_loss(x64):
-    network = NETWORKS["ncsn++"].clone(dtype="float64")
-    params = random_params(network)
-    direction = random_params(network.clone(dropout=0.0))
+    network, params = NETWORKS["ncsn++"].clone(dtype="float64"), random_params(NETWORKS["ncsn++"])
+    direction = random_params(NETWORKS["ncsn++"])
     direction["params"]["FourierFeatures_0"] = jax.tree.map(np.zeros_like, direction["params"]["FourierFeatures_0"])
 
     def loss(step):
@@ -126,22 +128,20 @@ def test_gradient_is_the_slope_of_the_numpy_loss(x64):
 
 
 def test_fixed_parameters_are_told_from_trained_ones():
-    params = jax.eval_shape(NETWORKS["ncsn++"].init, jax.random.key(0), IMAGES[:1], Condition(CONDITION[:1]))
-    flags = jax.tree_util.tree_leaves_with_path(trainable(params))
+    flags = jax.tree_util.tree_leaves_with_path(trainable(shapes_of_params(NETWORKS["ncsn++"])))
     assert [jax.tree_util.keystr(path) for path, flag in flags if not flag] == [
         "['params']['FourierFeatures_0']['fixed_frequencies']"
     ]
 
 
 DROPPING = DDPMpp(**SMALL, dropout=0.5)
-DROPPING_PARAMS = random_params(DROPPING)
 KEYS = jax.random.split(jax.random.key(3), 2)
 SINGLE = IMAGES.astype(np.float32)
 
 
 @compiled
 def dropped(x, condition, keys):
-    return DROPPING.apply(DROPPING_PARAMS, x, Condition(condition), train=True, dropout_keys=keys)
+    return DROPPING.apply(random_params(NETWORKS["ddpm++"]), x, Condition(condition), train=True, dropout_keys=keys)
 
 
 def test_dropout_of_an_image_is_a_function_of_its_key_alone():
@@ -153,35 +153,38 @@ def test_dropout_of_an_image_is_a_function_of_its_key_alone():
 
 
 def test_every_block_drops_by_keys_of_its_own(monkeypatch):
-    numbers, fold_in = [], prng.fold_in
+    numbers, fold_in, params = [], prng.fold_in, random_params(NETWORKS["ddpm++"])
     monkeypatch.setattr(prng, "fold_in", lambda keys, number: numbers.append(number) or fold_in(keys, number))
     jax.eval_shape(
-        functools.partial(DROPPING.apply, train=True), DROPPING_PARAMS, SINGLE, Condition(CONDITION), dropout_keys=KEYS
+        functools.partial(DROPPING.apply, train=True), params, SINGLE, Condition(CONDITION), dropout_keys=KEYS
     )
-    blocks = [name for name in DROPPING_PARAMS["params"] if name.startswith("ResidualBlock")]
+    blocks = [name for name in params["params"] if name.startswith("ResidualBlock")]
     assert sorted(numbers) == list(range(len(blocks)))
 
 
 def test_no_dropout_when_not_training():
-    apply = compiled(functools.partial(DROPPING.apply, DROPPING_PARAMS, SINGLE, Condition(CONDITION), train=False))
+    inputs = random_params(NETWORKS["ddpm++"]), SINGLE, Condition(CONDITION)
+    apply = compiled(functools.partial(DROPPING.apply, *inputs, train=False))
     np.testing.assert_array_equal(apply(), apply(dropout_keys=KEYS))
 
 
 def test_training_with_dropout_needs_keys():
     with pytest.raises(ValueError, match="dropout_keys"):
-        DROPPING.apply(DROPPING_PARAMS, SINGLE, Condition(CONDITION), train=True)
+        DROPPING.apply(random_params(NETWORKS["ddpm++"]), SINGLE, Condition(CONDITION), train=True)
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ncsn++ 256"])
 def test_bfloat16_is_close_and_every_layer_computes_in_it(name):
     network = NETWORKS[name].clone(dtype="bfloat16")
-    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), random_params(network))
-    actual = compiled(network.apply)(params, IMAGES.astype(np.float32), Condition(CONDITION))
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), random_params(NETWORKS[name]))
+    inputs = params, IMAGES.astype(np.float32), Condition(CONDITION)
+    traced = compiled(network.apply).trace(*inputs)
+    actual = traced.lower().compile()(*inputs)
     expected = reference.network(network, params["params"], IMAGES, CONDITION)
     assert actual.dtype == jnp.float32
     # 8 bits of mantissa, through some 20 layers
     assert np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)) < 0.05
-    jaxpr = str(jax.make_jaxpr(network.apply)(params, IMAGES.astype(np.float32), Condition(CONDITION)))
+    jaxpr = str(traced.jaxpr)
     products = [line for line in jaxpr.splitlines() if "conv_general_dilated" in line or " dot_general" in line]
     assert products and all("bf16" in line.split("=")[0] for line in products if "f32" in line)
 
@@ -232,5 +235,4 @@ def test_small_sizes_halve():
         network = NCSNpp(width=8, multipliers=multipliers, num_blocks=1)
         x = jax.ShapeDtypeStruct((2, size, size, 1), jnp.float32)
         condition = Condition(jax.ShapeDtypeStruct((2,), jnp.float32))
-        params = jax.eval_shape(network.init, jax.random.key(0), x, condition)
-        assert jax.eval_shape(network.apply, params, x, condition).shape == x.shape
+        assert jax.eval_shape(network.init_with_output, jax.random.key(0), x, condition)[0].shape == x.shape

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from experiments import finished
+from experiments import finished, smallest
 
 from score_sde_jax.devices.machine import tracing_for
 from score_sde_jax.errors import UserError
@@ -73,10 +73,10 @@ def test_decay_leaves_fixed_parameters_alone():
 
 @pytest.mark.parametrize("number", [1, LEAVES_PER_VECTOR, 3 * LEAVES_PER_VECTOR + 1])
 def test_many_parameters_are_few_vectors(number):
-    params = {f"w{i:04d}": jnp.full((i % 3 + 1,), float(i)) for i in range(number)}
-    vectors = flatten(params).vectors
-    assert len(vectors) == -(-number // LEAVES_PER_VECTOR)
-    jax.tree.map(np.testing.assert_array_equal, flatten(params).tree(), params)
+    params = {f"w{i:04d}": np.full((i % 3 + 1,), i, np.float32) for i in range(number)}
+    flat = jax.jit(flatten)(params)
+    assert len(flat.vectors) == -(-number // LEAVES_PER_VECTOR)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(Flat.tree)(flat), params)
 
 
 def test_weights_of_convolutions_have_their_output_channels_first():
@@ -102,21 +102,18 @@ def test_gradients_through_the_tree_are_those_of_the_vectors():
 def run(directory, *assignments):
     """Train the digits for four steps or more, with previews; the metrics and all checkpoints."""
     options = ("optimizer.decay=constant", "train.preview_every=2", "checkpoint.every=2", "checkpoint.keep=5")
-    train(finished("digits", *options, *assignments), directory, say=lambda line: None)
+    train(smallest(*options, *assignments), directory, say=lambda line: None)
     metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     checkpoints = Checkpoints(directory / "checkpoints")
-    abstract = jax.eval_shape(experiment_of().init, jax.random.key(0))
+    abstract = jax.eval_shape(build.experiment(smallest(), (8, 8, 1)).init, jax.random.key(0))
     whole = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=PLACE), abstract)
     return metrics, {step: checkpoints.restore(step, whole) for step in checkpoints.steps()}
-
-
-def experiment_of():
-    return build.experiment(finished("digits"), (8, 8, 1))
 
 
 PLACE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_run_is_the_same_and_each_continues_the_other(tmp_path):
     expected, states = run(tmp_path / "parameters", "train.flat=False")
     actual, flat_states = run(tmp_path / "flat", "train.flat=True")
@@ -142,8 +139,9 @@ def test_a_run_is_the_same_and_each_continues_the_other(tmp_path):
 )
 def test_accelerators_train_in_flat_vectors_unless_told_otherwise(backend, assignments, expected, tmp_path):
     settings = finished("digits", *assignments)
+    experiment = build.experiment(settings, (8, 8, 1))
     with tracing_for(backend):
-        assert _Run(settings, tmp_path, experiment_of(), settings.parallel(), print).flat == expected
+        assert _Run(settings, tmp_path, experiment, settings.parallel(), print).flat == expected
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,11 @@ def loss_fn(params, keys, x0):
 def test_one_step_by_hand():
     optimizer = optax.sgd(RATE)
     state = init_state({"w": jnp.asarray(2.0)}, optimizer)
-    x0, root = jnp.arange(6.0).reshape(6, 1), jax.random.key(3)
+    x0, root = np.arange(6, dtype=np.float32).reshape(6, 1), jax.random.key(3)
+    noise = jax.jit(lambda key, n, i: jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, n), i), (1,)))
     step = jax.jit(training_step(loss_fn, optimizer, DECAY))
     for n in range(3):
-        row_keys = [jax.random.fold_in(jax.random.fold_in(root, n), i) for i in range(6)]
-        y = np.array([x0[i] + jax.random.normal(k, (1,)) for i, k in enumerate(row_keys)])[:, 0]
+        y = np.array([x0[i] + noise(root, n, i) for i in range(6)])[:, 0]
         w, ema = float(state.params["w"]), float(state.ema_params["w"])
         gradient = np.mean((w * y - 1) * y)
         state, metrics = step(state, x0, root)
@@ -107,7 +107,8 @@ def test_loss_per_noise_level_by_hand():
     step = training_step(
         lambda params, keys, x0: params["w"] * x0[:, 0], optax.sgd(RATE), DECAY, lambda keys: jnp.asarray(levels)
     )
-    _, metrics = step(init_state({"w": jnp.asarray(1.0)}, optax.sgd(RATE)), losses[:, None], jax.random.key(0))
+    state = init_state({"w": jnp.asarray(1.0)}, optax.sgd(RATE))
+    _, metrics = jax.jit(step)(state, losses[:, None], jax.random.key(0))
     sums, counts = np.zeros(NUM_BINS), np.zeros(NUM_BINS)
     for bin_, loss in zip([0, 0, 1, 5, 9, 9, 0], losses, strict=True):
         sums[bin_] += loss
@@ -163,7 +164,7 @@ def test_the_state_is_changed_in_place():
 def test_norms_by_hand():
     params = {"a": jnp.asarray([3.0, 0.0]), "b": jnp.asarray(4.0)}
     step = training_step(lambda p, keys, x0: x0[:, 0] * (p["a"].sum() + 2 * p["b"]), optax.sgd(RATE), DECAY)
-    _, metrics = step(init_state(params, optax.sgd(RATE)), jnp.ones((2, 1)), jax.random.key(0))
+    _, metrics = jax.jit(step)(init_state(params, optax.sgd(RATE)), jnp.ones((2, 1)), jax.random.key(0))
     np.testing.assert_allclose(metrics.param_norm, np.linalg.norm([3 - RATE, -RATE, 4 - 2 * RATE]), rtol=1e-6)
     np.testing.assert_allclose(metrics.grad_norm, np.sqrt(1 + 1 + 4))
     np.testing.assert_allclose(metrics.update_norm, RATE * np.sqrt(6), rtol=1e-6)
@@ -197,8 +198,9 @@ def test_adam_by_hand(options):
     optimizer = OPTIMIZERS["adam"](schedule, **renamed)
     params = jnp.asarray(w, jnp.float32)
     state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
     for gradient in gradients:
-        updates, state = optimizer.update(jnp.asarray(gradient, jnp.float32), state, params)
+        updates, state = update(jnp.asarray(gradient, jnp.float32), state, params)
         params = optax.apply_updates(params, updates)
     expected = adam_by_hand(w, gradients, lambda n: 0.1 * min(n / 2, 1.0), **options)
     np.testing.assert_allclose(params, expected, rtol=1e-4, atol=1e-6)

@@ -97,7 +97,6 @@ def trained(tmp_path_factory, where):
 
     yield trained
     compiled_network.cache_clear()
-    jax.clear_caches()
 
 
 @pytest.fixture(scope="module", params=op_by_op_or_compiled(DRAWING))

@@ -18,20 +18,24 @@ class Affine(NamedTuple):
     c: np.ndarray
 
 
-def apply(monkeypatch, step: Step, times, x, z: float):
-    """The step from each time to the next, at the points x (a list), with its noise replaced by z."""
+def apply(monkeypatch, step: Step, times, x, z):
+    """The step from each time to the next, at a list of points x, with its noise replaced by z (of each point)."""
     keys = prng.per_image(jax.random.key(0), jnp.arange(1))
     image = jnp.reshape(jnp.asarray(x), (1, -1))
+    noise = jnp.broadcast_to(z, image.shape)
+
+    @jax.jit
+    def move(times, image, noise):
+        patch.setattr(prng, "normal", lambda keys, like: noise)
+        return jax.vmap(lambda t, s: step(keys, image, t, s)[0])(times[:-1], times[1:])
+
     with monkeypatch.context() as patch:
-        patch.setattr(prng, "normal", lambda keys, like: jnp.full_like(like, z))
-        move = jax.vmap(lambda t, s: step(keys, image, t, s)[0])
-        return np.asarray(move(times[:-1], times[1:]))
+        return np.asarray(move(times, image, noise))
 
 
 def affine(monkeypatch, step: Step, times) -> Affine:
-    """Coefficients of a step that is affine in x and in one draw of noise."""
-    at_0, at_1 = apply(monkeypatch, step, times, [0.0, 1.0], z=0.0).T
-    noisy = apply(monkeypatch, step, times, [0.0, 1.0], z=1.0)[:, 0]
+    """Coefficients of a step that is affine in each pixel and in one draw of its noise."""
+    at_0, at_1, noisy = apply(monkeypatch, step, times, [0.0, 1.0, 0.0], z=np.array([0.0, 0.0, 1.0])).T
     return Affine(at_1 - at_0, at_0, noisy - at_0)
 
 

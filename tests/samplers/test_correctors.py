@@ -78,7 +78,7 @@ def test_steps_are_repeated_with_new_noise(name):
     keys = prng.per_image(jax.random.key(0), jnp.arange(4))
     x = jnp.ones((4, 3))
     make = CORRECTORS[name]
-    actual = make(sde, network, num_steps=3)(keys, x, t, t)
+    actual = jax.jit(make(sde, network, num_steps=3))(keys, x, t, t)
     sigma = float(sde.sigma(t))
     for i in range(3):
         z = np.asarray(prng.normal(prng.fold_in(keys, i), x))
@@ -147,7 +147,7 @@ def test_adaptive_step_has_the_signal_to_noise_ratio_of_every_image(x64):
     keys = prng.per_image(jax.random.key(0), jnp.arange(4))
     # The noise predictions, and so the scores, of the images differ by orders of magnitude.
     x = jnp.asarray([0.01, 1.0, 10.0, 300.0])[:, None] * jnp.ones((4, 5))
-    moved = langevin(sde, lambda x, t: x, snr=0.16)(keys, x, t, t)
+    moved = jax.jit(langevin(sde, lambda x, t: x, snr=0.16))(keys, x, t, t)
     z = np.asarray(prng.normal(prng.fold_in(keys, 0), x))
     score = np.asarray(sde.score(x, t))
     for i in range(4):  # move = size score + sqrt(2 size) z, solved for the two strengths
@@ -162,7 +162,7 @@ def test_lengths_averaged_over_the_batch_are_those_of_the_paper(x64):
     sde, t = VE(), jnp.asarray(0.5)
     keys = prng.per_image(jax.random.key(0), jnp.arange(4))
     x = jnp.asarray([0.01, 1.0, 10.0, 300.0])[:, None] * jnp.ones((4, 5))
-    moved = langevin(sde, lambda x, t: x, snr=0.16, norms="batch")(keys, x, t, t)
+    moved = jax.jit(langevin(sde, lambda x, t: x, snr=0.16, norms="batch"))(keys, x, t, t)
     z, score = np.asarray(prng.normal(prng.fold_in(keys, 0), x)), np.asarray(sde.score(x, t))
     lengths = [np.mean([np.linalg.norm(image) for image in part]) for part in (z, score)]
     size = 2 * (0.16 * lengths[0] / lengths[1]) ** 2
@@ -178,7 +178,7 @@ def test_shrunken_sizes_are_those_of_the_released_code(name, x64):
     for sde, factor in ((VP(), 1 - (0.1 + 0.7 * 19.9) / 1000), (VE(), 1.0)):
         sizes = []
         for shrink in (False, True):
-            moved = CORRECTORS[name](sde, network, num_steps=1, shrink=shrink)(keys, x, t, s)
+            moved = jax.jit(CORRECTORS[name](sde, network, num_steps=1, shrink=shrink))(keys, x, t, s)
             score = np.asarray(sde.score(network(x, t), t))
             strengths = np.linalg.lstsq(np.stack([score[0], z[0]], axis=1), np.asarray(moved - x)[0], rcond=None)[0]
             assert strengths[1] == pytest.approx(np.sqrt(2 * strengths[0]))

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from closed_forms import SKEWED, assert_moments
 
 from score_sde_jax import keys as prng
 from score_sde_jax.diffusion.sdes import VE, VP, SubVP
-from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS, Step, chain, denoise
+from score_sde_jax.samplers import CORRECTORS, GRIDS, PREDICTORS, Step, chain, denoise, run
 
 # The published ranges, with less noise on VE and a later end on VP, so that few steps go far enough.
 DIFFUSIONS = {"ve": VE(sigma_min=0.05, sigma_max=5.0), "vp": VP(t_min=1e-3), "subvp": SubVP(t_min=1e-3)}
@@ -22,29 +23,32 @@ OPTIONS = {
 PAIRS = [pair for pair in itertools.product(PREDICTORS, CORRECTORS) if pair != ("none", "none")]
 ORDERS = {"corrector_predictor": 1, "predictor_corrector": -1}
 NUM_STEPS, SHAPE = 60, (64, 8, 8, 1)
-SPLIT = jax.jit(prng.split, static_argnums=1)
+# A corrector without a predictor must reach the data distribution by itself.
+ALONE = {"num_steps": 24}
+STEPS = [(name, {}) for name in PREDICTORS]
+STEPS += [(name, more) for more in ({"num_steps": 1}, ALONE) for name in CORRECTORS if name != "none"]
 
 
 @functools.cache
-def compiled(kind: str, name: str, **more: int) -> Step:
-    """A step of the registries, compiled once for all the pairs that it is in."""
+def compiled(kind: str) -> Callable:
+    """Samples with the steps of two numbers: one compiled program has all steps and serves all pairs."""
     sde = DIFFUSIONS[kind]
-    step = (PREDICTORS | CORRECTORS)[name](sde, SKEWED.noise_fn(sde), **OPTIONS.get(name, {}), **more)
-    return Step(jax.jit(step.call_with_nfe), nfe=None)
 
+    def step(noise_fn, number):
+        make = PREDICTORS | CORRECTORS
+        steps = [make[name](sde, noise_fn, **OPTIONS.get(name, {}), **more) for name, more in STEPS]
+        moves = [step.call_with_nfe for step in steps]
+        return Step(lambda *inputs: jax.lax.switch(number, moves, *inputs), nfe=None)
 
-@functools.cache
-def start(kind: str) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
-    """Prior samples, times, and the keys of each step."""
-    keys = prng.per_image(jax.random.key(11), jnp.arange(SHAPE[0]))
-    times = list(GRIDS["uniform"](DIFFUSIONS[kind], num_steps=NUM_STEPS))
-    return DIFFUSIONS[kind].prior(keys, jnp.zeros(SHAPE)), times, [prng.fold_in(keys, i) for i in range(1, len(times))]
+    @jax.jit
+    def draw(numbers):
+        noise_fn, times = SKEWED.noise_fn(sde), GRIDS["uniform"](sde, num_steps=NUM_STEPS)
+        keys = prng.per_image(jax.random.key(11), jnp.arange(SHAPE[0]))
+        both = chain(*(step(noise_fn, number) for number in numbers))
+        x = run(both, times, keys, sde.prior(keys, jnp.zeros(SHAPE))).images
+        return denoise(sde, noise_fn, x, times[-1])
 
-
-@pytest.fixture(autouse=True)
-def compiled_keys(monkeypatch):
-    """Keys of the steps of a chain, by one compiled program: outside of `jit`, each call would trace it again."""
-    monkeypatch.setattr(prng, "split", SPLIT)
+    return draw
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -52,12 +56,6 @@ def compiled_keys(monkeypatch):
 @pytest.mark.parametrize("kind", DIFFUSIONS)
 def test_pair_recovers_a_skewed_mixture(kind, predictor, corrector, order):
     """Moments 1 to 3 within 4 standard errors and the bias of 60 steps."""
-    sde = DIFFUSIONS[kind]
-    # A corrector without a predictor must reach the data distribution by itself.
-    repeats = {} if corrector == "none" else {"num_steps": 24 if predictor == "none" else 1}
-    steps = compiled(kind, corrector, **repeats), compiled(kind, predictor)
-    step = chain(*steps[:: ORDERS[order]])
-    x, times, keys = start(kind)
-    for key, (t, s) in zip(keys, itertools.pairwise(times), strict=True):
-        x = step(key, x, t, s)
-    assert_moments(denoise(sde, SKEWED.noise_fn(sde), x, times[-1]), SKEWED, bias=0.06)
+    repeats = {} if corrector == "none" else ALONE if predictor == "none" else {"num_steps": 1}
+    numbers = [STEPS.index(step) for step in ((corrector, repeats), (predictor, {}))]
+    assert_moments(compiled(kind)(numbers[:: ORDERS[order]]), SKEWED, bias=0.06)

@@ -141,7 +141,7 @@ def test_adaptive_flow_is_as_exact_as_it_is_told(x64):
     counts = []
     for tolerance in (1e-4, 1e-8):
         step = dormand_prince(sde, GAUSSIAN.noise_fn(sde), rtol=tolerance, atol=tolerance)
-        actual, evaluations = step.call_with_nfe(keys, x, jnp.asarray(t), jnp.asarray(s))
+        actual, evaluations = jax.jit(step.call_with_nfe)(keys, x, jnp.asarray(t), jnp.asarray(s))
         np.testing.assert_allclose(actual[:, 0], expected, rtol=1e-6, atol=10 * tolerance)
         counts.append(int(evaluations.max()))
     assert counts[0] < counts[1]
@@ -150,7 +150,8 @@ def test_adaptive_flow_is_as_exact_as_it_is_told(x64):
 def test_an_image_that_runs_out_of_evaluations_is_not_a_number():
     step = dormand_prince(VP(), lambda x, t: jnp.sin(40 * x), max_evaluations=50)
     keys = prng.per_image(jax.random.key(0), jnp.arange(2))
-    x, evaluations = step.call_with_nfe(keys, jnp.asarray([[0.0], [1.0]]), jnp.asarray(1.0), jnp.asarray(1e-3))
+    start = jnp.asarray([[0.0], [1.0]])
+    x, evaluations = jax.jit(step.call_with_nfe)(keys, start, jnp.asarray(1.0), jnp.asarray(1e-3))
     assert np.isfinite(x[0, 0]) and np.isnan(x[1, 0]) and np.all(evaluations <= 50)
 
 

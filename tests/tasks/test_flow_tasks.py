@@ -33,12 +33,16 @@ def test_reconstruction_returns_the_observed_image_and_the_evaluations():
     observed = SKEWED.sample(jax.random.key(1), (5, 2, 2, 1))
     keys, draw = prng.per_image(jax.random.key(9), jnp.arange(5)), sampler(sde, "ancestral", num=1)
     arrays = {"observed": observed[:, None]}
-    samples = tasks.Reconstruction().sample(draw, networks, keys, jnp.zeros_like(observed), arrays)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def drawn(task):
+        return task.sample(draw, networks, keys, jnp.zeros_like(observed), arrays)
+
+    samples = drawn(tasks.Reconstruction())
     np.testing.assert_allclose(samples.images, observed, atol=1e-3)
-    encoding = encode(sde, networks.noise_fn, observed)
+    encoding = jax.jit(functools.partial(encode, sde, networks.noise_fn))(observed)
     assert (np.asarray(samples.nfe) > np.asarray(encoding.nfe)).all()
-    few = tasks.Reconstruction(max_evaluations=20).sample(draw, networks, keys, jnp.zeros_like(observed), arrays)
-    assert np.isnan(few.images).all()
+    assert np.isnan(drawn(tasks.Reconstruction(max_evaluations=20)).images).all()
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,7 @@ def test_interpolation_is_the_great_circle_between_the_latents():
     networks, keys = tasks.Networks(GAUSSIAN.noise_fn(sde)), prng.per_image(jax.random.key(9), jnp.arange(5))
     arrays = {"observed": observed, "fraction": jnp.asarray(fractions)}
     draw = sampler(sde, "ancestral", num=1)
-    samples = task.sample(draw, networks, keys, jnp.zeros((5, 3, 3, 1)), arrays).images
+    samples = jax.jit(lambda: task.sample(draw, networks, keys, jnp.zeros((5, 3, 3, 1)), arrays).images)()
 
     def affine(x, t, s):  # maps mean and standard deviation of a pixel from time t to time s
         here, there = GAUSSIAN.at(sde, t), GAUSSIAN.at(sde, s)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from drawing import drawn
 from experiments import finished, loaded
-from run_files import quiet
+from run_files import made_up, quiet
 
 from score_sde_jax import settings
 from score_sde_jax.errors import UserError
+from score_sde_jax.runs import workdir as directories
 from score_sde_jax.runs.sample import SampleRequest, sample
 from score_sde_jax.runs.train import train
 
@@ -97,7 +98,7 @@ def test_a_classifier_of_another_noise_or_shape_is_refused(digits, classifier, t
 
 def test_tasks_of_images_are_refused_for_points(tmp_path):
     config = finished("toy", "train.steps=2")
-    train(config, tmp_path, quiet)
+    directories.record(tmp_path, config, made_up((2,)))  # refused before a checkpoint is read
     with pytest.raises(UserError, match=r"--neighbors=2: only images have them"):
         sample(config, tmp_path, SampleRequest(neighbors=2), quiet)
     with pytest.raises(UserError, match="observes images, but the data are points"):

@@ -10,11 +10,14 @@ import functools
 import hashlib
 import re
 import types
+import weakref
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core.scope import Scope
 from jax.extend import core
 from PIL import Image
 
@@ -22,6 +25,9 @@ from score_sde_jax.devices.parallel import Parallel
 from score_sde_jax.runs import batch_sampler, pictures, reporting, train
 
 ADDRESS = re.compile(r"0x[0-9a-f]+")
+DIGESTS = weakref.WeakKeyDictionary()
+"""Digests of programs, many of which are in several others."""
+type_name = functools.cache(str)
 
 
 @dataclasses.dataclass
@@ -45,26 +51,35 @@ class Recorder:
 
 def digest(program):
     """Return the digest of a program and of all arrays in it."""
-    digest_so_far = hashlib.sha256(ADDRESS.sub("", str(program)).encode())
-    for constant in constants(program):
-        digest_so_far.update(fingerprint(constant).encode())
-    return digest_so_far.hexdigest()[:12]
+    if program not in DIGESTS:
+        DIGESTS[program] = hashlib.sha256(ADDRESS.sub("", _text(program)).encode()).hexdigest()[:12]
+    return DIGESTS[program]
 
 
-def constants(program):
-    """Yield the arrays that a program closes over."""
-    yield from program.consts
-    yield from _inner_constants(program.jaxpr)
+def _text(program):
+    """Return equations with variables numbered in the order of their appearance; str takes three times as long."""
+    closed = isinstance(program, core.ClosedJaxpr)
+    jaxpr, numbers = program.jaxpr if closed else program, {}
 
+    def of(value):
+        if isinstance(value, core.Var):
+            return f"v{numbers.setdefault(value, len(numbers))}"
+        if isinstance(value, core.Literal):
+            return f"{np.asarray(value.val).tolist()}:{type_name(value.aval)}"
+        if isinstance(value, core.ClosedJaxpr | core.Jaxpr):
+            return digest(value)
+        if isinstance(value, tuple | list):
+            return f"({' '.join(map(of, value))})"
+        return str(sorted(map(str, value)) if isinstance(value, frozenset) else value)
 
-def _inner_constants(jaxpr):
+    def typed(variables):
+        return [f"{of(variable)}:{type_name(variable.aval)}" for variable in variables]
+
+    lines = [fingerprint(program.consts) if closed else "", *typed(jaxpr.constvars), *typed(jaxpr.invars)]
     for equation in jaxpr.eqns:
-        for value in equation.params.values():
-            for item in value if isinstance(value, tuple | list) else (value,):
-                if isinstance(item, core.ClosedJaxpr):
-                    yield from constants(item)
-                elif isinstance(item, core.Jaxpr):
-                    yield from _inner_constants(item)
+        params = [f"{name}={of(value)}" for name, value in sorted(equation.params.items())]
+        lines.append(f"{typed(equation.outvars)} {equation.primitive} {params} {of(equation.invars)}")
+    return "\n".join((*lines, of(jaxpr.outvars)))
 
 
 def fingerprint(tree):
@@ -122,6 +137,10 @@ def recorded(metrics=lambda step: {}, stop_at=None, seconds=(0.0, 0.0)):
     """
     seen = Recorder()
 
+    def param(self, name, *args, drawn=Scope.param, **keywords):
+        known = self.has_variable("params", name)
+        return self.get_variable("params", name) if known else drawn(self, name, *args, **keywords)
+
     def init(self, function, *args):
         seen.programs.append(str(jax.tree.leaves(self.abstract(function, *args))))
         shapes = seen.trace(function, *args)
@@ -155,6 +174,7 @@ def recorded(metrics=lambda step: {}, stop_at=None, seconds=(0.0, 0.0)):
         return call
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_figure", lambda *args, **keywords: (None, mock.MagicMock()))
         patch.setattr(pictures, "_to_image", lambda figure: Image.new("RGB", (1, 1)))  # a third of a run's time
         clock = types.SimpleNamespace(monotonic=lambda: seen.now)
         for module in (train, batch_sampler, reporting):
@@ -162,6 +182,7 @@ def recorded(metrics=lambda step: {}, stop_at=None, seconds=(0.0, 0.0)):
         patch.setattr(train, "check_loggers", lambda *args, **keywords: None)  # their packages need not be installed
         for name in ("TensorBoard", "WeightsAndBiases"):
             patch.setattr(train, name, functools.partial(Listener, seen, name))
+        patch.setattr(Scope, "param", param)  # for the shapes of known parameters, flax traces their initial values
         patch.setattr(Parallel, "init", init)
         patch.setattr(Parallel, "compiled", compiled)
         for kind in Parallel.__subclasses__():

@@ -1,5 +1,6 @@
 """Runs of the drivers without compilation, and their traces: programs, calls, values and files."""
 
+import functools
 import json
 import shutil
 
@@ -53,9 +54,10 @@ class Journeys:
 
     def __init__(self, root, places):
         self.root, self.places, self.known, self.runs = root, places, {}, {}
+        self.finished = functools.cache(finished)
 
     def config(self, name, assignments):
-        return finished(name, *(assignment.format_map(self.places) for assignment in assignments))
+        return self.finished(name, *(assignment.format_map(self.places) for assignment in assignments))
 
     def observe(self, mode, name, assignments):
         """Return the observable results of a mode with these assignments, computed once."""

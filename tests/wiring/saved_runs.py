@@ -9,8 +9,6 @@ from score_sde_jax.runs import build
 from score_sde_jax.runs import workdir as directories
 from score_sde_jax.runs.checkpoint import Checkpoints
 
-SMALL = "model.name=mlp model.width=4 model.depth=1 parameterization.condition.name=log_sigma"
-
 
 def saved_run(workdir, name, shape, *assignments):
     """A run with one checkpoint; its config, experiment, and raw and averaged parameters."""

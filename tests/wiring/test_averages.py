@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments import finished
+from experiments import SMALLEST, finished
 from run_files import images, quiet
-from saved_runs import SMALL, saved_run
+from saved_runs import saved_run
 from stand_ins import LinearClassifier
 
 from score_sde_jax import keys as prng
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 def test_samples_and_guidance_are_those_of_averaged_parameters(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "wide_resnet", LinearClassifier)
-    config, experiment, *params = saved_run(tmp_path / "run", "digits", (8, 8, 1), *SMALL.split())
+    config, experiment, *params = saved_run(tmp_path / "run", "digits", (8, 8, 1), *SMALLEST)
     _, other, *guides = saved_run(tmp_path / "guide", "digits_classifier", (8, 8, 1))
     guided = dataclasses.replace(experiment, task=ClassConditional(), classifier=other)
     given = {"label": jnp.arange(8, dtype=jnp.int32)}
@@ -44,7 +44,7 @@ def test_samples_and_guidance_are_those_of_averaged_parameters(tmp_path, monkeyp
         assert not np.array_equal(classes, experiment.pixels.stored(np.asarray(drawn(*raw)[1])))
     np.testing.assert_array_equal(images(sample(config, tmp_path / "run", SampleRequest(), quiet)), plain)
     task = ["task.name=class_conditional", f"task.classifier={tmp_path / 'guide'}"]
-    output = sample(finished("digits", *SMALL.split(), *task), tmp_path / "run", SampleRequest(), quiet)
+    output = sample(finished("digits", *SMALLEST, *task), tmp_path / "run", SampleRequest(), quiet)
     with np.load(output / "images.npz") as archive:
         np.testing.assert_array_equal(archive["images"], classes)
         np.testing.assert_array_equal(archive["labels"], np.arange(8))

@@ -38,7 +38,7 @@ PROBE = "diffusion.likelihood:_estimated_trace.probe"
 MASK = "tasks.masks:random"
 """Intended second draw: one completes the image, the other saves its observation."""
 
-RUN = (*context("seed"), "sampler.corrector.num_steps=2")
+RUN = (*context("seed"), "sampler.corrector.num_steps=2", "eval.bits_per_dim=true")
 LOOSE = ["task.rtol=0.1", "task.atol=0.1"]
 TRAINED = {  # losses, and where they draw what others do not
     "sliced": ("loss=sliced", "diffusion.losses:sliced_score_matching_loss.project"),

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dry import recorded as traced
-from experiments import finished
+from experiments import SMALLEST, finished
 from PIL import Image
 from run_files import arrays, images
-from saved_runs import SMALL, saved_run
+from saved_runs import saved_run
 
 from score_sde_jax import keys as prng
 from score_sde_jax.data import DATASETS, Pixels
@@ -43,7 +43,7 @@ def to_gray(x):
 def run(tmp_path_factory):
     """A run with value range (-1, 1), and a function that samples with its parameters by hand."""
     workdir = tmp_path_factory.mktemp("run")
-    _, experiment, _, average = saved_run(workdir, "digits", (8, 8, 1), *SMALL.split(), RANGE)
+    _, experiment, _, average = saved_run(workdir, "digits", (8, 8, 1), *SMALLEST, RANGE)
 
     def drawn(task, num, given):
         asked = dataclasses.replace(experiment, task=task)
@@ -56,7 +56,7 @@ def run(tmp_path_factory):
 def asked(run, *assignments, **request):
     """Return directory, arrays and lines of --mode=sample."""
     lines = []
-    config = finished("digits", *SMALL.split(), RANGE, *assignments)
+    config = finished("digits", *SMALLEST, RANGE, *assignments)
     output = sample(config, run[0], SampleRequest(**request), lines.append)
     return output, arrays(output), lines
 
@@ -80,7 +80,7 @@ def test_levels_are_undone_for_dequantized_runs_alone(tmp_path):
     grays = {}
     for dequantize in ("true", "false"):
         workdir = tmp_path / dequantize
-        config, *_ = saved_run(workdir, "digits", (8, 8, 1), *SMALL.split(), RANGE, f"data.dequantize={dequantize}")
+        config, *_ = saved_run(workdir, "digits", (8, 8, 1), *SMALLEST, RANGE, f"data.dequantize={dequantize}")
         grays[dequantize] = set(np.unique(images(sample(config, workdir, SampleRequest(), lambda line: None))))
     assert grays["true"] <= set(GRAYS) and not grays["false"] <= set(GRAYS)
 

@@ -16,7 +16,7 @@ TINY = (  # the debug variant of configs/digits.py, with every kind of step and 
     "train.steps=2 train.batch_size=4 train.preview_every=0 checkpoint.every=2 "
     "sampler.times.name=uniform sampler.times.num_steps=2 sampler.predictor.name=ancestral "
     "sampler.corrector.name=langevin sampler.num_images=4 sampler.batch_size=4 sampler.num_frames=2 "
-    "eval.bits_per_dim=true eval.split=train eval.num_images=4 eval.batch_size=4 eval.draws=2"
+    "eval.split=train eval.num_images=4 eval.batch_size=4 eval.draws=2"
 )
 
 CLASSIFIER = "digits_classifier"
@@ -106,6 +106,7 @@ CONTEXTS = {  # overrides with which a key or choice has an effect, besides TINY
     "task=class_conditional": "task.name=class_conditional task.classifier={classifier}",
     "task=interpolation": "task.name=interpolation task.num_between=1",
     "task=reconstruction": "task.name=reconstruction",
+    "eval": "eval.bits_per_dim=true",
     "eval.dir": IN_COLOR + "eval.split=none",
     "eval.average": TWO_AVERAGES,
     "sampler.average": TWO_AVERAGES,
