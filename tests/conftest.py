@@ -30,7 +30,7 @@ gc.set_threshold(200_000, 20, 100)
 
 # Every annotation of the numerical core is checked at run time, in the tests only.
 CHECKED = ["keys", "diffusion", "samplers", "tasks"]
-install_import_hook([f"score_sde_jax.{module}" for module in CHECKED], "beartype.beartype")
+install_import_hook([f"score_sde_jax.{module}" for module in CHECKED], "annotations.checked")
 
 
 DEAREST = ("runs/test_train.py", "runs/test_build.py", "samplers/test_pairs.py", "wiring/test_settings.py")
