@@ -10,6 +10,12 @@ import pathlib
 import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Half of the time of the tests is compilation, which a second run saves, here and in the processes that tests start.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "score_sde_jax" / "compiled-tests"
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import made_up
@@ -18,12 +24,6 @@ from jaxtyping import install_import_hook
 from PIL import Image
 
 jax.config.update("jax_numpy_rank_promotion", "raise")  # (B,) against (B, H, W, C) is an error
-
-# Half of the time of the tests is compilation, which a second run saves.
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "score_sde_jax"
-jax.config.update("jax_compilation_cache_dir", str(CACHE / "compiled-tests"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # Tracing allocates so many objects that the default thresholds of Python cost up to a tenth of the time.
 gc.set_threshold(200_000, 20, 100)

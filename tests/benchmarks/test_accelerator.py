@@ -34,8 +34,6 @@ def accelerator(out, *flags):
         os.environ,
         JAX_PLATFORMS="cpu",
         JAX_DISABLE_MOST_OPTIMIZATIONS="1",
-        JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir,
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
     )
     command = [sys.executable, "benchmarks/accelerator.py", str(out), "--small", "--batch=4", *CONFIGS, *flags]
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)

@@ -30,7 +30,6 @@ def started(output, modes, devices, *distributed):
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)]),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # compilation dominates the time
-        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
     }
     command = [sys.executable, str(HERE / "on_devices.py"), str(output), ",".join(modes), *map(str, distributed)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
