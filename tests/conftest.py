@@ -74,8 +74,13 @@ def group(item):
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_file():
-    """Free what JAX has traced and compiled after each file; a worker would grow to five gigabytes."""
+    """Free what JAX has traced and compiled after each file; a worker would grow to five gigabytes.
+
+    Collections of garbage leave out what is older than the file: a damaged checkpoint needs one, of seconds otherwise.
+    """
+    gc.freeze()
     yield
+    gc.unfreeze()
     jax.clear_caches()
 
 

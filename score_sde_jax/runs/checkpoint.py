@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import hashlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -318,25 +319,14 @@ def _differences(saved: PyTree, wanted: PyTree, whole: bool) -> Iterator[tuple[s
 
 def _read(path: epath.Path, read: Callable[[], Any]) -> Any:
     """Return read(); DamagedError for any error, after which nothing that Orbax has left behind reports it again."""
-    with _frozen():
-        try:
-            with _quiet():
-                return read()
-        except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
-            reason, cause = _reason(error), error if _debugs() else None
-        with _quiet():
-            gc.collect()  # Python and asyncio report unawaited coroutines and failed tasks when they are collected
-        raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from cause
-
-
-@contextlib.contextmanager
-def _frozen() -> Iterator[None]:
-    """Let a collection visit only what is made in this context; all objects of a large program take seconds."""
-    gc.freeze()
     try:
-        yield
-    finally:
-        gc.unfreeze()
+        with _quiet():
+            return read()
+    except Exception as error:  # orbax and tensorstore raise many kinds for a damaged file
+        reason, cause = _reason(error), error if _debugs() else None
+    with _quiet():
+        gc.collect()  # Python and asyncio report unawaited coroutines and failed tasks when they are collected
+    raise DamagedError(f"checkpoint {path} cannot be read ({reason})") from cause
 
 
 def _debugs() -> bool:
@@ -374,11 +364,14 @@ def _below_error(record: logging.LogRecord) -> bool:
 
 
 def _unless_late(unraisable: Any) -> None:
-    """sys.unraisablehook that leaves out callbacks of tensorstore for an event loop that has ended.
+    """sys.unraisablehook that leaves out what a save or a load that failed leaves behind.
 
-    There are thousands of them after a save or a load that failed, since Orbax does not wait for the others.
+    Orbax does not wait for its other arrays: there are thousands of callbacks of tensorstore for an event loop that has
+    ended, and coroutines that are collected at any time.
     """
-    if str(unraisable.exc_value) != "Event loop is closed":
+    code = getattr(unraisable.object, "cr_code", None)
+    of_orbax = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
+    if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 

@@ -303,7 +303,19 @@ def test_a_coroutine_of_orbax_that_lives_until_the_end_causes_no_warning(tmp_pat
 def test_a_callback_that_comes_too_late_is_not_told(monkeypatch):
     messages = []
     monkeypatch.setattr(sys, "__unraisablehook__", messages.append)
-    late, other = (SimpleNamespace(exc_value=RuntimeError(line)) for line in ("Event loop is closed", "No such key"))
-    for unraisable in (late, other):
+    ours, of_orbax = (
+        SimpleNamespace(cr_code=SimpleNamespace(co_filename=f"/site-packages/{package}/file.py"))
+        for package in ("ours", "orbax/checkpoint")
+    )
+    late, left, *others = (
+        SimpleNamespace(exc_value=RuntimeError(line), object=owner)
+        for line, owner in (
+            ("Event loop is closed", None),
+            ("No such key", of_orbax),
+            ("No such key", ours),
+            ("No such key", None),
+        )
+    )
+    for unraisable in (late, left, *others):
         module._unless_late(unraisable)
-    assert messages == [other]
+    assert messages == others
