@@ -9,9 +9,9 @@ CHECKS: dict[tuple[str, str, str], Callable] = {}
 
 
 def checked(signature: Callable) -> Callable:
-    """Return the function that checks the arguments of a signature, made by beartype once.
+    """Return beartype's check of a signature, compiled once.
 
-    jaxtyping asks for it each time that a function is defined, and a function in another one is defined in every call.
+    jaxtyping requests a check at each definition of a function, and inner functions are defined in each call.
     """
     key = signature.__module__, signature.__qualname__, str(inspect.signature(signature))
     if key not in CHECKS:

@@ -74,9 +74,9 @@ def group(item):
 
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_file():
-    """Free what JAX has traced and compiled after each file; a worker would grow to five gigabytes.
+    """Free traced and compiled programs after each file; otherwise a worker grows to five gigabytes.
 
-    Collections of garbage leave out what is older than the file: a damaged checkpoint needs one, of seconds otherwise.
+    Garbage collection skips objects older than the file: each damaged checkpoint starts one, which took seconds.
     """
     gc.freeze()
     yield

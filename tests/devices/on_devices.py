@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from experiments import SMALLEST
 from jax.flatten_util import ravel_pytree
 from stand_ins import LinearClassifier
 
@@ -31,7 +32,6 @@ from score_sde_jax.tasks import ClassConditional, Inpainting
 
 CLIP = 0.05
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.sgd(1.0))
-MLP = ("model.name=mlp", "model.depth=1", "parameterization.condition.name=log_sigma")
 DIGITS = str(pathlib.Path(__file__).parents[2] / "configs" / "digits.py:debug")
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
     modes = {"jit": Jit(), "microbatches": Jit(), "fully_sharded": Jit(fully_sharded=True), "pmap": Pmap()}
     modes |= {"mlp": Jit(), "jit_flat": Jit(), "pmap_flat": Pmap()}
-    unet, mlp = prepared(), prepared(*MLP)
+    unet, mlp = prepared(), prepared(*SMALLEST)
     results = {}
     for name in sys.argv[2].split(","):
         microbatches = 2 if name == "microbatches" else 1

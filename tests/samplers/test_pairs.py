@@ -23,7 +23,7 @@ OPTIONS = {
 PAIRS = [pair for pair in itertools.product(PREDICTORS, CORRECTORS) if pair != ("none", "none")]
 ORDERS = {"corrector_predictor": 1, "predictor_corrector": -1}
 NUM_STEPS, SHAPE = 60, (64, 8, 8, 1)
-# A corrector without a predictor must reach the data distribution by itself.
+# Without a predictor, only the corrector moves samples to the data distribution, which takes more steps.
 ALONE = {"num_steps": 24}
 STEPS = [(name, {}) for name in PREDICTORS]
 STEPS += [(name, more) for more in ({"num_steps": 1}, ALONE) for name in CORRECTORS if name != "none"]

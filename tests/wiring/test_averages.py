@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments import SMALLEST, finished
+from experiments import SMALLEST, smallest
 from run_files import images, quiet
 from saved_runs import saved_run
 from stand_ins import LinearClassifier
@@ -44,7 +44,7 @@ def test_samples_and_guidance_are_those_of_averaged_parameters(tmp_path, monkeyp
         assert not np.array_equal(classes, experiment.pixels.stored(np.asarray(drawn(*raw)[1])))
     np.testing.assert_array_equal(images(sample(config, tmp_path / "run", SampleRequest(), quiet)), plain)
     task = ["task.name=class_conditional", f"task.classifier={tmp_path / 'guide'}"]
-    output = sample(finished("digits", *SMALLEST, *task), tmp_path / "run", SampleRequest(), quiet)
+    output = sample(smallest(*task), tmp_path / "run", SampleRequest(), quiet)
     with np.load(output / "images.npz") as archive:
         np.testing.assert_array_equal(archive["images"], classes)
         np.testing.assert_array_equal(archive["labels"], np.arange(8))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dry import recorded as traced
-from experiments import SMALLEST, finished
+from experiments import SMALLEST, smallest
 from PIL import Image
 from run_files import arrays, images
 from saved_runs import saved_run
@@ -56,7 +56,7 @@ def run(tmp_path_factory):
 def asked(run, *assignments, **request):
     """Return directory, arrays and lines of --mode=sample."""
     lines = []
-    config = finished("digits", *SMALLEST, RANGE, *assignments)
+    config = smallest(RANGE, *assignments)
     output = sample(config, run[0], SampleRequest(**request), lines.append)
     return output, arrays(output), lines
 
